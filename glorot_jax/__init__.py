@@ -1,0 +1,51 @@
+"""glorot_jax: train whole grids of deep networks as one compiled program, and watch how they start to learn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from glorot_jax.config import grid
+from glorot_jax.engine.sweep import Sweep, load_sweep
+from glorot_jax.specs import adam, at, every, log_spaced, mlp, optimizer, rmsprop, sgd, shapeset
+
+if TYPE_CHECKING:
+    from glorot_jax.analysis.results import load
+    from glorot_jax.engine.drive import resume, run
+    from glorot_jax.engine.plan import plan
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Sweep",
+    "adam",
+    "at",
+    "every",
+    "grid",
+    "load",
+    "load_sweep",
+    "log_spaced",
+    "mlp",
+    "optimizer",
+    "plan",
+    "resume",
+    "rmsprop",
+    "run",
+    "sgd",
+    "shapeset",
+]
+
+_LATER = {
+    "run": "glorot_jax.engine.drive",
+    "resume": "glorot_jax.engine.drive",
+    "plan": "glorot_jax.engine.plan",
+    "load": "glorot_jax.analysis.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs JAX or pandas only when it is asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'glorot_jax' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -1,0 +1,139 @@
+"""Activation functions: elementwise, with a value and a slope that are finite for every finite input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+__all__ = [
+    "arctan",
+    "elu",
+    "erf",
+    "gelu",
+    "hard_tanh",
+    "identity",
+    "leaky_relu",
+    "lecun_tanh",
+    "mish",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softsign",
+    "tanh",
+]
+
+Activation = Callable[[Array], Array]
+
+
+def identity(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s: the linear network of the theory. Source: Glorot & Bengio (2010), equation 4."""
+    return s
+
+
+def sigmoid(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns 1 / (1 + e^−s), in (0, 1). Source: Glorot & Bengio (2010), section 2.3."""
+    return jax.nn.sigmoid(s)
+
+
+def tanh(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns tanh s, in (−1, 1). Source: Glorot & Bengio (2010), section 2.3."""
+    return jnp.tanh(s)
+
+
+def softsign(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s / (1 + |s|), in (−1, 1). Source: Bergstra et al. (2009), TR 1337, Université de Montréal."""
+    return s / (1 + jnp.abs(s))
+
+
+def relu(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns max(s, 0). Source: Nair & Hinton (2010), ICML."""
+    return jax.nn.relu(s)
+
+
+def gelu(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s Φ(s) with the exact normal distribution function. Source: Hendrycks & Gimpel (2016), arXiv:1606.08415."""
+    return jax.nn.gelu(s, approximate=False)
+
+
+def silu(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s / (1 + e^−s), also called swish. Source: Elfwing et al. (2017), arXiv:1702.03118."""
+    return jax.nn.silu(s)
+
+
+def elu(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s for s > 0, else e^s − 1. Source: Clevert et al. (2015), arXiv:1511.07289."""
+    return jax.nn.elu(s)
+
+
+def selu(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns λ s for s > 0, else λ α (e^s − 1); λ = 1.0507, α = 1.6733. Source: Klambauer et al. (2017), arXiv:1706.02515."""
+    return jax.nn.selu(s)
+
+
+def softplus(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns log(1 + e^s). Source: Dugas et al. (2001), NeurIPS."""
+    return jnp.maximum(s, 0) + jnp.log1p(jnp.exp(-jnp.abs(s)))
+
+
+def hard_tanh(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s clipped to [−1, 1]. Source: Collobert (2004), thesis, Université Paris VI."""
+    return jax.nn.hard_tanh(s)
+
+
+def lecun_tanh(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns 1.7159 tanh(2 s / 3), which maps ±1 to ±1. Source: LeCun et al. (1998), Efficient BackProp, section 4.4."""
+    return 1.7159 * jnp.tanh(2 / 3 * s)
+
+
+def erf(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the error function of s, in (−1, 1). Source: Williams (1996), Computing with infinite networks."""
+    return jax.lax.erf(s)
+
+
+def arctan(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the angle whose tangent is s, in (−π/2, π/2)."""
+    return jnp.arctan(s)
+
+
+def leaky_relu(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s for s > 0, else 0.01 s. Source: Maas et al. (2013), ICML workshop."""
+    return jax.nn.leaky_relu(s)
+
+
+def mish(s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns s tanh(softplus(s)). Source: Misra (2019), arXiv:1908.08681."""
+    return s * jnp.tanh(softplus(s))
+
+
+def select(index: Integer[Array, ""], functions: tuple[Activation, ...], s: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns ``functions[index](s)``; the index may differ from run to run under vmap.
+
+    The slope is chosen like the value, not summed over all functions with zeros for the others: a function that was
+    not chosen can overflow without making anybody's gradient NaN (0 · ∞).
+
+    Args:
+        functions: elementwise. One alone is called directly.
+    """
+    return functions[0](s) if len(functions) == 1 else _switch(functions, index, s)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _switch(functions: tuple[Activation, ...], index: Array, s: Array) -> Array:
+    return jax.lax.switch(index, functions, s)
+
+
+@_switch.defjvp
+def _switch_jvp(functions, primals, tangents):
+    index, s = primals
+    slopes = tuple(partial(_slope, f) for f in functions)
+    return _switch(functions, index, s), _switch(slopes, index, s) * tangents[1]
+
+
+def _slope(function: Activation, s: Array) -> Array:
+    return jax.jvp(function, (s,), (jnp.ones_like(s),))[1]

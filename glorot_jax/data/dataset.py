@@ -1,0 +1,83 @@
+"""What the engine knows of a data set: how a batch is drawn inside the step, and the fixed evaluation sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, UInt8
+
+Batch = tuple[UInt8[Array, "batch features"], Integer[Array, "batch"]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification set that lives on the device as uint8 and is scaled inside the step.
+
+    Attributes:
+        name: for messages and results.
+        features: size of one flattened input.
+        class_names: one a class, in label order.
+        draw: ``(arrays, seed, stream, step, batch_size) -> (inputs uint8, labels int32)``: the training batch of
+            that step, a pure function of its arguments. Resume needs nothing more.
+        arrays: what ``draw`` reads, as device arrays; empty where batches are made up on the spot.
+        valid, test: the fixed evaluation sets.
+        scaling: ``"unit"`` = [0, 1], ``"symmetric"`` = [−1, 1].
+    """
+
+    name: str
+    features: int
+    class_names: tuple[str, ...]
+    draw: Callable[..., Batch]
+    arrays: dict[str, Array]
+    valid: Batch
+    test: Batch
+    scaling: str
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    def scale(self, pixels: UInt8[Array, "..."]) -> Float[Array, "..."]:
+        """Returns the network's input; one rounding only, so that no fusion can change its bits."""
+        if self.scaling == "symmetric":
+            return (2 * pixels.astype(jnp.int32) - 255).astype(jnp.float32) * jnp.float32(1 / 255)
+        return pixels.astype(jnp.float32) * jnp.float32(1 / 255)
+
+    def constants(self) -> dict[str, object]:
+        """Returns the arrays that a compiled program takes as arguments (never baked into it)."""
+        return {"arrays": self.arrays, "valid": self.valid, "test": self.test}
+
+
+def build(spec: object) -> Dataset:
+    """Returns the data set that a description such as ``shapeset()`` names, its evaluation sets drawn or read."""
+    return _BUILDERS[type(spec).__name__](spec)
+
+
+def _shapeset(spec) -> Dataset:
+    from glorot_jax.data import shapeset
+    from glorot_jax.randomness import key
+
+    def draw(arrays, seed, stream, step, batch_size):
+        images, labels = shapeset.draw(key(seed, "train", stream=stream, step=step), batch_size, spec.size)
+        return images.reshape(batch_size, -1), labels
+
+    def fixed(purpose: str, count: int) -> Batch:
+        images, labels = jax.jit(lambda k: shapeset.draw(k, count, spec.size))(key(0, purpose))
+        return images.reshape(count, -1), labels
+
+    return Dataset(
+        name=f"Shapeset-3×2, {spec.size}×{spec.size}",
+        features=spec.size**2,
+        class_names=shapeset.CLASSES,
+        draw=draw,
+        arrays={},
+        valid=fixed("validation", spec.validation),
+        test=fixed("test", spec.test),
+        scaling=spec.scaling,
+    )
+
+
+_BUILDERS: dict[str, Callable[[object], Dataset]] = {"shapeset": _shapeset}

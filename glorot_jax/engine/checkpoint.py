@@ -1,0 +1,95 @@
+"""The state of a shard on disk, through Orbax; what was written is verified by digest before it is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from glorot_jax.engine.files import full_disk
+from glorot_jax.errors import ResumableError
+
+Flat = dict[str, np.ndarray]
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that can't be read, or that is not what the manifest says."""
+
+
+def save(folder: Path, step: int, state: Mapping[str, np.ndarray]) -> dict[str, object]:
+    """Writes the state of one step and returns what the manifest has to know of it, once all is on disk.
+
+    Args:
+        folder: the shard's ``checkpoints``.
+        state: path -> array (blocks, width, …), on the host.
+    """
+    import orbax.checkpoint as ocp
+
+    target = (folder / str(step)).absolute()
+    if target.exists():
+        shutil.rmtree(target)  # newer than the manifest: an earlier process died before its commit
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with full_disk(target), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(target, dict(state))
+        checkpointer.wait_until_finished()
+    if not target.is_dir():
+        raise ResumableError(f"checkpoint {step} was not written; the one before it is whole")
+    return {
+        "step": step,
+        "digest": digest(state),
+        "leaves": {name: [list(a.shape), str(a.dtype)] for name, a in sorted(state.items())},
+        "orbax": ocp.__version__,
+    }
+
+
+def restore(folder: Path, entry: Mapping) -> Flat:
+    """Returns the state that ``entry`` names, the same to the last bit.
+
+    Raises:
+        DamagedCheckpoint: files are missing, torn, or hold other bits.
+    """
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    path = (folder / str(entry["step"])).absolute()
+    target = {name: np.zeros(shape, dtype) for name, (shape, dtype) in entry["leaves"].items()}
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            state = {k: np.asarray(v) for k, v in checkpointer.restore(path, target).items()}
+    except Exception as error:  # Orbax raises many kinds for a torn folder
+        raise DamagedCheckpoint(f"checkpoint {entry['step']}: {str(error).splitlines()[0][:200]}") from error
+    if digest(state) != entry["digest"]:
+        raise DamagedCheckpoint(f"checkpoint {entry['step']}: its content is not what was written")
+    return state
+
+
+def set_aside(folder: Path, step: int) -> Path | None:
+    """Moves a damaged checkpoint out of the way and returns where to; nothing is deleted."""
+    damaged = folder / str(step)
+    if not damaged.exists():
+        return None
+    aside = folder.parent / f"damaged-{step}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    damaged.rename(aside)
+    return aside
+
+
+def keep_only(folder: Path, steps: set[int]) -> None:
+    """Removes the checkpoints of all other steps."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not (path.name.isdigit() and int(path.name) in steps):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def digest(state: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of names, types, shapes and bits."""
+    total = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        total.update(f"{name} {array.dtype} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()

@@ -1,0 +1,98 @@
+"""Which devices a sweep uses, and where compiled programs are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+
+def configure() -> None:
+    """Gives JAX one CPU device per usable core and a compilation cache, where the person has not chosen otherwise.
+
+    It does nothing to a JAX that has already started: what it sees is then what is used.
+    """
+    import jax
+    from jax.extend import backend
+
+    if backend.backends_are_initialized() if hasattr(backend, "backends_are_initialized") else _started():
+        return
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", cores())
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def mesh() -> Mesh:
+    """Returns all local devices in a row, the axis named ``runs``."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh
+
+    return Mesh(np.array(jax.local_devices()), ("runs",))
+
+
+def describe() -> dict[str, object]:
+    """Returns what a result depends on beside the sweep: versions, devices, flags that change bits."""
+    import flax
+    import jax
+    import jaxlib
+    import numpy as np
+    import optax
+    import orbax.checkpoint as ocp
+
+    from glorot_jax import __version__
+
+    flags = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_DEBUG_NANS")
+    return {
+        "versions": {
+            "glorot_jax": __version__,
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+            "orbax": ocp.__version__,
+            "numpy": np.__version__,
+        },
+        "devices": [str(d.device_kind) for d in jax.local_devices()],
+        "platform": jax.default_backend(),
+        "processor": _processor(),
+        "cores": cores(),
+        "flags": {name: os.environ[name] for name in flags if name in os.environ},
+    }
+
+
+def _started() -> bool:
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
+
+
+def _cache_folder() -> Path:
+    """A private folder for each kind of processor: who can write there can run code, and kinds reject each other's."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kind = hashlib.sha256(_processor().encode()).hexdigest()[:8]
+    folder = base / "glorot_jax" / "compiled" / f"{platform.machine()}-{kind}"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return model

@@ -1,0 +1,69 @@
+"""Writing so that nothing is ever half-written: temporary name, flush to disk, rename, flush the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from glorot_jax.errors import ResumableError
+
+TEMPORARY = ".tmp-"
+
+
+def write(path: Path, content: bytes | Callable[[Path], None]) -> None:
+    """Writes a file whole or not at all, and on disk when this returns.
+
+    Args:
+        content: the bytes, or a function that writes them to the path it is given.
+
+    Raises:
+        ResumableError: no space is left on the disk.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    with full_disk(path):
+        try:
+            if callable(content):
+                content(temporary)
+            else:
+                temporary.write_bytes(content)
+            _flush(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _flush(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file whole or not at all; NaN is refused."""
+    write(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def append_json_line(path: Path, value: object) -> None:
+    """Appends one JSON object as one line."""
+    with full_disk(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Turns a full disk into one clear line; everything committed before stays whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResumableError(f"{path.name}: no space left on the disk; make room and run the same command") from error
+        raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

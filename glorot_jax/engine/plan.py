@@ -1,0 +1,389 @@
+"""From a sweep to what is compiled and trained: runs -> cohorts -> width, blocks, devices, bytes, time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from glorot_jax.config import canonical_json, resolve
+from glorot_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from glorot_jax.data.dataset import Dataset
+    from glorot_jax.engine.segment import Program, Setup
+    from glorot_jax.engine.sweep import Run, Sweep
+
+CACHE_BYTES = 512 * 2**10
+"""On a CPU a block's weights should stay in a core's own cache."""
+MAX_WIDTH = {"cpu": 16, "gpu": 1024, "tpu": 1024}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Runs that share one compiled program, in the order in which they lie along the run axis.
+
+    Attributes:
+        shared: everything that the program is compiled for, by path.
+        choices: path -> names of the functions that its runs choose from.
+        runs: sorted by seed, so that neighbours share their batches.
+    """
+
+    shared: Mapping[str, object]
+    choices: Mapping[str, tuple[str, ...]]
+    runs: tuple[Run, ...]
+
+    @property
+    def id(self) -> str:
+        """Eight hexadecimal digits of what is shared: the same for every sweep that holds such runs."""
+        return hashlib.sha256(canonical_json(self.shared).encode()).hexdigest()[:8]
+
+    @property
+    def shard_id(self) -> str:
+        """The cohort and the runs that were put together: the name of its folder."""
+        runs = hashlib.sha256("".join(run.id for run in self.runs).encode()).hexdigest()[:8]
+        return f"{self.id}-{runs}"
+
+    @property
+    def label(self) -> str:
+        """One line for a person: network, data, optimizer."""
+        shared = self.shared
+        widths = list(shared["model.widths"])
+        net = f"{len(widths)}×{widths[0]}" if len(set(widths)) == 1 else "-".join(map(str, widths))
+        return f"{shared['model']} {net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}"
+
+
+def cohorts(runs: Sequence[Run]) -> list[Cohort]:
+    """Returns the runs grouped by what has to be compiled into a program."""
+    groups: dict[str, list[Run]] = {}
+    shared: dict[str, dict[str, object]] = {}
+    for run in runs:
+        fixed = run.shared()
+        name = canonical_json(fixed)
+        groups.setdefault(name, []).append(run)
+        shared[name] = fixed
+    return [
+        Cohort(
+            shared=shared[name],
+            choices={
+                path: tuple(sorted({str(run.config[path]) for run in members}))
+                for path in ("model.activation", "model.init")
+            },
+            runs=tuple(sorted(members, key=lambda run: run.seed)),
+        )
+        for name, members in groups.items()
+    ]
+
+
+def setup(cohort: Cohort, dataset: Dataset) -> Setup:
+    """Returns what the compiled side needs of a cohort."""
+    from glorot_jax import probes
+    from glorot_jax.engine.segment import Setup
+    from glorot_jax.models.mlp import Mlp
+
+    run = cohort.runs[0]
+    functions = {path: _functions(cohort, path) for path in cohort.choices}
+    return Setup(
+        dataset=dataset,
+        network=partial(
+            Mlp,
+            widths=tuple(run.model.widths),
+            activation=functions["model.activation"],
+            init=functions["model.init"],
+        ),
+        optimizer=(run.optimizer.factory(), run.optimizer.static()),
+        loss=resolve(run.loss, "losses"),
+        probes=tuple(probes.BUILT_IN[name] for name in run.probes),
+        batch_size=run.batch_size,
+        examples=run.examples,
+        jacobian_examples=run.jacobian_examples,
+    )
+
+
+def _functions(cohort: Cohort, path: str) -> tuple[Callable, ...]:
+    field = path.partition(".")[2]
+    module = {"activation": "activations", "init": "initializers"}[field]
+    by_name = {str(run.config[path]): getattr(run.model, field) for run in cohort.runs}
+    return tuple(resolve(by_name[name], module) for name in cohort.choices[path])
+
+
+def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
+    """Returns what differs inside a cohort, as arrays along its runs."""
+    runs = cohort.runs
+    arrays = {
+        "seed": np.array([run.seed for run in runs], np.uint32),
+        "stream": np.array([0 if run.order == "paired" else int(run.id[:8], 16) for run in runs], np.uint32),
+        "model.gain": np.array([run.model.gain for run in runs], np.float32),
+    }
+    for path, names in cohort.choices.items():
+        arrays[f"{path}_index"] = np.array([names.index(str(run.config[path])) for run in runs], np.int32)
+    for name in runs[0].optimizer.per_run():
+        arrays[f"optimizer.{name}"] = np.array([run.optimizer.per_run()[name] for run in runs], np.float32)
+    return arrays
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each run lies: run j in block j // width; device d holds blocks_per_device blocks in a row.
+
+    The last block is padded with copies of the last run, the last device with blocks that are never visited.
+    """
+
+    runs: int
+    width: int
+    devices: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.runs // self.width)
+
+    @property
+    def blocks_per_device(self) -> int:
+        return -(-self.blocks // self.devices)
+
+    @property
+    def slots(self) -> np.ndarray:
+        """For every place along the run axis, the run that lies there."""
+        places = self.devices * self.blocks_per_device * self.width
+        return np.minimum(np.arange(places), self.runs - 1)
+
+    def spread(self, array: np.ndarray) -> np.ndarray:
+        """Returns (runs, …) laid out as (devices × blocks, width, …)."""
+        return array[self.slots].reshape(-1, self.width, *array.shape[1:])
+
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        """Returns (devices × blocks, width, …) back as (runs, …)."""
+        return array.reshape(-1, *array.shape[2:])[: self.runs]
+
+    def block_plan(self, seed: np.ndarray, stream: np.ndarray) -> tuple[dict[str, object], int]:
+        """Returns which seeds each block draws, and the most that one block needs.
+
+        A block whose seeds are those of the block before it on the same device draws nothing.
+        """
+        seeds, streams = self.spread(seed), self.spread(stream)
+        distinct = [sorted(set(zip(s.tolist(), t.tolist(), strict=True))) for s, t in zip(seeds, streams, strict=True)]
+        most = max(map(len, distinct))
+        padded = np.array([d + [d[-1]] * (most - len(d)) for d in distinct], np.uint32)
+        first = np.arange(len(distinct)) % self.blocks_per_device == 0
+        same = [i > 0 and distinct[i] == distinct[i - 1] for i in range(len(distinct))]
+        slot = [
+            [d.index(pair) for pair in zip(s.tolist(), t.tolist(), strict=True)]
+            for d, s, t in zip(distinct, seeds, streams, strict=True)
+        ]
+        begin = np.arange(self.devices) * self.blocks_per_device
+        plan = {
+            "count": np.clip(self.blocks - begin, 0, self.blocks_per_device).astype(np.int32),
+            "seeds": {
+                "draw_seed": padded[:, :, 0],
+                "draw_stream": padded[:, :, 1],
+                "draws": np.where(np.array(same) & ~first, 0, [len(d) for d in distinct]).astype(np.int32),
+                "slot": np.array(slot, np.int32),
+            },
+        }
+        return plan, most
+
+
+def choose_width(param_count: int, runs: int, platform: str) -> tuple[int, str]:
+    """Returns how many runs to vmap together, a power of two, and the reason in a few words."""
+    most = MAX_WIDTH.get(platform, 16)
+    if platform == "cpu":
+        fits = max(1, CACHE_BYTES // (4 * param_count))
+        why = f"{4 * param_count / 2**20:.2g} MiB of weights a run, {CACHE_BYTES // 2**10} KiB of cache"
+    else:
+        fits, why = most, "an accelerator takes them all at once"
+    width = min(most, fits)
+    if width > runs:
+        width, why = runs, f"only {runs} runs"
+    return 2 ** int(np.log2(width)), why
+
+
+@dataclass(frozen=True)
+class CohortPlan:
+    """One row of a plan."""
+
+    cohort: Cohort
+    layout: Layout
+    why_width: str
+    param_count: int
+    state_bytes: int
+    constant_bytes: int
+    record_bytes: int
+    records: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "cohort": self.cohort.id,
+            "label": self.cohort.label,
+            "runs": self.layout.runs,
+            "width": self.layout.width,
+            "why_width": self.why_width,
+            "blocks": self.layout.blocks,
+            "devices": self.layout.devices,
+            "parameters_per_run": self.param_count,
+            "steps": self.cohort.runs[0].steps,
+            "records": self.records,
+            "bytes_per_device": self.bytes_per_device,
+            "record_bytes": self.record_bytes,
+            "checkpoint_bytes": self.state_bytes * self.layout.runs,
+            "estimated_seconds": round(self.seconds, 1),
+        }
+
+    @property
+    def bytes_per_device(self) -> int:
+        return self.state_bytes * self.layout.blocks_per_device * self.layout.width + self.constant_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``glorot plan`` prints: nothing was trained for it."""
+
+    sweep: Sweep
+    rows: tuple[CohortPlan, ...]
+    platform: str
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "sweep": self.sweep.name,
+            "runs": sum(row.layout.runs for row in self.rows),
+            "platform": self.platform,
+            "cohorts": [row.to_dict() for row in self.rows],
+        }
+
+    def text(self) -> str:
+        runs = sum(row.layout.runs for row in self.rows)
+        steps = {row.cohort.runs[0].steps for row in self.rows}
+        lines = [
+            f"{self.sweep.name}: {runs} runs · {len(self.rows)} program{'s' * (len(self.rows) > 1)} · "
+            f"{'/'.join(f'{s:,}' for s in sorted(steps))} steps · about "
+            f"{_duration(sum(row.seconds for row in self.rows))} on {self.rows[0].layout.devices} "
+            f"{self.platform} device{'s' * (self.rows[0].layout.devices > 1)}"
+        ]
+        for row in self.rows:
+            lines += [
+                f"  cohort {row.cohort.id}  {row.cohort.label}",
+                f"    {row.layout.runs} runs = {row.layout.devices} devices × up to {row.layout.blocks_per_device} "
+                f"blocks × width {row.layout.width} ({row.why_width})",
+                f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
+                f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
+                f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
+            ]
+        lines.append("  times are estimated from a matrix product measured just now; compilation comes on top")
+        return "\n".join(lines)
+
+
+def plan(sweep: Sweep, width: int | None = None) -> Plan:
+    """Returns cohorts, width, blocks, devices, bytes and an estimate of the time, without training anything."""
+    import jax
+
+    from glorot_jax.data.dataset import build
+    from glorot_jax.engine import devices
+
+    devices.configure()
+    mesh = devices.mesh()
+    rate = _product_rate()
+    rows = []
+    for cohort in cohorts(sweep.runs()):
+        run = cohort.runs[0]
+        program, layout, why = program_for(cohort, build(run.data), mesh, width)
+        state = jax.eval_shape(program.initialize, program.setup.dataset.constants(), _spread(cohort, layout))
+        places = layout.slots.size
+        records = run.record.steps(run.steps)
+        seconds = _estimate(program, layout, rate, run.steps, len(records))
+        rows.append(
+            CohortPlan(
+                cohort=cohort,
+                layout=layout,
+                why_width=why,
+                param_count=program.param_count,
+                state_bytes=_tree_bytes(state) // places,
+                constant_bytes=_tree_bytes(program.setup.dataset.constants()),
+                record_bytes=_record_bytes(program, cohort) * len(records) * layout.runs,
+                records=len(records),
+                seconds=seconds,
+            )
+        )
+    return Plan(sweep, tuple(rows), jax.default_backend())
+
+
+def program_for(cohort: Cohort, dataset: Dataset, mesh: Mesh, width: int | None) -> tuple[Program, Layout, str]:
+    """Returns the cohort's program, where its runs lie, and why the width is what it is."""
+    from glorot_jax.engine import segment
+
+    if width is not None and width < 1:
+        raise InputError(f"width: {width} is not a positive integer")
+    arrays = per_run(cohort)
+    shared = setup(cohort, dataset)
+    example = {name: array[0] for name, array in arrays.items()}
+    why = "as asked"
+    if width is None:
+        width, why = choose_width(segment.count_params(shared, example), len(cohort.runs), mesh.devices.flat[0].platform)
+    layout = Layout(len(cohort.runs), width, mesh.devices.size)
+    _, seeds = layout.block_plan(arrays["seed"], arrays["stream"])
+    return segment.build(shared, example, mesh=mesh, width=width, seeds_per_block=seeds), layout, why
+
+
+def _spread(cohort: Cohort, layout: Layout) -> dict[str, np.ndarray]:
+    return {name: layout.spread(array) for name, array in per_run(cohort).items()}
+
+
+def _tree_bytes(tree: object) -> int:
+    import jax
+
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _record_bytes(program: Program, cohort: Cohort) -> int:
+    """Bytes of one record of one run."""
+    from glorot_jax.probes.probe import COORDINATES
+
+    depth = len(cohort.runs[0].model.widths)
+    sizes = {"layer": depth} | {name: len(values) for name, values in COORDINATES.items()}
+    return sum(4 * int(np.prod([sizes[d] for d in output.dims])) for output in program.outputs.values())
+
+
+def _product_rate() -> float:
+    """Multiply-adds per second and device of the step's kind of product: ten rows against a square matrix."""
+    import jax
+    import jax.numpy as jnp
+
+    x, w = jnp.ones((10, 512)), jnp.ones((512, 512)) / 512
+    product = jax.jit(lambda x, w: jax.lax.fori_loop(0, 50, lambda _, x: x @ w, x))
+    product(x, w).block_until_ready()
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        product(x, w).block_until_ready()
+        times.append(time.perf_counter() - begin)
+    return 50 * 10 * 512 * 512 / sorted(times)[1]
+
+
+def _estimate(program: Program, layout: Layout, rate: float, steps: int, records: int) -> float:
+    """Three products a step and weight (forward, backward, update), one for each evaluated example."""
+    setup = program.setup
+    evaluated = sum(len(part[1]) for part in (setup.dataset.valid, setup.dataset.test))
+    work = program.param_count * (3 * setup.batch_size * steps + evaluated * records)
+    return work * layout.blocks_per_device * layout.width / rate
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

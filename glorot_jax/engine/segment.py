@@ -1,0 +1,450 @@
+"""All that is compiled: initialization, and the segment that trains every run of a cohort and measures it.
+
+One segment is one call. On each device, for each piece of the schedule and for each block of runs in turn:
+
+    draw the piece's batches once for every distinct seed of the block (or keep those of the block before)
+    take the piece's steps, all runs of the block vmapped together
+    measure, if the piece ends at a record
+
+How many pieces, steps, blocks and seeds there are is data, not shape: every segment of a sweep, the first, the last
+and the one after a resume, on one device or on many, is the same program over the same inner arrays. That is what
+makes resuming and packing bitwise exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from glorot_jax.data.dataset import Dataset
+from glorot_jax.models.points import Hyper
+from glorot_jax.optimizers import transformation
+from glorot_jax.probes.probe import Output, Probe, Scene, forward, forward_with_values
+from glorot_jax.randomness import key
+
+RECORDS_PER_SEGMENT = 8
+"""Records that one call can hold; a segment with more to write ends early."""
+DRAW_TOGETHER = 8
+"""Batches drawn in one go: enough to fill vector units, few enough to stay in cache."""
+PIECE_BYTES = 16 * 2**20
+"""Room for drawn batches on a device, per call."""
+
+INIT_EXAMPLES = 256
+"""Training examples shown to initializers that look at data: at least so many, in whole first batches."""
+
+ALIVE = -1
+"""Value of ``diverged_step`` in a run whose losses have all been finite."""
+
+Tree = dict[str, Array]
+
+
+class Setup(NamedTuple):
+    """What a cohort's runs share, and so what a program is compiled for.
+
+    Attributes:
+        network: ``(features, classes, key, inputs, per_run) -> nnx.Module``.
+        optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
+        loss: ``(logits, labels) -> per-example loss``.
+        probes: measured at every record.
+    """
+
+    dataset: Dataset
+    network: Callable[..., nnx.Module]
+    optimizer: tuple[object, Mapping[str, object]]
+    loss: Callable[[Array, Array], Array]
+    probes: tuple[Probe, ...]
+    batch_size: int
+    examples: int
+    jacobian_examples: int
+
+
+class Pieces(NamedTuple):
+    """The schedule of one segment, the same for all runs: int32 arrays of one length, and how many of it count.
+
+    ``slot`` is where the record at the piece's end goes, −1 for none.
+    """
+
+    first: np.ndarray
+    steps: np.ndarray
+    slot: np.ndarray
+    count: np.int32
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled side of a cohort at one width on given devices.
+
+    Attributes:
+        outputs: how each record is labelled.
+        param_count: parameters of one run.
+        piece_steps: the longest piece.
+        blame: names of the tensors that ``first_nonfinite`` counts, in forward order: (kind, layer).
+    """
+
+    setup: Setup
+    mesh: Mesh
+    width: int
+    outputs: dict[str, Output]
+    param_count: int
+    piece_steps: int
+    blame: tuple[tuple[str, int | None], ...]
+    initialize: Callable[..., Tree]
+    segment: Callable[..., tuple[Tree, Tree]]
+
+    @property
+    def sharding(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec("runs"))
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+
+def build(setup: Setup, per_run: Mapping[str, Array], *, mesh: Mesh, width: int, seeds_per_block: int) -> Program:
+    """Returns the program of a cohort; nothing is compiled before the first call.
+
+    Args:
+        per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*.
+        width: runs that are vmapped together.
+        seeds_per_block: most distinct seeds that a block holds.
+    """
+    network = _Network(setup, per_run)
+    batch_bytes = setup.batch_size * setup.dataset.features
+    piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * seeds_per_block), DRAW_TOGETHER, 256))
+    piece_steps -= piece_steps % DRAW_TOGETHER
+    run = _Run(setup, network, piece_steps, seeds_per_block)
+    runs, shared = PartitionSpec("runs"), PartitionSpec()
+
+    def initialize(constants, hyper):
+        return jax.lax.map(lambda block: jax.lax.map(lambda h: run.start(constants, h), block), hyper)
+
+    def segment(constants, hyper, blocks, pieces, state):
+        return run.train(constants, hyper, blocks, pieces, state)
+
+    def sharded(function, in_specs, donate=()):
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=runs, check_vma=False)
+        return jax.jit(mapped, donate_argnums=donate)
+
+    return Program(
+        setup=setup,
+        mesh=mesh,
+        width=width,
+        outputs=network.outputs(),
+        param_count=network.param_count,
+        piece_steps=piece_steps,
+        blame=network.blame,
+        initialize=sharded(initialize, (shared, runs)),
+        segment=sharded(segment, (shared, runs, runs, shared, runs), donate=(4,)),
+    )
+
+
+def count_params(setup: Setup, per_run: Mapping[str, Array]) -> int:
+    """Returns the number of trained parameters of one run, from shapes alone."""
+    return _Network(setup, per_run).param_count
+
+
+class _Network:
+    """The module's structure, found once without computing anything, and the way from plain arrays back to it."""
+
+    def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
+        self.setup = setup
+        module = nnx.eval_shape(lambda: self._build(jax.random.key(0), self._no_inputs(), per_run))
+        self._graph, params, rest = nnx.split(module, nnx.Param, ...)
+        self._params, self._rest = (_Paths(state) for state in (params, rest))
+        self.param_count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+        self._layers = module.points()
+        self.blame = (
+            *(
+                (kind, i)
+                for i, layer in enumerate(self._layers, start=1)
+                for kind, point in (
+                    ("weight", layer.weight),
+                    ("preactivation", layer.preactivation),
+                    ("activation", layer.activation),
+                )
+                if point is not None
+            ),
+            ("loss", None),
+        )
+
+    def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
+        _, params, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, ...)
+        return self._params.flat(params), self._rest.flat(rest)
+
+    def merge(self, params: Tree, rest: Tree) -> nnx.Module:
+        return nnx.merge(self._graph, self._params.state(params), self._rest.state(rest))
+
+    def scene(self, constants: Mapping, params: Tree, rest: Tree) -> Scene:
+        setup = self.setup
+        return Scene(
+            module=self.merge(params, rest),
+            params=params,
+            loss=setup.loss,
+            scale=setup.dataset.scale,
+            valid=constants["valid"],
+            test=constants["test"],
+            examples=setup.examples,
+            jacobian_examples=setup.jacobian_examples,
+        )
+
+    def outputs(self) -> dict[str, Output]:
+        found: dict[str, Output] = {
+            "train_loss": Output(
+                (),
+                "training loss",
+                attrs={"method": "mean over the mini-batches since the last record; at step 0 the first mini-batch"},
+            )
+        }
+        params, rest = self._params.abstract(), self._rest.abstract()
+        scene = self.scene(self.setup.dataset.constants(), params, rest)
+        for probe in self.setup.probes:
+            found |= probe.outputs(scene)
+        return found
+
+    def first_nonfinite(self, params: Tree, rest: Tree, inputs: Array) -> Array:
+        """Index into ``blame`` of the first tensor of the forward pass that holds a non-finite number."""
+        _, values = forward_with_values(self.merge(params, rest), inputs)
+        tensors = []
+        for layer in self._layers:
+            tensors += [params[layer.weight], values[layer.preactivation]]
+            tensors += [] if layer.activation is None else [values[layer.activation]]
+        bad = jnp.stack([*(~jnp.all(jnp.isfinite(t)) for t in tensors), jnp.array(True)])
+        return jnp.argmax(bad).astype(jnp.int32)
+
+    def _build(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> nnx.Module:
+        data = self.setup.dataset
+        settings = {k.removeprefix("model."): v for k, v in per_run.items() if k.startswith("model.")}
+        return self.setup.network(data.features, data.classes, key=key, inputs=inputs, **settings)
+
+    def _no_inputs(self) -> Array:
+        return jnp.zeros((1, self.setup.dataset.features), jnp.float32)
+
+
+class _Paths:
+    """A Flax state as a flat dict of arrays by path, and back."""
+
+    def __init__(self, state: nnx.State):
+        self._leaves = {_path(p): v for p, v in jax.tree_util.tree_leaves_with_path(state)}
+        self._structure = jax.tree.structure(state)
+
+    def flat(self, state: nnx.State) -> Tree:
+        return dict(zip(self._leaves, jax.tree.leaves(state), strict=True))
+
+    def state(self, flat: Tree) -> nnx.State:
+        return jax.tree.unflatten(self._structure, [flat[name] for name in self._leaves])
+
+    def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return dict(self._leaves)
+
+
+def _path(path: tuple) -> str:
+    """The path of a leaf as the module's own attribute path: ``layers.0.kernel``."""
+    parts = (getattr(p, "key", getattr(p, "name", getattr(p, "idx", None))) for p in path)
+    return ".".join(str(p) for p in parts if p not in (None, "value"))
+
+
+class _Run:
+    """One device's part of a cohort: what happens to a run, a block, and all blocks."""
+
+    def __init__(self, setup: Setup, network: _Network, piece_steps: int, seeds_per_block: int):
+        self.setup, self.network = setup, network
+        self.piece_steps, self.seeds_per_block = piece_steps, seeds_per_block
+
+    # ---- one run
+
+    def start(self, constants: Mapping, hyper: Tree) -> Tree:
+        """State of a run before its first update."""
+        seed, stream = hyper["seed"], hyper["stream"]
+        steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
+        pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+        inputs = self.setup.dataset.scale(pixels).reshape(-1, self.setup.dataset.features)
+        params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
+        return {
+            "params": params,
+            "rest": rest,
+            "optimizer": _flat(self._optimizer(hyper).init(params)),
+            "loss_sum": jnp.float32(0),
+            "loss_count": jnp.int32(0),
+            "diverged_step": jnp.int32(ALIVE),
+            "first_nonfinite": jnp.int32(ALIVE),
+        }
+
+    def step(self, state: Tree, hyper: Tree, pixels: Array, labels: Array, step: Array) -> Tree:
+        """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
+        inputs = self.setup.dataset.scale(pixels)
+        params, rest = state["params"], state["rest"]
+
+        def cost(params):
+            logits = forward(self.network.merge(params, rest), inputs)
+            return jnp.mean(self.setup.loss(logits, labels))
+
+        loss, gradient = jax.value_and_grad(cost)(params)
+        alive = state["diverged_step"] == ALIVE
+        goes_on = alive & jnp.isfinite(loss)
+        optimizer = self._optimizer(hyper)
+        memory = _like(state["optimizer"], optimizer.init, params)
+        updates, new_memory = optimizer.update(gradient, memory, params)
+        new = {
+            "params": jax.tree.map(lambda p, u: p + u, params, updates),
+            "optimizer": _flat(new_memory),
+            "loss_sum": state["loss_sum"] + loss,
+            "loss_count": state["loss_count"] + 1,
+        }
+        kept = {name: state[name] for name in new}
+        return {
+            **jax.tree.map(lambda n, k: jnp.where(goes_on, n, k), new, kept),
+            "rest": rest,
+            "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
+            "first_nonfinite": state["first_nonfinite"],
+        }
+
+    def measure(self, constants: Mapping, state: Tree, hyper: Tree, step: Array) -> Tree:
+        """All records of a run at one step: NaN once it has diverged."""
+        scene = self.network.scene(constants, state["params"], state["rest"])
+        found = {"train_loss": self._train_loss(constants, state, hyper, scene)}
+        for probe in self.setup.probes:
+            found |= probe.measure(scene)
+        alive = state["diverged_step"] == ALIVE
+        return {name: jnp.where(alive, value, jnp.nan) for name, value in found.items()}
+
+    def _train_loss(self, constants: Mapping, state: Tree, hyper: Tree, scene: Scene) -> Array:
+        count = state["loss_count"]
+        pixels, labels = self._draw(constants, hyper["seed"], hyper["stream"], jnp.int32(0))
+        first = jnp.mean(self.setup.loss(forward(scene.module, scene.scale(pixels)), labels))
+        return jnp.where(count > 0, state["loss_sum"] / jnp.maximum(count, 1), first)
+
+    def _find_blame(self, constants: Mapping, state: Tree, hyper: Tree) -> Array:
+        step = jnp.maximum(state["diverged_step"], 0)
+        pixels, _ = self._draw(constants, hyper["seed"], hyper["stream"], step)
+        found = self.network.first_nonfinite(state["params"], state["rest"], self.setup.dataset.scale(pixels))
+        new = (state["diverged_step"] != ALIVE) & (state["first_nonfinite"] == ALIVE)
+        return jnp.where(new, found, state["first_nonfinite"])
+
+    def _draw(self, constants: Mapping, seed: Array, stream: Array, step: Array) -> tuple[Array, Array]:
+        return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
+
+    def _optimizer(self, hyper: Tree):
+        settings = {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
+        return transformation(*self.setup.optimizer, settings)
+
+    # ---- a block of runs, and all blocks of a device
+
+    def train(self, constants: Mapping, hyper: Tree, blocks: Tree, pieces: Pieces, state: Tree) -> tuple[Tree, Tree]:
+        """Returns the state after all pieces and the records that they wrote."""
+        # Leaves have a leading axis of this device's blocks; ``blocks["count"]`` of them hold runs.
+        records = self._empty_records(constants, hyper, state)
+        buffer = self._empty_batches()
+        count = blocks["count"][0]
+
+        def piece(p, carry):
+            first, steps, slot = pieces.first[p], pieces.steps[p], pieces.slot[p]
+
+            def block(b, carry):
+                state, records, buffer = carry
+                mine, settings, plan = (_at(tree, b) for tree in (state, hyper, blocks["seeds"]))
+                buffer = self._fill(constants, plan, buffer, first, steps)
+                mine = self._advance(mine, settings, plan, buffer, first, steps)
+                records = jax.lax.cond(
+                    slot >= 0,
+                    lambda mine, records: self._record(constants, mine, settings, first + steps, slot, b, records),
+                    lambda _, records: records,
+                    mine,
+                    records,
+                )
+                mine["loss_sum"] = jnp.where(slot >= 0, 0.0, mine["loss_sum"])
+                mine["loss_count"] = jnp.where(slot >= 0, 0, mine["loss_count"])
+                return _put(state, mine, b), records, buffer
+
+            return jax.lax.fori_loop(0, count, block, carry)
+
+        state, records, _ = jax.lax.fori_loop(0, pieces.count, piece, (state, records, buffer))
+        state["first_nonfinite"] = self._blame(constants, hyper, state, count)
+        return state, records
+
+    def _advance(self, state: Tree, hyper: Tree, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
+        def one(state, hyper, slot, i):
+            return self.step(state, hyper, buffer["inputs"][slot, i], buffer["labels"][slot, i], first + i)
+
+        def body(i, state):
+            return jax.vmap(one, in_axes=(0, 0, 0, None))(state, hyper, plan["slot"], i)
+
+        return jax.lax.fori_loop(0, steps, body, state)
+
+    def _fill(self, constants: Mapping, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
+        """Draws the piece's batches for the block's distinct seeds; none where the block before had the same."""
+        rounds = (steps + DRAW_TOGETHER - 1) // DRAW_TOGETHER
+
+        def one_round(k, buffer):
+            seed, part = k // rounds, (k % rounds) * DRAW_TOGETHER
+            step = first + part + jnp.arange(DRAW_TOGETHER, dtype=jnp.int32)
+            inputs, labels = jax.vmap(
+                lambda s: self._draw(constants, plan["draw_seed"][seed], plan["draw_stream"][seed], s)
+            )(step)
+            return {
+                "inputs": jax.lax.dynamic_update_slice(buffer["inputs"], inputs[None], (seed, part, 0, 0)),
+                "labels": jax.lax.dynamic_update_slice(buffer["labels"], labels[None], (seed, part, 0)),
+            }
+
+        return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
+
+    def _empty_batches(self) -> Tree:
+        shape = (self.seeds_per_block, self.piece_steps, self.setup.batch_size)
+        return {
+            "inputs": jnp.zeros((*shape, self.setup.dataset.features), jnp.uint8),
+            "labels": jnp.zeros(shape, jnp.int32),
+        }
+
+    def _record(self, constants, mine, settings, step, slot, b, records) -> Tree:
+        values = jax.vmap(lambda s, h: self.measure(constants, s, h, step))(mine, settings)
+        return jax.tree.map(lambda r, v: jax.lax.dynamic_update_slice(r, v[None, None], (b, slot, *(0,) * v.ndim)), records, values)
+
+    def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> Tree:
+        """NaN in the shape (blocks, records, width, …) of everything measured."""
+        block = jax.eval_shape(
+            jax.vmap(lambda s, h: self.measure(constants, s, h, jnp.int32(0))), _at(state, 0), _at(hyper, 0)
+        )
+        blocks = hyper["seed"].shape[0]
+        return {k: jnp.full((blocks, RECORDS_PER_SEGMENT, *v.shape), jnp.nan, v.dtype) for k, v in block.items()}
+
+    def _blame(self, constants: Mapping, hyper: Tree, state: Tree, count: Array) -> Array:
+        def block(b, found):
+            mine, settings = _at(state, b), _at(hyper, b)
+            new = jnp.any((mine["diverged_step"] != ALIVE) & (mine["first_nonfinite"] == ALIVE))
+            blamed = jax.lax.cond(
+                new,
+                lambda: jax.vmap(lambda s, h: self._find_blame(constants, s, h))(mine, settings),
+                lambda: mine["first_nonfinite"],
+            )
+            return jax.lax.dynamic_update_index_in_dim(found, blamed, b, 0)
+
+        return jax.lax.fori_loop(0, count, block, state["first_nonfinite"])
+
+
+def _at(tree, index):
+    return jax.tree.map(lambda v: jax.lax.dynamic_index_in_dim(v, index, keepdims=False), tree)
+
+
+def _put(tree, part, index):
+    return jax.tree.map(lambda v, p: jax.lax.dynamic_update_index_in_dim(v, p, index, 0), tree, part)
+
+
+def _flat(memory) -> Tree:
+    """An optimizer's state as a flat dict, so that a checkpoint never meets a tuple."""
+    return {_memory_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(memory)}
+
+
+def _like(flat: Tree, init: Callable, params: Tree):
+    """The optimizer's own structure, filled from ``flat``."""
+    return jax.tree_util.tree_map_with_path(lambda p, _: flat[_memory_path(p)], jax.eval_shape(init, params))
+
+
+def _memory_path(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -1,0 +1,433 @@
+"""A sweep: one description, from which all runs, their names and their identities follow. Imports no JAX."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib.util
+import itertools
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, grid, plain
+from glorot_jax.errors import InputError, unknown
+from glorot_jax.specs import COUNT, SPECS, Data, Model, Optimizer, Schedule, log_spaced
+
+PROBES = ("evaluation", "activations", "gradients", "jacobians")
+_SEED = Range(0, 2**32 - 1)
+_FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule}
+_NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "source", "settings")
+_SHORT = {"learning_rate": "lr", "batch_size": "batch", "jacobian_examples": "jacobians"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant with one seed: one network trained once.
+
+    Attributes:
+        id: twelve hexadecimal digits of its own configuration and seed; other runs and the sweep's name play no part.
+        name: short, of what varies in this sweep.
+        config: its whole configuration, by path.
+    """
+
+    id: str
+    name: str
+    seed: int
+    config: Mapping[str, Any]
+    data: Data
+    model: Model
+    optimizer: Optimizer
+    batch_size: int
+    steps: int
+    loss: str | Callable
+    record: Schedule
+    probes: tuple[str, ...]
+    examples: int
+    jacobian_examples: int
+    order: str
+
+    def shared(self) -> dict[str, Any]:
+        """Returns by path all that a compiled program is made for; what differs inside a cohort is left out."""
+        per_run = {"seed"}
+        for family in _FAMILIES:
+            per_run |= {f"{family}.{name}" for name in getattr(self, family).per_run()}
+        return {k: v for k, v in self.config.items() if k not in per_run}
+
+
+@dataclass(frozen=True)
+class Sweep(Spec):
+    """A named grid of configurations × seeds, what to train on, for how long, and what to record.
+
+    Args:
+        name: of its folder in results/.
+        data, model, optimizer: descriptions; any value inside may be a ``grid``.
+        seeds: integers in [0, 2**32), such as ``range(3)``.
+        steps: updates of every run; 0 records the initialization alone.
+        batch_size: examples of one update.
+        loss: ``"nll"``, ``"quadratic"`` or a function ``(logits, labels) -> per-example loss``.
+        record: at which steps the probes look.
+        probes: which of them (``glorot list probes``).
+        examples: test examples that the layer statistics use; 300 in the paper.
+        jacobian_examples: test examples that the layer Jacobians are averaged over.
+        order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
+            ``"independent"``: every run its own.
+        exclude: combinations to leave out: dicts of paths and values that all hold, or functions of a configuration.
+        variants: an explicit list of dicts of paths and values, in place of grids.
+
+    Raises:
+        InputError: a field is wrong; one line says which, the value, and what is allowed.
+    """
+
+    family = "sweep"
+
+    name: str
+    data: Data
+    model: Model
+    optimizer: Optimizer
+    seeds: tuple[int, ...] = field(among=_SEED)
+    steps: int = field(among=Range(0))
+    batch_size: int = field(default=10, among=COUNT)
+    loss: Any = field(default="nll", among=Named("losses"))
+    record: Schedule = field(default=log_spaced(3))
+    probes: tuple[Literal["evaluation", "activations", "gradients", "jacobians"], ...] = field(default=PROBES)
+    examples: int = field(default=300, among=COUNT)
+    jacobian_examples: int = field(default=4, among=COUNT)
+    order: Literal["paired", "independent"] = "paired"
+    exclude: Any = ()
+    variants: Any = None
+    source: str | None = dataclasses.field(default=None, compare=False, repr=False)
+    settings: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise InputError(f"sweep.name: {self.name!r} can't name a folder", "letters, digits and . _ -")
+        for name in ("probes", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise InputError(f"sweep.{name}: () is empty", "give at least one")
+            twice = next((v for v in values if values.count(v) > 1), None)
+            if twice is not None:
+                raise InputError(f"sweep.{name}: {twice!r} stands twice", "each one once")
+        if isinstance(self.exclude, Mapping) or not hasattr(self.exclude, "__iter__"):
+            raise InputError("sweep.exclude: it is a list of dicts or functions")
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.variants is not None:
+            object.__setattr__(self, "variants", tuple(self.variants))
+        self.runs()
+
+    def runs(self) -> tuple[Run, ...]:
+        """Returns all runs: grids in the order of declaration, seeds innermost."""
+        return self._runs
+
+    def varying(self) -> tuple[str, ...]:
+        """Returns the paths whose value is not the same in all runs."""
+        return _varying([run.config for run in self._runs])
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns the whole description in JSON's terms."""
+        return {k: plain(v) for k, v in self.items().items() if k not in ("source", "settings")}
+
+    def with_settings(self, settings: Sequence[str]) -> Sweep:
+        """Returns the sweep with settings such as ``model.widths=64,64`` or ``steps=2000`` put in place.
+
+        Raises:
+            InputError: a path is unknown or a value is wrong; the line names the path as typed.
+        """
+        changed = self
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            if not equals:
+                raise InputError(f"--set {setting}: it has no value", "write --set steps=2000")
+            changed = changed.with_value(path.strip(), _parse(text.strip(), path))
+        return dataclasses.replace(changed, settings=(*self.settings, *settings)) if settings else self
+
+    def with_value(self, path: str, value: Any) -> Sweep:
+        """Returns the sweep with one value, named by its path, changed."""
+        head, dot, name = path.partition(".")
+        if head in ("source", "settings"):
+            raise unknown(path, head, self._paths())
+        if not dot:
+            return self.replace(head, value, path)
+        inner = getattr(self, head, None)
+        if head not in _FAMILIES or not isinstance(inner, Spec | Grid):
+            raise unknown(path, path, self._paths())
+        parts = [part.replace(name, value, path) for part in (inner if isinstance(inner, Grid) else (inner,))]
+        return self.replace(head, Grid(tuple(parts)) if isinstance(inner, Grid) else parts[0], path)
+
+    def replace(self, name: str, value: Any, path: str) -> Sweep:
+        if name not in {f.name for f in self._fields()}:
+            raise unknown(path, name, self._paths())
+        return super().replace(name, value, path)
+
+    @cached_property
+    def _runs(self) -> tuple[Run, ...]:
+        variants = list(self._variants())
+        kept = [v for v in variants if not any(self._excluded(v, rule) for rule in self.exclude)]
+        for rule in self.exclude:
+            if isinstance(rule, Mapping):
+                _check_rule(rule, [_config(v) for v in variants])
+        if not kept:
+            raise InputError("sweep.exclude: it leaves no run")
+        runs = [_run(parts | {"seed": seed}) for parts in kept for seed in self.seeds]
+        _refuse_twins(runs)
+        for run in runs:
+            run.record.steps(run.steps)
+        return _named(runs)
+
+    def _variants(self) -> Iterator[dict[str, Any]]:
+        if self.variants is None:
+            yield from self._product()
+            return
+        plain_sweep = dataclasses.replace(self, variants=None, exclude=())
+        if any(len(list(_expand(v))) > 1 for v in _parts(plain_sweep).values()):
+            raise InputError("sweep.variants: it can't stand beside a grid", "write all values into the list")
+        for number, changes in enumerate(self.variants):
+            changed = plain_sweep
+            if not isinstance(changes, Mapping):
+                raise InputError(f"sweep.variants[{number}]: {changes!r} is not a dict of paths and values")
+            for path, value in changes.items():
+                changed = changed.with_value(path, value)
+            yield from changed._product()
+
+    def _product(self) -> Iterator[dict[str, Any]]:
+        parts = _parts(self)
+        for values in itertools.product(*map(_expand, parts.values())):
+            yield dict(zip(parts, values, strict=True))
+
+    def _excluded(self, parts: dict[str, Any], rule: Mapping | Callable) -> bool:
+        config = _config(parts)
+        if callable(rule):
+            return bool(rule(config))
+        if not isinstance(rule, Mapping):
+            raise InputError(f"sweep.exclude: {rule!r} is neither a dict of paths and values nor a function")
+        return all(config.get(path) == plain(value) for path, value in rule.items())
+
+    def _paths(self) -> list[str]:
+        paths = [f.name for f in self._fields() if f.name not in ("source", "settings")]
+        for family in _FAMILIES:
+            inner = getattr(self, family)
+            for part in inner if isinstance(inner, Grid) else (inner,):
+                paths += [f"{family}.{name}" for name in part.items()]
+        return sorted(set(paths))
+
+
+def _parts(sweep: Sweep) -> dict[str, Any]:
+    return {k: v for k, v in sweep.items().items() if k not in _NOT_IN_A_RUN}
+
+
+def _expand(value: Any) -> Iterator[Any]:
+    """Every concrete value: one a grid entry, and of a description the product of its grids."""
+    if isinstance(value, Grid):
+        for entry in value:
+            yield from _expand(entry)
+    elif isinstance(value, Spec):
+        swept = {k: list(_expand(v)) for k, v in value.items().items() if isinstance(v, Grid)}
+        for chosen in itertools.product(*swept.values()):
+            made = value
+            for name, entry in zip(swept, chosen, strict=True):
+                made = made.replace(name, entry, f"{value.kind()}.{name}")
+            yield made
+    else:
+        yield value
+
+
+def _config(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, flat: the kind of each description under its family's name, its settings below."""
+    flat: dict[str, Any] = {}
+    for name, value in parts.items():
+        if isinstance(value, Spec):
+            flat[name] = value.kind()
+            flat |= {f"{name}.{k}": plain(v) for k, v in value.items().items()}
+        else:
+            flat[name] = plain(value)
+    return flat
+
+
+def _identity(parts: Mapping[str, Any]) -> str:
+    """The digest of all that is not at its default: a new setting with a default changes no identity."""
+    telling: dict[str, Any] = {}
+    usual = {f.name: f.default for f in dataclasses.fields(Sweep) if f.default is not dataclasses.MISSING}
+    for name, value in parts.items():
+        if isinstance(value, Spec):
+            defaults = value.defaults()
+            settings = {k: plain(v) for k, v in value.items().items() if k not in defaults or v != defaults[k]}
+            if settings or not (name in usual and usual[name] == value):
+                telling[name] = {"kind": value.kind(), **settings}
+        elif name not in usual or value != usual[name]:
+            telling[name] = plain(value)
+    return hashlib.sha256(canonical_json(telling).encode()).hexdigest()[:12]
+
+
+def _run(parts: dict[str, Any]) -> Run:
+    return Run(id=_identity(parts), name="", config=_config(parts), **parts)
+
+
+def _refuse_twins(runs: Sequence[Run]) -> None:
+    seen: dict[str, Run] = {}
+    for run in runs:
+        if run.id in seen:
+            raise InputError(f"sweep: a configuration stands twice: {canonical_json(run.config)}", "each one once")
+        seen[run.id] = run
+
+
+def _check_rule(rule: Mapping, configs: Sequence[Mapping]) -> None:
+    known = sorted({path for config in configs for path in config})
+    for path, value in rule.items():
+        if path not in known:
+            raise unknown("sweep.exclude", path, known)
+        if all(config.get(path) != plain(value) for config in configs):
+            values = sorted({str(config.get(path)) for config in configs})
+            raise InputError(f"sweep.exclude: {path} is never {value!r}", f"its values: {', '.join(values)}")
+
+
+def _varying(configs: Sequence[Mapping]) -> tuple[str, ...]:
+    paths = dict.fromkeys(path for config in configs for path in config)
+    return tuple(p for p in paths if len({canonical_json(c.get(p)) for c in configs}) > 1)
+
+
+def _named(runs: Sequence[Run]) -> tuple[Run, ...]:
+    paths = [p for p in _varying([run.config for run in runs]) if p != "seed"]
+    named = []
+    for run in runs:
+        words = [_word(path, run.config[path]) for path in paths if path in run.config]
+        named.append(dataclasses.replace(run, name="-".join([*words, f"s{run.seed}"])))
+    twice = len({run.name for run in named}) < len(named)
+    return tuple(dataclasses.replace(r, name=f"{r.name}-{r.id[:4]}") if twice else r for r in named)
+
+
+def _word(path: str, value: Any) -> str:
+    """One value in a run's name: a word by itself, a number behind its field's name."""
+    name = path.rpartition(".")[2]
+    if isinstance(value, str):
+        return value.partition("@")[0].rpartition(".")[2]
+    if isinstance(value, list):
+        same = len(set(map(str, value))) == 1 and len(value) > 1
+        return f"{len(value)}x{value[0]}" if same else "x".join(map(str, value))
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{_SHORT.get(name, name.replace('_', ''))}{shown}"
+
+
+# ---- reading descriptions
+
+
+def from_resolved(resolved: Mapping[str, Any]) -> Sweep:
+    """Returns the sweep that ``resolved()`` came from.
+
+    Raises:
+        InputError: it held functions of the person's own, which only its file or program can give back.
+    """
+    return Sweep(**{k: _rebuilt(v) for k, v in resolved.items()})
+
+
+def _rebuilt(value: Any) -> Any:
+    if isinstance(value, Mapping) and "grid" in value:
+        return Grid(tuple(_rebuilt(v) for v in value["grid"]))
+    if isinstance(value, Mapping) and "spec" in value:
+        kind, settings = value["spec"], {k: _rebuilt(v) for k, v in value.items() if k != "spec"}
+        if kind not in SPECS:
+            raise InputError(f"{kind}: a function of your own can't be read back", "run the sweep from its file or program")
+        return SPECS[kind](*settings["named"]) if kind == "at" else SPECS[kind](**settings)
+    return value
+
+
+def load_sweep(name: str | Path) -> Sweep:
+    """Returns the sweep of a file: a path, or the name of a file in ./sweeps or among those that come with the package.
+
+    Raises:
+        InputError: there is no such file, it fails, or it defines no ``sweep``.
+    """
+    path = _find(str(name))
+    module = f"glorot_sweep_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded
+    try:
+        spec.loader.exec_module(loaded)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}") from error
+    found = getattr(loaded, "sweep", None)
+    if not isinstance(found, Sweep):
+        raise InputError(f"{path}: it defines no `sweep`", "end it with sweep = Sweep(…)")
+    return dataclasses.replace(found, source=str(path))
+
+
+def _line_of(error: Exception, path: Path) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f":{error.lineno}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""
+
+
+def sweep_folders() -> tuple[Path, ...]:
+    """Returns where named sweeps are looked for, nearest first."""
+    package = Path(__file__).parents[1]
+    return Path("sweeps"), package / "sweeps", package.parent / "sweeps"
+
+
+def known_sweeps() -> dict[str, Path]:
+    """Returns the named sweeps that can be run here."""
+    found: dict[str, Path] = {}
+    for folder in sweep_folders():
+        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else ():
+            if not path.name.startswith("_"):
+                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise InputError(f"sweep: {name}: no such file")
+        return path
+    known = known_sweeps()
+    if name not in known:
+        raise unknown("sweep", name, known)
+    return known[name]
+
+
+def _parse(text: str, path: str) -> Any:
+    """The value of a setting: a Python literal, a bare word, a list with commas, grid(…), range(…) or a description."""
+    try:
+        return _value(ast.parse(text, mode="eval").body, path)
+    except (SyntaxError, _NotAValue):
+        return text
+
+
+class _NotAValue(Exception):
+    pass
+
+
+def _value(node: ast.expr, path: str) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_value(e, path) for e in node.elts)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        operand = _value(node.operand, path)
+        if isinstance(operand, int | float):
+            return -operand
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        made = {"grid": grid, "range": lambda *a: tuple(range(*a)), **SPECS}
+        if node.func.id not in made:
+            raise unknown(path, node.func.id, made)
+        arguments = [_value(a, path) for a in node.args]
+        options = {str(k.arg): _value(k.value, path) for k in node.keywords}
+        try:
+            return made[node.func.id](*arguments, **options)
+        except TypeError as error:
+            raise InputError(f"{path}: {node.func.id}: {error}") from None
+    raise _NotAValue

@@ -1,0 +1,1 @@
+"""The networks: Flax NNX modules that show their layers to the probes."""

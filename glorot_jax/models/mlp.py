@@ -1,0 +1,100 @@
+"""Multi-layer perceptrons as in Glorot & Bengio (2010), section 2.3: dense layers, one activation, a linear output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Integer, Key
+
+from glorot_jax import activations, initializers
+from glorot_jax.models.points import Hyper, LayerPoints, show
+
+
+class Dense(nnx.Module):
+    """s = z W + b, with W [fan_in, fan_out] and b = 0 at the start."""
+
+    def __init__(self, kernel: Float[Array, "fan_in fan_out"]):
+        self.kernel = nnx.Param(kernel)
+        self.bias = nnx.Param(jnp.zeros(kernel.shape[1:], kernel.dtype))
+
+    def __call__(self, z: Float[Array, "batch fan_in"]) -> Float[Array, "batch fan_out"]:
+        return jnp.matmul(z, self.kernel[...], precision=jax.lax.Precision.HIGHEST) + self.bias[...]
+
+
+class Mlp(nnx.Module):
+    """Logits of a dense network; the softmax belongs to the loss.
+
+    Args:
+        features: size of the input.
+        classes: size of the output.
+        widths: sizes of the hidden layers.
+        activation, init: the functions that this cohort's runs choose from.
+        activation_index, init_index, gain: this run's choices, and the factor on its initial weights.
+        key: source of the initial weights; layer i draws from ``fold_in(key, i)``.
+        inputs: a batch for initializers that look at data.
+
+    Source: Glorot & Bengio (2010), section 2.3; initial biases are 0 as there.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        *,
+        widths: Sequence[int],
+        activation: tuple[Callable, ...],
+        init: tuple[Callable, ...],
+        activation_index: Integer[Array, ""],
+        init_index: Integer[Array, ""],
+        gain: Float[Array, ""],
+        key: Key[Array, ""],
+        inputs: Float[Array, "batch features"],
+    ):
+        self.activation_index = Hyper(activation_index)
+        self.activations = activation
+        sizes = (features, *widths, classes)
+        layers, z = [], inputs
+        for i, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+            layer = initializers.LayerInfo(index=i, depth=len(sizes) - 1)
+            branches = [_branch(f, shape, layer) for f in init]
+            kernel = gain * jax.lax.switch(init_index, branches, jax.random.fold_in(key, i), z)
+            layers.append(Dense(kernel))
+            if any(initializers.needs_inputs(f) for f in init):
+                z = self._activate(layers[-1](z))
+            else:
+                z = jnp.zeros((1, shape[1]), kernel.dtype)  # nobody looks
+        self.layers = nnx.List(layers)
+
+    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
+        z = show(self, "activation0", x)
+        *hidden, output = self.layers
+        for i, layer in enumerate(hidden, start=1):
+            s = show(self, f"preactivation{i}", layer(z))
+            z = show(self, f"activation{i}", self._activate(s))
+        return show(self, f"preactivation{len(self.layers)}", output(z))
+
+    def points(self) -> tuple[LayerPoints, ...]:
+        """Returns the layers in forward order, the output layer last."""
+        last = len(self.layers)
+        return tuple(
+            LayerPoints(
+                weight=f"layers.{i - 1}.kernel",
+                source=f"activation{i - 1}",
+                preactivation=f"preactivation{i}",
+                activation=None if i == last else f"activation{i}",
+            )
+            for i in range(1, last + 1)
+        )
+
+    def _activate(self, s: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
+        return activations.select(self.activation_index[...], self.activations, s)
+
+
+def _branch(initializer: Callable, shape: tuple[int, int], layer: initializers.LayerInfo) -> Callable:
+    def draw(key: Key[Array, ""], inputs: Float[Array, "batch fan_in"]) -> Float[Array, "fan_in fan_out"]:
+        return initializers.call(initializer, key, shape, layer=layer, inputs=inputs)
+
+    return draw

@@ -1,0 +1,165 @@
+"""What a probe is, and the scene that it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Integer
+
+from glorot_jax.models.points import LayerPoints, shift
+
+QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)
+
+
+class Output(NamedTuple):
+    """How one array of a probe is labelled in the records.
+
+    Attributes:
+        dims: names of its dimensions after run and step; sizes and coordinates come from ``COORDINATES`` or,
+            for ``layer``, from the number of hidden layers.
+        long_name: one phrase for an axis or a legend.
+        units: ``"1"`` for pure numbers.
+        attrs: method, examples and whatever else makes the number honest.
+    """
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str = "1"
+    attrs: Mapping[str, object] = {}
+
+
+COORDINATES: Mapping[str, tuple[float, ...]] = {"quantile": QUANTILES}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A named measurement.
+
+    Attributes:
+        name: as listed and as chosen in a sweep.
+        measure: ``scene -> {output: array}``, pure; it sees one run, the engine maps it over all.
+        outputs: ``scene -> {output: Output}``; the same names as ``measure`` returns.
+        source: where the quantity is defined.
+    """
+
+    name: str
+    measure: Callable[[Scene], dict[str, Array]]
+    outputs: Callable[[Scene], dict[str, Output]]
+    source: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one run's probes see at a record: its module and the fixed examples. Each part is computed when asked for.
+
+    Attributes:
+        module: the run's network.
+        params: its trained arrays by path.
+        loss: ``(logits, labels) -> per-example loss``.
+        scale: uint8 inputs -> network inputs.
+        valid, test: (inputs uint8 [n, features], labels [n]).
+        examples: how many test examples the layer statistics use.
+        jacobian_examples: how many test examples the layer Jacobians are averaged over.
+    """
+
+    module: nnx.Module
+    params: Mapping[str, Array]
+    loss: Callable[[Array, Array], Array]
+    scale: Callable[[Array], Array]
+    valid: tuple[Array, Array]
+    test: tuple[Array, Array]
+    examples: int
+    jacobian_examples: int
+
+    @property
+    def layers(self) -> tuple[LayerPoints, ...]:
+        return self.module.points()
+
+    @property
+    def hidden(self) -> tuple[LayerPoints, ...]:
+        return tuple(layer for layer in self.layers if layer.activation is not None)
+
+    @cached_property
+    def inputs(self) -> Float[Array, "examples features"]:
+        return self.scale(self.test[0][: self.examples])
+
+    @cached_property
+    def labels(self) -> Integer[Array, "examples"]:
+        return self.test[1][: self.examples]
+
+    @cached_property
+    def _passes(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Values at all points, and ∂C/∂(point) where C sums the examples' losses: each row is its own example's."""
+        zeros = self._zeros(self.inputs)
+
+        def cost(shifts):
+            logits, sown = _run(self.module, self.inputs, shifts)
+            return jnp.sum(self.loss(logits, self.labels)), values(sown)
+
+        gradients, shown = jax.grad(cost, has_aux=True)(zeros)
+        return shown, _by_point(gradients)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """Value of every point on the examples: name -> [examples, width]."""
+        return self._passes[0]
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """∂C/∂value of every point, example by example: name -> [examples, width]."""
+        return self._passes[1]
+
+    def slope(self, layer: LayerPoints) -> Float[Array, "jacobian_examples width"]:
+        """Returns f'(s) of a layer with an elementwise activation, on the first ``jacobian_examples`` examples."""
+        inputs = self.inputs[: self.jacobian_examples]
+        zeros = self._zeros(inputs)
+        tangent = jax.tree.map(jnp.zeros_like, zeros)
+        name = shift(layer.preactivation)
+        tangent[name] = jax.tree.map(jnp.ones_like, tangent[name])
+
+        def activation(shifts):
+            return values(_run(self.module, inputs, shifts)[1])[layer.activation]
+
+        return jax.jvp(activation, (zeros,), (tangent,))[1]
+
+    def _zeros(self, inputs: Array) -> nnx.State:
+        _, shifts = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(self.module, inputs)
+        return jax.tree.map(jnp.zeros_like, shifts)
+
+
+def forward(module: nnx.Module, inputs: Array) -> Array:
+    """Returns the logits with nothing captured: the form that the training step uses."""
+    return nnx.capture(lambda m, x: m(x))(module, inputs)
+
+
+def forward_with_values(module: nnx.Module, inputs: Array) -> tuple[Array, dict[str, Array]]:
+    """Returns the logits and the value of every point."""
+    logits, sown = nnx.capture(lambda m, x: m(x), nnx.Intermediate)(module, inputs)
+    return logits, values(sown)
+
+
+def values(sown: nnx.State) -> dict[str, Array]:
+    """Returns the sown values by point; a module that is called once sows each once."""
+    return {_name(path): value[0] for path, value in _flat(sown)}
+
+
+def _by_point(shifts: nnx.State) -> dict[str, Array]:
+    return {_name(path).removesuffix(shift("")): value for path, value in _flat(shifts)}
+
+
+def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:
+    return [(path, v[...] if hasattr(v, "get_value") else v) for path, v in nnx.to_flat_state(state)]
+
+
+def _name(path: tuple) -> str:
+    return ".".join(map(str, path))
+
+
+def _run(module: nnx.Module, inputs: Array, shifts: nnx.State) -> tuple[Array, nnx.State]:
+    return nnx.capture(lambda m, x: m(x), nnx.Intermediate, init=shifts)(module, inputs)
