@@ -61,10 +61,12 @@ class Range:
         above = value >= self.low if self.closed else value > self.low
         return above and value <= self.high and math.isfinite(value)
 
-    def __str__(self) -> str:
+    def said(self, hint: Any) -> str:
+        """Returns what is allowed, in words."""
+        noun = "an integer" if hint is int else "a finite number"
         if self.high < math.inf:
-            return f"a number from {self.low:g} to {self.high:g}"
-        return f"a finite number {'≥' if self.closed else '>'} {self.low:g}"
+            return f"{noun} from {self.low:.10g} to {self.high:.10g}"
+        return f"{noun} {'≥' if self.closed else '>'} {self.low:.10g}" if self.low > -math.inf else noun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +167,9 @@ def _checked(value: Any, hint: Any, among: Range | Named | None, path: str) -> A
     elif hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise _wrong(path, value, str(among) if isinstance(among, Range) else _said(hint))
+        raise _wrong(path, value, among.said(hint) if isinstance(among, Range) else _said(hint))
     if isinstance(among, Range) and not among.holds(value):
-        raise _wrong(path, value, str(among))
+        raise _wrong(path, value, among.said(hint))
     return value
 
 

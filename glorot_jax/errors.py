@@ -22,6 +22,19 @@ class ResumableError(RuntimeError):
     """The machine failed (full disk, lost file): what was committed is whole, exit code 1."""
 
 
+class Stopped(Exception):
+    """A signal ended the work at a segment's end: everything is saved and the same command goes on.
+
+    Args:
+        message: what was saved and how to go on.
+        code: the exit code, 128 + the signal's number.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 def unknown(path: str, value: object, known: Iterable[str]) -> InputError:
     """Returns the error for a name that is not among ``known``, with the nearest one that is."""
     names = sorted(known)

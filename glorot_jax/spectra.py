@@ -21,8 +21,13 @@ class Estimate(NamedTuple):
     error: Float[Array, ""]
 
 
+@jax.custom_batching.sequential_vmap
 def singular_values(matrix: Float[Array, "m n"]) -> Float[Array, "k"]:
-    """Returns all min(m, n) singular values, largest first."""
+    """Returns all min(m, n) singular values, largest first.
+
+    A batch is taken one matrix after the other: no device gains from more, and LAPACK's own batching can wait
+    forever for threads that the CPU's other devices hold.
+    """
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
@@ -107,6 +112,7 @@ def _quadrature(
     return nodes, weights, jnp.abs(jnp.sum(weights * nodes) - jnp.sum(fewer_weights * fewer_nodes))
 
 
+@jax.custom_batching.sequential_vmap
 def _gauss(bidiagonal: Float[Array, "k k"]) -> tuple[Float[Array, "k"], Float[Array, "k"]]:
     _, nodes, right = jnp.linalg.svd(bidiagonal)
     return nodes, right[:, 0] ** 2

@@ -185,7 +185,7 @@ class _Network:
     def scene(self, constants: Mapping, params: Tree, rest: Tree) -> Scene:
         setup = self.setup
         return Scene(
-            module=self.merge(params, rest),
+            build=lambda: self.merge(params, rest),
             params=params,
             loss=setup.loss,
             scale=setup.dataset.scale,

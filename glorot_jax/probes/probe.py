@@ -59,7 +59,7 @@ class Scene:
     """What one run's probes see at a record: its module and the fixed examples. Each part is computed when asked for.
 
     Attributes:
-        module: the run's network.
+        build: ``() -> module``, the run's network; Flax wants a module of one's own inside every JAX transformation.
         params: its trained arrays by path.
         loss: ``(logits, labels) -> per-example loss``.
         scale: uint8 inputs -> network inputs.
@@ -68,7 +68,7 @@ class Scene:
         jacobian_examples: how many test examples the layer Jacobians are averaged over.
     """
 
-    module: nnx.Module
+    build: Callable[[], nnx.Module]
     params: Mapping[str, Array]
     loss: Callable[[Array, Array], Array]
     scale: Callable[[Array], Array]
@@ -76,6 +76,11 @@ class Scene:
     test: tuple[Array, Array]
     examples: int
     jacobian_examples: int
+
+    @property
+    def module(self) -> nnx.Module:
+        """The run's network, made anew wherever it is asked for."""
+        return self.build()
 
     @property
     def layers(self) -> tuple[LayerPoints, ...]:
@@ -154,7 +159,7 @@ def _by_point(shifts: nnx.State) -> dict[str, Array]:
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:
-    return [(path, v[...] if hasattr(v, "get_value") else v) for path, v in nnx.to_flat_state(state)]
+    return [(path, v.get_value() if isinstance(v, nnx.Variable) else v) for path, v in nnx.to_flat_state(state)]
 
 
 def _name(path: tuple) -> str:

@@ -1,0 +1,538 @@
+"""The loop on the host: plan, train segment after segment, commit, show, stop when asked.
+
+A finished segment's records and state are made durable before the next one starts, so a kill at any moment costs at
+most one segment; what the next process computes from there is what this one would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from glorot_jax.engine import shard as shards
+from glorot_jax.engine.files import append_json_line, write_json
+from glorot_jax.engine.plan import Cohort, Layout, cohorts, per_run, program_for
+from glorot_jax.engine.shard import Shard
+from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
+from glorot_jax.errors import InputError, Stopped
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from glorot_jax.data.dataset import Dataset
+    from glorot_jax.engine.segment import Pieces, Program
+
+SEGMENT_SECONDS = 30.0
+"""A segment is planned to take a third of this, so that even a slow one ends within it."""
+PIECES = 1024
+"""Room in a segment's schedule."""
+
+
+class Watcher(Protocol):
+    """Who is told how the work goes; ``glorot_jax.engine.progress`` has the ones that print."""
+
+    def plan(self, sweep: str, work: int, already: int, runs: int) -> None: ...
+    def phase(self, text: str) -> None: ...
+    def advance(self, news: Advance) -> None: ...
+    def note(self, text: str) -> None: ...
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What a committed segment brought.
+
+    Attributes:
+        run_steps: made in it, all runs together.
+        seconds: it took, compilation apart.
+        step, steps: where its shard stands.
+        alive, diverged: runs of the shard.
+        valid_error: newest validation error by run name; diverged runs are left out.
+    """
+
+    run_steps: int
+    seconds: float
+    step: int
+    steps: int
+    alive: int
+    diverged: int
+    valid_error: Mapping[str, float]
+
+
+def run(
+    sweep: Sweep,
+    out: str | Path | None = None,
+    *,
+    width: int | None = None,
+    fresh: bool = False,
+    progress: Watcher | None = None,
+    segment_seconds: float = SEGMENT_SECONDS,
+) -> Path:
+    """Trains a sweep, or what is missing of it, and returns its results folder.
+
+    Args:
+        out: the folder, ``results/NAME`` if not said. What is done there is kept: an unfinished sweep goes on, a
+            changed one trains only the runs that are new.
+        width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
+            with unless it is said, and are then marked.
+        fresh: start over; what was there is moved beside it, never deleted.
+        progress: who is told.
+        segment_seconds: bound on the time between a signal and the end of the segment under way.
+
+    Raises:
+        InputError: the folder holds another sweep, or is damaged.
+        Stopped: SIGINT or SIGTERM came; all is saved.
+        ResumableError: the disk is full; what was committed is whole.
+    """
+    results = Path(out) if out is not None else Path("results") / sweep.name
+    if width is not None and (not isinstance(width, int) or width < 1):
+        raise InputError(f"width: {width!r} is not an integer ≥ 1")
+    if not segment_seconds > 0:
+        raise InputError(f"segment_seconds: {segment_seconds!r} is not a number > 0")
+    _check_folder(results, sweep, fresh)
+    watcher = progress or _Silent()
+    from glorot_jax.engine import devices
+
+    devices.configure()
+    if fresh and results.exists():
+        results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+    results.mkdir(parents=True, exist_ok=True)
+    with shards.locked(results), _Signals() as signals:
+        work = _prepare(results, sweep, width, devices.mesh())
+        _describe(results, sweep, devices.describe())
+        total = sum(c.runs[0].steps * len(c.runs) for _, c in work)
+        made = sum(s.step * len(c.runs) for s, c in work)
+        watcher.plan(sweep.name, total, made, sum(len(c.runs) for _, c in work))
+        _event(results, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work])
+        try:
+            for shard, cohort in work:
+                if not shard.done:
+                    _Trainer(results, shard, cohort, devices.mesh(), watcher, signals, segment_seconds).train()
+        except Stopped as stop:
+            _event(results, "stop", code=stop.code)
+            raise
+        finally:
+            watcher.close()
+        _event(results, "done")
+    return results
+
+
+def resume(
+    folder: str | Path,
+    *,
+    width: int | None = None,
+    progress: Watcher | None = None,
+    segment_seconds: float = SEGMENT_SECONDS,
+) -> Path:
+    """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
+    results = Path(folder)
+    description = _read_description(results)
+    if (results / "sweep.py").exists():
+        sweep = load_sweep(results / "sweep.py").with_settings(description["settings"])
+    else:
+        sweep = from_resolved(description["sweep"])
+    if [r.id for r in sweep.runs()] != description["runs"]:
+        raise InputError(
+            f"{results}: its sweep.py no longer gives the runs that it was started with",
+            "a function that it uses was changed; run the sweep's own file to train what is new",
+        )
+    return run(sweep, results, width=width, progress=progress, segment_seconds=segment_seconds)
+
+
+# ---- the folder
+
+
+def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
+    if not results.exists() or fresh:
+        return
+    if not results.is_dir():
+        raise InputError(f"out: {results} is a file")
+    if not (results / "sweep.json").exists():
+        if any(p.name != ".lock" for p in results.iterdir()):
+            raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
+        return
+    name = _read_description(results)["name"]
+    if name != sweep.name:
+        raise InputError(
+            f"out: {results} holds the sweep {name!r}, not {sweep.name!r}",
+            "choose another folder, or --fresh to start over",
+        )
+
+
+def _read_description(results: Path) -> dict[str, Any]:
+    path = results / "sweep.json"
+    if not path.exists():
+        raise InputError(f"{results}: no sweep was started here", "it has no sweep.json")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if not {"name", "sweep", "runs", "settings"} <= description.keys():
+            raise ValueError
+    except (ValueError, AttributeError):
+        raise InputError(f"{path}: damaged", "run the sweep's own file to write it anew") from None
+    return description
+
+
+def _prepare(results: Path, sweep: Sweep, width: int | None, mesh: Mesh) -> list[tuple[Shard, Cohort]]:
+    """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
+    wanted = {run.id: run for run in sweep.runs()}
+    work: list[tuple[Shard, Cohort]] = []
+    for shard, ids in shards.open_all(results):
+        here = [wanted.pop(i) for i in ids if i in wanted]
+        if len(here) == len(ids):
+            (cohort,) = cohorts(here)
+            work.append((shard, cohort))
+        elif here and not shard.done:
+            raise InputError(
+                f"{results}: {shard.folder.name} is half trained and holds runs that the sweep no longer names",
+                f"finish it first with `glorot resume {results}`, or start over with --fresh",
+            )
+    for cohort in cohorts(list(wanted.values())):
+        chosen = width if width is not None else _width(cohort, mesh)
+        folder = results / "shards" / cohort.shard_id
+        if folder.exists() and not (folder / shards.MANIFEST).exists():
+            shutil.rmtree(folder)
+        work.append((shards.create(folder, cohort, chosen), cohort))
+    for shard, cohort in work:
+        if width is not None and shard.manifest["width"] != width and not shard.done:
+            shard.manifest["width"] = width
+            shard.manifest["widths"].append({"from_step": shard.step, "width": width})
+    return sorted(work, key=lambda pair: pair[0].done)
+
+
+def _width(cohort: Cohort, mesh: Mesh) -> int:
+    _, layout, _ = program_for(cohort, _dataset(cohort), mesh, None)
+    return layout.width
+
+
+def _dataset(cohort: Cohort) -> Dataset:
+    """The cohort's data; drawn or read once a process."""
+    from glorot_jax.data.dataset import build
+
+    spec = cohort.runs[0].data
+    if spec not in _DATASETS:
+        _DATASETS[spec] = build(spec)
+    return _DATASETS[spec]
+
+
+_DATASETS: dict[Any, Dataset] = {}
+
+
+def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+    source = Path(sweep.source) if sweep.source else None
+    if source is not None and source.resolve() != (results / "sweep.py").resolve():
+        shutil.copyfile(source, results / "sweep.py")
+    write_json(
+        results / "sweep.json",
+        {
+            "format": shards.FORMAT,
+            "name": sweep.name,
+            "sweep": sweep.resolved(),
+            "settings": list(sweep.settings),
+            "varying": list(sweep.varying()),
+            "runs": [run.id for run in sweep.runs()],
+        },
+    )
+    write_json(results / "environment.json", {**environment, "git_commit": _commit(source), "started": _now()})
+
+
+def _commit(source: Path | None) -> str | None:
+    """The commit of the repository that the sweep file is in, marked where files differ from it."""
+    where = source.resolve().parent if source else Path.cwd()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True)
+        return found.stdout.strip()
+    return None
+
+
+def _event(results: Path, kind: str, **facts: Any) -> None:
+    append_json_line(results / "events.jsonl", {"time": _now(), "event": kind, **facts})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+# ---- training one shard
+
+
+class _Trainer:
+    """One shard from where it stands to its last step."""
+
+    def __init__(
+        self,
+        results: Path,
+        shard: Shard,
+        cohort: Cohort,
+        mesh: Mesh,
+        watcher: Watcher,
+        signals: _Signals,
+        segment_seconds: float,
+    ):
+        self.results, self.shard, self.cohort, self.watcher = results, shard, cohort, watcher
+        self.signals = signals
+        watcher.phase("drawing the evaluation sets")
+        self.program, self.layout, _ = program_for(cohort, _dataset(cohort), mesh, int(shard.manifest["width"]))
+        self.records = cohort.runs[0].record.steps(cohort.runs[0].steps)
+        self.pace = _Pace(segment_seconds / 3)
+        self.arrays = _on_devices(self.program, self.layout, per_run(cohort))
+
+    def train(self) -> None:
+        state, notes = self.shard.restore()
+        for note in notes:
+            self.watcher.note(note)
+            _event(self.results, "damaged", shard=self.shard.folder.name, what=note)
+        self.watcher.phase("compiling")
+        live = self._live(state)
+        while not self.shard.done:
+            pieces, steps = self._schedule()
+            begin = time.perf_counter()
+            live, records, compiled = self._segment(live, pieces)
+            seconds = time.perf_counter() - begin - compiled
+            self._commit(live, records, steps, pieces, seconds)
+            self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
+            if self.signals.caught and not self.shard.done:
+                raise Stopped(
+                    f"saved at step {self.shard.step:,} of {self.shard.manifest['steps']:,}; the same command goes on",
+                    128 + self.signals.caught,
+                )
+
+    def _schedule(self) -> tuple[Pieces, list[int]]:
+        """The next segment: pieces up to the next records, within the time and the records that one segment may take."""
+        from glorot_jax.engine.segment import RECORDS_PER_SEGMENT, Pieces
+
+        step, last = self.shard.step, int(self.shard.manifest["steps"])
+        due = [r for r in self.records if r > self.shard.last_recorded and r >= step]
+        first, counts, slots, recorded = [], [], [], []
+        budget = self.pace.budget()
+        while len(first) < PIECES and (due or step < last):
+            goal = due[0] if due else last
+            count = min(goal - step, self.program.piece_steps, budget.steps)
+            reaches = step + count == goal and bool(due)
+            if (count == 0 and not reaches) or (reaches and not budget.allows(count)):
+                break
+            first.append(step)
+            counts.append(count)
+            slots.append(len(recorded) if reaches else -1)
+            step += count
+            budget.spend(count, reaches)
+            if reaches:
+                recorded.append(due.pop(0))
+            if len(recorded) == RECORDS_PER_SEGMENT or budget.empty:
+                break
+        padded = [np.array(v + [f] * (PIECES - len(v)), np.int32) for v, f in ((first, 0), (counts, 0), (slots, -1))]
+        return Pieces(*padded, count=np.int32(len(first))), recorded
+
+    def _segment(self, live: Any, pieces: Pieces) -> tuple[Any, Any, float]:
+        """One call of the compiled program, the host free to draw progress and hear signals meanwhile."""
+        import jax
+
+        constants, hyper, blocks = self.arrays
+
+        def call() -> tuple[Any, float]:
+            begin = time.perf_counter()
+            result = self.program.segment(constants, hyper, blocks, pieces, live)
+            called = time.perf_counter() - begin
+            return jax.block_until_ready(result), called
+
+        first = self.pace.segments == 0
+        (live, records), called = self._waiting(call)
+        if first:
+            self.watcher.phase("training")
+        return live, records, called if first else 0.0
+
+    def _live(self, state: Mapping[str, np.ndarray] | None) -> Any:
+        import jax
+
+        constants, hyper, _ = self.arrays
+        if state is None:
+            return self._waiting(lambda: jax.block_until_ready(self.program.initialize(constants, hyper)))
+        shape = jax.eval_shape(self.program.initialize, constants, hyper)
+        laid = jax.tree_util.tree_map_with_path(lambda path, _: self.layout.spread(state[_path(path)]), shape)
+        return jax.device_put(laid, self.program.sharding)
+
+    def _waiting(self, work: Any) -> Any:
+        with ThreadPoolExecutor(1) as worker:
+            future = worker.submit(work)
+            while not future.done():
+                self.signals.wait(0.1, future)
+                self.watcher.tick()
+            return future.result()
+
+    def _commit(self, live: Any, records: Any, steps: Sequence[int], pieces: Pieces, seconds: float) -> None:
+        import jax
+
+        from glorot_jax.engine import records as files
+
+        state = {
+            _path(path): self.layout.gather(np.asarray(leaf))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(live)
+        }
+        new = None
+        if steps:
+            values = {k: self._in_order(np.asarray(v), len(steps)) for k, v in records.items()}
+            new = files.dataset(values, self.program.outputs, [r.id for r in self.cohort.runs], steps)
+        made = int(pieces.steps.sum())
+        diverged = self._diverged(state)
+        known = {d["run"] for d in self.shard.manifest["diverged"]}
+        self.shard.commit(self.shard.step + made, state, new, diverged, seconds)
+        for lost in diverged:
+            if lost["run"] not in known:
+                _event(self.results, "diverged", **lost)
+        _event(
+            self.results,
+            "commit",
+            shard=self.shard.folder.name,
+            step=self.shard.step,
+            records=len(steps),
+            seconds=round(seconds, 3),
+        )
+        self.watcher.advance(
+            Advance(
+                run_steps=made * len(self.cohort.runs),
+                seconds=seconds,
+                step=self.shard.step,
+                steps=int(self.shard.manifest["steps"]),
+                alive=len(self.cohort.runs) - len(diverged),
+                diverged=len(diverged),
+                valid_error=self._newest("valid_error", new),
+            )
+        )
+
+    def _in_order(self, array: np.ndarray, count: int) -> np.ndarray:
+        """(blocks, slots, width, …) as (run, step, …), the used slots only."""
+        return np.moveaxis(self.layout.gather(np.moveaxis(array, 1, 2)), 1, 1)[:, :count]
+
+    def _diverged(self, state: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        found = []
+        for index in np.flatnonzero(state["diverged_step"] >= 0):
+            kind, layer = self.program.blame[int(state["first_nonfinite"][index])]
+            step = int(state["diverged_step"][index])
+            found.append({"run": self.cohort.runs[index].id, "step": step, "tensor": kind, "layer": layer})
+        return found
+
+    def _newest(self, name: str, new: Any) -> dict[str, float]:
+        if new is None or name not in new:
+            return {}
+        last = new[name].to_numpy()[:, -1]
+        return {r.name: float(v) for r, v in zip(self.cohort.runs, last, strict=True) if np.isfinite(v)}
+
+
+def _on_devices(program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]:
+    """Constants on every device; settings and the blocks' plan spread like the runs."""
+    import jax
+
+    plan, _ = layout.block_plan(arrays["seed"], arrays["stream"])
+    hyper = {name: layout.spread(array) for name, array in arrays.items()}
+    constants = jax.device_put(program.setup.dataset.constants(), program.replicated)
+    return constants, jax.device_put(hyper, program.sharding), jax.device_put(plan, program.sharding)
+
+
+def _path(path: tuple) -> str:
+    return "/".join(str(p.key) for p in path)
+
+
+class _Pace:
+    """How many steps and records fit into a segment, learned from those before."""
+
+    def __init__(self, target: float):
+        self.target, self.segments = target, 0
+        self._step: float | None = None
+        self._record = 0.0
+
+    def budget(self) -> _Budget:
+        if self.segments == 0:
+            return _Budget(steps=8, seconds=0.0, step=0.0, record=0.0)
+        step = self._step if self._step is not None else self.target / 8
+        return _Budget(steps=max(1, int(self.target / step)), seconds=self.target, step=step, record=self._record)
+
+    def learn(self, steps: int, records: int, seconds: float) -> None:
+        self.segments += 1
+        if records and (self._step is None or steps * self._step < seconds / 2):
+            self._record = max(seconds - steps * (self._step or 0.0), 0.0) / records
+        if steps > 8 or self._step is None:
+            taken = max(seconds - records * self._record, seconds / 10)
+            if steps:
+                self._step = max(taken / steps, 1e-9)
+
+
+@dataclass
+class _Budget:
+    steps: int
+    seconds: float
+    step: float
+    record: float
+    spent: float = 0.0
+    begun: bool = False
+
+    def allows(self, count: int) -> bool:
+        """Whether a record after ``count`` more steps still fits; the first always does."""
+        return not self.begun or self.spent + count * self.step + self.record <= self.seconds
+
+    def spend(self, count: int, record: bool) -> None:
+        self.begun = True
+        self.steps -= count
+        self.spent += count * self.step + self.record * record
+
+    @property
+    def empty(self) -> bool:
+        return self.steps <= 0 or self.spent > self.seconds
+
+
+class _Signals:
+    """SIGINT and SIGTERM: the first is remembered until the segment's end, a second SIGINT leaves at once."""
+
+    def __init__(self) -> None:
+        self.caught = 0
+        self._before: dict[int, Any] = {}
+        self._event = threading.Event()
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wait(self, seconds: float, future: Any) -> None:
+        with contextlib.suppress(TimeoutError):
+            future.exception(timeout=seconds)
+
+    def _handle(self, number: int, _: object) -> None:
+        if self.caught and number == signal.SIGINT:
+            os.write(2, b"\nleft at once; what was committed is whole, the same command goes on\n")
+            os._exit(128 + number)
+        self.caught = number
+
+
+class _Silent:
+    """Tells nobody."""
+
+    def plan(self, sweep: str, work: int, already: int, runs: int) -> None: ...
+    def phase(self, text: str) -> None: ...
+    def advance(self, news: Advance) -> None: ...
+    def note(self, text: str) -> None: ...
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def watching() -> Iterator[None]:
+    yield

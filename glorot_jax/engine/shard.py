@@ -1,0 +1,236 @@
+"""One shard's folder: which runs train together, and the manifest whose replacement is the commit."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from glorot_jax.engine import checkpoint, records
+from glorot_jax.engine.files import TEMPORARY, write, write_json
+from glorot_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from glorot_jax.engine.plan import Cohort
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RUNS = "runs.parquet"
+
+
+@dataclass
+class Shard:
+    """A folder of the results, and what its manifest says.
+
+    Attributes:
+        manifest: as on disk after the last commit; see ``create`` for its fields.
+        superseded: record files that the commit before stopped naming; a reader may still hold them open.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    superseded: list[str] = field(default_factory=list)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+    @property
+    def done(self) -> bool:
+        return self.manifest["state"] == "done"
+
+    @property
+    def last_recorded(self) -> int:
+        """The step of the newest record, −1 before the first."""
+        entries = self.manifest["records"]
+        return int(entries[-1]["last"]) if entries else -1
+
+    def commit(
+        self,
+        step: int,
+        state: Mapping[str, np.ndarray],
+        new: xr.Dataset | None,
+        diverged: Sequence[Mapping[str, Any]],
+        seconds: float,
+    ) -> None:
+        """Makes a step's state and the records up to it durable together; the manifest's replacement is the moment.
+
+        Raises:
+            ResumableError: the disk is full; what was committed before is whole.
+        """
+        entries = list(self.manifest["records"])
+        if new is not None and new.sizes["step"]:
+            entries = records.merge(self.folder, [*entries, records.append(self.folder, new)])
+        saved = checkpoint.save(self.checkpoints, step, state)
+        before = {k: self.manifest[k] for k in ("step", "records", "checkpoint", "diverged")}
+        self.manifest |= {
+            "generation": self.manifest["generation"] + 1,
+            "step": step,
+            "state": "done" if step == self.manifest["steps"] else "training",
+            "records": entries,
+            "checkpoint": saved,
+            "diverged": list(diverged),
+            "wall_seconds": round(self.manifest["wall_seconds"] + seconds, 3),
+            "previous": before if before["checkpoint"] else None,
+        }
+        write_json(self.folder / MANIFEST, self.manifest)
+        self._sweep_out(before)
+
+    def restore(self) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+        """Returns the newest whole state, None if nothing was committed, and what there is to say of damage.
+
+        A damaged checkpoint is set aside and the one before it is used, with the records up to there.
+        """
+        notes: list[str] = []
+        self._drop_uncommitted()
+        while (entry := self.manifest["checkpoint"]) is not None:
+            try:
+                return checkpoint.restore(self.checkpoints, entry), notes
+            except checkpoint.DamagedCheckpoint as damage:
+                aside = checkpoint.set_aside(self.checkpoints, int(entry["step"]))
+                kept = f"kept as {aside.name}" if aside else "missing"
+                before = self.manifest.get("previous")
+                back = f"going on from step {before['step']}" if before else "starting from step 0"
+                notes.append(f"{damage}; {kept}; {back}")
+                start = {"step": 0, "records": [], "checkpoint": None, "diverged": []}
+                self.manifest |= {**(before or start), "previous": None, "state": "training"}
+                write_json(self.folder / MANIFEST, self.manifest)
+        return None, notes
+
+    def _drop_uncommitted(self) -> None:
+        """Removes what a process wrote and did not live to commit: record files and checkpoints nobody names."""
+        named = {e["file"] for e in self.manifest["records"]}
+        named |= {e["file"] for e in (self.manifest.get("previous") or {}).get("records", ())}
+        for path in self.folder.iterdir():
+            stray = path.name.startswith("rec-") and path.name not in named
+            if stray or path.name.startswith(TEMPORARY):
+                path.unlink()
+        checkpoint.keep_only(self.checkpoints, self._checkpoint_steps())
+
+    def _sweep_out(self, before: Mapping[str, Any]) -> None:
+        """Removes what only the commit before the last one named."""
+        named = {e["file"] for e in (*self.manifest["records"], *before["records"])}
+        for name in self.superseded:
+            if name not in named:
+                (self.folder / name).unlink(missing_ok=True)
+        current = {e["file"] for e in self.manifest["records"]}
+        self.superseded = [e["file"] for e in before["records"] if e["file"] not in current]
+        checkpoint.keep_only(self.checkpoints, self._checkpoint_steps())
+
+    def _checkpoint_steps(self) -> set[int]:
+        kept = (self.manifest, self.manifest.get("previous") or {})
+        return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
+
+
+def create(folder: Path, cohort: Cohort, width: int) -> Shard:
+    """Returns a new shard at step 0: its table of runs, then its first manifest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"run": run.id, "name": run.name, **{k: _cell(v) for k, v in run.config.items()}} for run in cohort.runs
+    ]
+    write(folder / RUNS, lambda path: pq.write_table(pa.Table.from_pylist(rows), path))
+    manifest = {
+        "format": FORMAT,
+        "shard": cohort.shard_id,
+        "cohort": {"id": cohort.id, "label": cohort.label, **cohort.shared},
+        "runs": len(cohort.runs),
+        "width": width,
+        "widths": [{"from_step": 0, "width": width}],
+        "generation": 0,
+        "step": 0,
+        "steps": cohort.runs[0].steps,
+        "state": "training",
+        "records": [],
+        "checkpoint": None,
+        "previous": None,
+        "diverged": [],
+        "wall_seconds": 0.0,
+    }
+    write_json(folder / MANIFEST, manifest)
+    return Shard(folder, manifest)
+
+
+def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
+    """Returns the shards of a results folder, oldest first, each with the ids of its runs.
+
+    Raises:
+        InputError: a manifest is damaged.
+    """
+    import pyarrow.parquet as pq
+
+    found = []
+    for folder in sorted((results / "shards").glob("*/")):
+        if not (folder / MANIFEST).exists():
+            continue  # died while it was made: it is made again, under the same name
+        shard = Shard(folder, read_manifest(folder / MANIFEST))
+        try:
+            ids = pq.read_table(folder / RUNS, columns=["run"])["run"].to_pylist()
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder.name}/{RUNS}: can't be read ({type(error).__name__})", _REMEDY) from None
+        found.append((shard, ids))
+    return found
+
+
+_REMEDY = "move the shard's folder away to train its runs again"
+_FIELDS = {"format", "shard", "width", "generation", "step", "steps", "state", "records", "checkpoint", "diverged"}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Returns a manifest.
+
+    Raises:
+        InputError: it is not JSON, not of this format, or lacks a field.
+    """
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError):
+        raise InputError(f"{where}: damaged, it is not JSON", _REMEDY) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{where}: its format is not {FORMAT}", "it was written by another version, or is damaged")
+    missing = sorted(_FIELDS - manifest.keys())
+    if missing:
+        raise InputError(f"{where}: damaged, {missing[0]} is missing", _REMEDY)
+    return manifest
+
+
+@contextlib.contextmanager
+def locked(results: Path) -> Iterator[None]:
+    """Holds the folder against a second process; the lock dies with its owner.
+
+    Raises:
+        InputError: somebody else is at work in it; the line names who.
+    """
+    path = results / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InputError(f"{results}: {owner} is at work in it", "wait for it, or stop it first") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
