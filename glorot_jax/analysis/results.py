@@ -1,0 +1,281 @@
+"""Reading a results folder, whole or half-way, while others still write to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from glorot_jax.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FORMAT = 1
+SCALARS = ("train_loss", "valid_loss", "valid_error", "test_loss", "test_error")
+_NO_SETTINGS = ("name", "seed", "in_sweep")
+_TRIES = 5
+_T = TypeVar("_T")
+
+
+def load(path: str | Path | Sequence[str | Path]) -> Results:
+    """Returns the results of one folder, or the union of several by run.
+
+    Raises:
+        InputError: no sweep was started there, a file is damaged, or a run has other results in two folders.
+    """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    return Results([Path(p) for p in paths])
+
+
+class Results:
+    """What a sweep left on disk.
+
+    Attributes:
+        paths: the folders.
+        description: the sweep as it was resolved.
+    """
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = tuple(paths)
+        self._folders = [_Folder(path) for path in paths]
+        self._shards = _union([s for folder in self._folders for s in folder.shards])
+        self.description = self._folders[0].description
+
+    @property
+    def name(self) -> str:
+        return str(self.description["name"])
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run: what varies, status, where and in what it diverged, final and best values.
+
+        Errors are shares in [0, 1]. ``status`` is pending, training, done or diverged; a diverged run's final values
+        are NaN. ``in_sweep`` is False for runs that the description no longer names.
+        """
+        table = self.configurations
+        parts = [s.table(s.outcome()) for s in self._shards]
+        outcome = pd.concat(parts) if parts else pd.DataFrame(index=table.index)
+        shown = dict.fromkeys(["name", *self.varying, "seed", "in_sweep", "steps"])
+        return table[[c for c in shown if c in table]].join(outcome)
+
+    @property
+    def varying(self) -> list[str]:
+        """Settings, by path, that take more than one value over the runs; the seed apart."""
+        table = self.configurations
+        return [c for c in table if c not in _NO_SETTINGS and table[c].astype(str).nunique() > 1]
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """One row a run, one column a setting, by path; whatever varies or not."""
+        tables = [s.runs for s in self._shards]
+        table = pd.concat(tables) if tables else pd.DataFrame({"name": [], "seed": []})
+        named = {run for folder in self._folders for run in folder.description["runs"]}
+        order = {run: i for i, run in enumerate(r for f in self._folders for r in f.description["runs"])}
+        table = table.assign(in_sweep=[run in named for run in table.index])
+        return table.loc[sorted(table.index, key=lambda run: order.get(run, len(order)))]
+
+    @property
+    def cohorts(self) -> list[str]:
+        """Ids of the cohorts that have shards here."""
+        return list(dict.fromkeys(s.manifest["cohort"]["id"] for s in self._shards))
+
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """The manifests, one a shard."""
+        return [s.manifest for s in self._shards]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, devices and flags of the last start."""
+        return _json(self.paths[0] / "environment.json")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened, oldest first."""
+        path = self.paths[0] / "events.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def records(self, cohort: str | None = None, names: Sequence[str] | None = None) -> xr.Dataset:
+        """Returns the records as one dataset (run, step, layer, …), every varying setting a coordinate on run.
+
+        Args:
+            cohort: one of ``cohorts``; all if not said, which then must have the same layers. Steps that not all
+                runs have are left out, and named in ``attrs["left_out"]``.
+            names: variables to read; all if not said.
+
+        Raises:
+            InputError: there are no records yet, the cohort is unknown, or cohorts differ in depth.
+        """
+        import xarray as xr
+
+        if cohort is not None and cohort not in self.cohorts:
+            raise unknown("cohort", cohort, self.cohorts)
+        shards = [s for s in self._shards if cohort in (None, s.manifest["cohort"]["id"])]
+        parts = [part for s in shards if (part := s.records(names)) is not None]
+        if not parts:
+            raise InputError(f"{self.paths[0]}: it has no records yet")
+        if len({part.sizes.get("layer") for part in parts}) > 1:
+            raise InputError(
+                "records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}"
+            )
+        common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
+        left_out = sum(part.sizes["step"] - len(common) for part in parts)
+        whole = xr.concat([p.sel(step=common) for p in parts], "run", combine_attrs="override", join="exact")
+        if left_out:
+            whole.attrs["left_out"] = f"{left_out} steps that not all shards have"
+        settings = self.runs.loc[whole["run"].to_numpy()]
+        for column in ("name", "seed", *self.varying):
+            whole = whole.assign_coords({column: ("run", settings[column].to_numpy())})
+        return whole
+
+    def __repr__(self) -> str:
+        counts = self.runs["status"].value_counts()
+        told = ", ".join(f"{n} {status}" for status, n in counts.items())
+        return f"<Results {self.name}: {len(self.runs)} runs ({told}), cohorts {', '.join(self.cohorts)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.__repr__()[1:-1]}</p>" + self.runs.head(20).to_html()
+
+
+class _Folder:
+    def __init__(self, path: Path):
+        if not (path / "sweep.json").exists():
+            beside = sorted(p.parent.name for p in path.parent.glob("*/sweep.json")) if path.parent.is_dir() else []
+            hint = f"results beside it: {', '.join(beside[:10])}" if beside else "it has no sweep.json"
+            raise InputError(f"{path}: not a results folder", hint)
+        self.description = _json(path / "sweep.json")
+        if not {"name", "runs", "sweep"} <= self.description.keys():
+            raise InputError(f"{path}/sweep.json: damaged", "run the sweep's own file to write it anew")
+        found = sorted((path / "shards").glob("*/runs.parquet"))
+        self.shards = [_Shard(runs.parent) for runs in found if (runs.parent / "manifest.json").exists()]
+
+
+class _Shard:
+    """One shard's table and manifest as they are now."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.manifest = self._manifest()
+        try:
+            self.runs = pd.read_parquet(folder / "runs.parquet").set_index("run")
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder.name}/runs.parquet: can't be read ({type(error).__name__})", _REMEDY) from None
+
+    def records(self, names: Sequence[str] | None = None) -> xr.Dataset | None:
+        """Returns all records, None before the first; reads again where files were merged away meanwhile."""
+        return self._retry(lambda: self._read(names))
+
+    def outcome(self) -> dict[str, Any]:
+        """Returns per run, in the table's order: status, divergence, final and best values."""
+        records = self.records(SCALARS)
+        step = int(self.manifest["step"])
+        state = "done" if self.manifest["state"] == "done" else "training" if self.manifest["records"] else "pending"
+        lost = {d["run"]: d for d in self.manifest["diverged"]}
+        found: dict[str, Any] = {
+            "status": ["diverged" if run in lost else state for run in self.runs.index],
+            "step": step,
+            "diverged_step": [lost.get(run, {}).get("step", pd.NA) for run in self.runs.index],
+            "diverged_in": [_where(lost.get(run)) for run in self.runs.index],
+        }
+        if records is None:
+            return found | {name: np.nan for name in SCALARS}
+        present = [name for name in SCALARS if name in records]
+        found |= {name: records[name].to_numpy()[:, -1] for name in present}
+        if "valid_error" in present:
+            found |= _best(records)
+        return found
+
+    def table(self, outcome: Mapping[str, Any]) -> pd.DataFrame:
+        table = pd.DataFrame(outcome, index=self.runs.index)
+        return table.astype({"diverged_step": "Int64"})
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest = _json(self.folder / "manifest.json")
+        missing = {"format", "step", "steps", "state", "records", "diverged", "width", "cohort"} - manifest.keys()
+        if missing or manifest["format"] != FORMAT:
+            what = f"{sorted(missing)[0]} is missing" if missing else f"its format is not {FORMAT}"
+            raise InputError(f"{self.folder.name}/manifest.json: damaged, {what}", _REMEDY)
+        return manifest
+
+    def _read(self, names: Sequence[str] | None) -> xr.Dataset | None:
+        import xarray as xr
+
+        parts = []
+        for entry in self.manifest["records"]:
+            with xr.open_dataset(self.folder / str(entry["file"]), engine="h5netcdf") as part:
+                chosen = part if names is None else part[[n for n in names if n in part]]
+                parts.append(chosen.load())
+        if not parts:
+            return None
+        return xr.concat(parts, "step", data_vars="minimal", coords="minimal", compat="override", join="override")
+
+    def _retry(self, read: Callable[[], _T]) -> _T:
+        for attempt in range(_TRIES):
+            try:
+                return read()
+            except FileNotFoundError as error:
+                if attempt == _TRIES - 1:
+                    name = Path(str(error.filename)).name
+                    raise InputError(f"{self.folder.name}: {name} is missing", _REMEDY) from None
+                time.sleep(0.05 * 2**attempt)
+                self.manifest = self._manifest()
+            except OSError as error:
+                raise InputError(f"{self.folder.name}: a record file can't be read ({error})", _REMEDY) from None
+        raise AssertionError
+
+
+_REMEDY = "move the shard's folder away and run the sweep again to train its runs anew"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing") from None
+    except (ValueError, UnicodeDecodeError):
+        raise InputError(f"{path}: damaged, it is not JSON", _REMEDY) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged, it is not a JSON object", _REMEDY)
+    return value
+
+
+def _where(lost: Mapping[str, Any] | None) -> str:
+    if lost is None:
+        return ""
+    return str(lost["tensor"]) + (f" of layer {lost['layer']}" if lost["layer"] is not None else "")
+
+
+def _best(records: xr.Dataset) -> dict[str, np.ndarray]:
+    """Lowest validation error of each run, where it was, and the test error there."""
+    valid = records["valid_error"].to_numpy()
+    known = np.where(np.isnan(valid), np.inf, valid)
+    at = np.argmin(known, axis=1)
+    rows = np.arange(len(at))
+    never = ~np.isfinite(known[rows, at])
+    return {
+        "best_valid_error": np.where(never, np.nan, known[rows, at]),
+        "best_valid_step": records["step"].to_numpy()[at],
+        "test_error_at_best_valid": np.where(never, np.nan, records["test_error"].to_numpy()[rows, at]),
+    }
+
+
+def _union(shards: Sequence[_Shard]) -> list[_Shard]:
+    """The shards, those that hold the same runs only once; runs with other results are refused."""
+    kept: list[_Shard] = []
+    for shard in shards:
+        twin = next((k for k in kept if set(k.runs.index) & set(shard.runs.index)), None)
+        if twin is None:
+            kept.append(shard)
+            continue
+        one, other = twin.manifest.get("checkpoint"), shard.manifest.get("checkpoint")
+        if set(twin.runs.index) != set(shard.runs.index) or (one or {}).get("digest") != (other or {}).get("digest"):
+            raise InputError(f"load: {twin.folder} and {shard.folder} hold the same run with different results")
+    return kept

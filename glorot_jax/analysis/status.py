@@ -1,0 +1,113 @@
+"""Where a sweep stands: counts first, what failed first, and how to go on."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from glorot_jax.analysis.results import Results, load
+from glorot_jax.errors import unknown
+
+ROWS = 20
+_ORDER = ("diverged", "training", "pending", "done")
+
+
+def status(folder: str | Path) -> dict[str, Any]:
+    """Returns where the sweep of a results folder stands, in JSON's terms."""
+    results = load(folder)
+    runs = results.runs[results.runs["in_sweep"]]
+    counts = runs["status"].value_counts()
+    wanted = results.description["runs"]
+    missing = len(set(wanted) - set(runs.index))
+    shards = [_shard(results, folder, m) for m in results.shards]
+    finished = missing == 0 and all(s["state"] == "done" for s in shards)
+    return {
+        "sweep": results.name,
+        "state": "done" if finished else "unfinished",
+        "runs": {"pending": int(counts.get("pending", 0)) + missing}
+        | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged")},
+        "diverged": [
+            {"run": r["name"], "step": int(r["diverged_step"]), "in": r["diverged_in"]}
+            for _, r in runs[runs["status"] == "diverged"].iterrows()
+        ],
+        "shards": sorted(shards, key=lambda s: s["state"] == "done"),
+        "devices": results.environment.get("devices", []),
+        "go_on": None if finished else f"glorot resume {folder}",
+    }
+
+
+def render_status(folder: str | Path, format: str = "table") -> str:
+    """Returns the status as text. ``format``: table, json, csv or markdown."""
+    facts = status(folder)
+    if format == "json":
+        return json.dumps(facts, indent=1, ensure_ascii=False)
+    rows = pd.DataFrame(facts["shards"])
+    if format == "csv":
+        buffer = io.StringIO()
+        rows.to_csv(buffer, index=False)
+        return buffer.getvalue().rstrip("\n")
+    if format not in ("table", "markdown"):
+        raise unknown("format", format, ("table", "json", "csv", "markdown"))
+    counts = " · ".join(f"{facts['runs'][name]} {name}" for name in _ORDER if facts["runs"][name])
+    lines = [f"{facts['sweep']}: {facts['state']} · {counts or 'no runs yet'}"]
+    lines += [f"  diverged  {d['run']} at step {d['step']:,}: {d['in']}" for d in facts["diverged"][:ROWS]]
+    if len(facts["diverged"]) > ROWS:
+        lines.append(f"  … and {len(facts['diverged']) - ROWS} more diverged; --format json has all")
+    lines += [""] if format == "markdown" else []
+    lines += _shard_lines(facts["shards"][:ROWS], format)
+    if len(facts["shards"]) > ROWS:
+        lines.append(f"  … and {len(facts['shards']) - ROWS} more shards; --format json has all")
+    if facts["go_on"]:
+        lines.append(f"go on with: {facts['go_on']}")
+    return "\n".join(lines)
+
+
+def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    where = Path(folder) / "shards" / manifest["shard"]
+    commit = datetime.fromtimestamp((where / "manifest.json").stat().st_mtime, UTC)
+    return {
+        "shard": manifest["shard"],
+        "what": manifest["cohort"]["label"],
+        "state": manifest["state"],
+        "runs": manifest["runs"],
+        "diverged": len(manifest["diverged"]),
+        "width": " then ".join(str(w["width"]) for w in manifest["widths"]),
+        "step": manifest["step"],
+        "steps": manifest["steps"],
+        "wall_seconds": manifest["wall_seconds"],
+        "run_steps_per_second": round(manifest["step"] * manifest["runs"] / max(manifest["wall_seconds"], 1e-9)),
+        "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
+        "checkpoint_bytes": sum(p.stat().st_size for p in (where / "checkpoints").rglob("*") if p.is_file()),
+        "last_commit": commit.isoformat(timespec="seconds"),
+    }
+
+
+def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
+    if format == "markdown":
+        columns = ["shard", "state", "runs", "diverged", "width", "step", "steps", "wall_seconds"]
+        lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+        return lines + [f"| {' | '.join(str(s[c]) for c in columns)} |" for s in shards]
+    lines = []
+    for s in shards:
+        share = s["step"] / s["steps"] if s["steps"] else 1.0
+        lines += [
+            f"  {s['shard']}  {s['what']}",
+            f"    {s['state']} · step {s['step']:,} of {s['steps']:,} ({share:.0%}) · {s['runs']} runs, "
+            f"{s['diverged']} diverged · width {s['width']}",
+            f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
+            f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
+        ]
+    return lines
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"
