@@ -1,0 +1,312 @@
+"""The ``glorot`` command: a thin layer, each verb a public function of the same name."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
+
+TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code: 0 done, 1 resumable failure, 2 bad input, 130/143 stopped."""
+    try:
+        result = cli.main(args=argv, prog_name="glorot", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except Stopped as stop:
+        return _say(stop, stop.code)
+    except (InputError, click.ClickException) as error:
+        return _say(error, 2)
+    except ResumableError as error:
+        return _say(error, 1)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _say(error: Exception, code: int) -> int:
+    if os.environ.get("GLOROT_FULL_ERROR") == "1":
+        traceback.print_exc()
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    click.echo(text if isinstance(error, Stopped) else f"error: {text}", err=True)
+    return code
+
+
+def script() -> None:
+    """The console command."""
+    sys.exit(main())
+
+
+class _Group(click.Group):
+    """A group whose unknown commands name the nearest."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
+            guess = f"{near[0]!r}? " if near else ""
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"{args[0]!r} is not a command\n  hint: {guess}known: {known}") from None
+
+
+class _OneOf(click.Choice):
+    """A choice whose wrong values name the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in self.choices:
+            return value
+        raise unknown(param.human_readable_name if param else "value", value, self.choices)
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from glorot_jax import __version__
+
+        click.echo(f"glorot {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def cli() -> None:
+    """Train whole grids of deep networks as one compiled program, and watch how they start to learn."""
+
+
+_sets = click.option("--set", "settings", multiple=True, metavar="K=V", help="Override a value, such as steps=2000.")
+_width = click.option("--width", type=int, help="Runs vmapped together; chosen by rule if not said.")
+_quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
+_bound = click.option(
+    "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
+)
+
+
+@cli.command()
+@click.argument("sweep")
+@click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
+@_sets
+@_width
+@click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
+@_quiet
+@_bound
+def run(
+    sweep: str,
+    out: str | None,
+    settings: tuple[str, ...],
+    width: int | None,
+    fresh: bool,
+    no_progress: bool,
+    segment_seconds: float,
+) -> None:
+    """Train SWEEP, a file or the name of one, or what is missing of it. The same command resumes."""
+    from glorot_jax.engine.sweep import load_sweep
+
+    described = load_sweep(sweep).with_settings(settings)
+    if not no_progress:
+        click.echo(f"{described.name}: {len(described.runs())} runs; starting JAX", err=True)
+    from glorot_jax.engine import drive
+
+    results = drive.run(
+        described,
+        out,
+        width=width,
+        fresh=fresh,
+        progress=_watcher(no_progress),
+        segment_seconds=segment_seconds,
+    )
+    _finish(results)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@_width
+@_quiet
+@_bound
+def resume(folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
+    """Go on with the sweep of results folder DIR, as it was described there."""
+    from glorot_jax.engine import drive
+
+    results = drive.resume(folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds)
+    _finish(results)
+
+
+def _watcher(no_progress: bool) -> Any:
+    if no_progress:
+        return None
+    from glorot_jax.engine.progress import watcher
+
+    return watcher()
+
+
+def _finish(results: Path) -> None:
+    from glorot_jax.analysis.tables import render_table
+
+    click.echo(f"results: {results}", err=True)
+    click.echo(render_table(results))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+def status(folder: str, form: str) -> None:
+    """Say where the sweep of results folder DIR stands."""
+    from glorot_jax.analysis.status import render_status
+
+    click.echo(render_status(folder, form))
+
+
+@cli.command()
+@click.argument("sweep")
+@_sets
+@_width
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def plan(sweep: str, settings: tuple[str, ...], width: int | None, form: str) -> None:
+    """Say what SWEEP would compile, train and take, without training."""
+    import json
+
+    from glorot_jax.engine.sweep import load_sweep
+
+    described = load_sweep(sweep).with_settings(settings)
+    from glorot_jax.engine.plan import plan as make
+
+    made = make(described, width)
+    click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--rows", help="Settings whose combinations are the rows, separated by commas.")
+@click.option("--columns", help="Settings whose combinations are the columns.")
+@click.option("--value", default="test_error", show_default=True, help="What the cells hold.")
+@click.option("--select", help="Setting chosen for each row; the learning rate if it varies.")
+@click.option("--by", default="valid_error", show_default=True, help="Validation value it is chosen by.")
+@click.option("--format", "form", type=_OneOf(TABLE_FORMATS), default="table")
+@click.option("--output", type=click.Path(), help="File to write, in place of standard output.")
+def table(
+    folder: str,
+    rows: str | None,
+    columns: str | None,
+    value: str,
+    select: str | None,
+    by: str,
+    form: str,
+    output: str | None,
+) -> None:
+    """Print the table of results folder DIR: mean over seeds with intervals."""
+    from glorot_jax.analysis.tables import render_table
+
+    made = render_table(folder, _split(rows), _split(columns), value, select, by, form)
+    if output is None and isinstance(made, bytes):
+        raise InputError("format: 'parquet' is not for a screen", "name a file with --output")
+    if output is None:
+        click.echo(made)
+        return
+    from glorot_jax.engine.files import write
+
+    write(Path(output), made if isinstance(made, bytes) else f"{made}\n".encode())
+
+
+def _split(names: str | None) -> list[str] | None:
+    return [n.strip() for n in names.split(",")] if names else None
+
+
+_LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")
+
+
+@cli.command("list")
+@click.argument("what", type=_OneOf(_LISTS))
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def list_(what: str, form: str) -> None:
+    """List what a sweep may name: activations, initializers, losses, optimizers, datasets, probes, sweeps."""
+    entries = _entries(what)
+    if form == "json":
+        import json
+
+        click.echo(json.dumps(entries, indent=1, ensure_ascii=False))
+        return
+    widest = max(map(len, entries), default=0)
+    for name, text in entries.items():
+        click.echo(f"{name:<{widest}}  {text}")
+
+
+def _entries(what: str) -> dict[str, str]:
+    from glorot_jax import config, specs
+    from glorot_jax.engine.sweep import PROBES, known_sweeps
+
+    here = Path(__file__).parent
+    if what in ("activations", "initializers", "losses"):
+        lines = _first_lines(here / f"{what}.py")
+        return {name: lines[name] for name in config.names_in(what)}
+    if what == "sweeps":
+        return {name: _module_line(path) for name, path in known_sweeps().items()}
+    if what == "probes":
+        return {name: _module_line(here / "probes" / f"{name}.py") for name in PROBES}
+    family = specs.Optimizer if what == "optimizers" else specs.Data
+    made = {n: s for n, s in vars(specs).items() if isinstance(s, type) and issubclass(s, family) and s is not family}
+    return {name: (spec.__doc__ or "").splitlines()[0] for name, spec in made.items()}
+
+
+def _first_lines(path: Path) -> dict[str, str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        n.name: (ast.get_docstring(n) or "").partition("\n")[0] for n in tree.body if isinstance(n, ast.FunctionDef)
+    }
+
+
+def _module_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+@cli.group(cls=_Group)
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command()
+@click.argument("name", type=_OneOf(["shapeset"]))
+@click.option("--count", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--size", type=click.IntRange(8, 256), default=64, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--output", type=click.Path(), help="PNG to write.  [default: NAME.png]")
+def show(name: str, count: int, size: int, seed: int, output: str | None) -> None:
+    """Save a contact sheet of examples with their labels as PNG."""
+    import jax
+    import numpy as np
+
+    from glorot_jax.data import shapeset
+    from glorot_jax.data.contact_sheet import contact_sheet
+    from glorot_jax.engine.files import write
+
+    images, labels = shapeset.draw(jax.random.key(seed), count, size)
+    path = Path(output or f"{name}.png")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"output: {str(path)!r} does not end in .png")
+    write(path, lambda p: contact_sheet(np.asarray(images), np.asarray(labels), shapeset.CLASSES, p))
+    click.echo(path)
+
+
+@cli.command()
+@click.argument("shell", type=_OneOf(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL; put it where your shell reads such."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "glorot", "_GLOROT_COMPLETE").source())
+
+
+if __name__ == "__main__":
+    script()
