@@ -62,7 +62,8 @@ def _shapeset(spec) -> Dataset:
 
     def draw(arrays, seed, stream, step, batch_size):
         images, labels = shapeset.draw(key(seed, "train", stream=stream, step=step), batch_size, spec.size)
-        return images.reshape(batch_size, -1), labels
+        # Without the barrier XLA:CPU fuses the reshape into the rendering and works out each row again for each pixel.
+        return jax.lax.optimization_barrier(images).reshape(batch_size, -1), labels
 
     def fixed(purpose: str, count: int) -> Batch:
         images, labels = jax.jit(lambda k: shapeset.draw(k, count, spec.size))(key(0, purpose))

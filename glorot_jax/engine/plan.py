@@ -169,7 +169,8 @@ class Layout:
         """
         seeds, streams = self.spread(seed), self.spread(stream)
         distinct = [sorted(set(zip(s.tolist(), t.tolist(), strict=True))) for s, t in zip(seeds, streams, strict=True)]
-        most = max(map(len, distinct))
+        # At width 1 there is one; else room for two at least, so that a program does not depend on who shares seeds.
+        most = max(min(2, self.width), *map(len, distinct))
         padded = np.array([d + [d[-1]] * (most - len(d)) for d in distinct], np.uint32)
         first = np.arange(len(distinct)) % self.blocks_per_device == 0
         same = [i > 0 and distinct[i] == distinct[i - 1] for i in range(len(distinct))]

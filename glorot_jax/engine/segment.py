@@ -277,9 +277,8 @@ class _Run:
             "first_nonfinite": jnp.int32(ALIVE),
         }
 
-    def step(self, state: Tree, hyper: Tree, pixels: Array, labels: Array, step: Array) -> Tree:
+    def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
-        inputs = self.setup.dataset.scale(pixels)
         params, rest = state["params"], state["rest"]
 
         def cost(params):
@@ -306,27 +305,19 @@ class _Run:
             "first_nonfinite": state["first_nonfinite"],
         }
 
-    def measure(self, constants: Mapping, state: Tree, hyper: Tree, step: Array) -> Tree:
-        """All records of a run at one step: NaN once it has diverged."""
+    def measure(self, constants: Mapping, state: Tree, inputs: Array, labels: Array) -> Tree:
+        """All records of a run at one step: NaN once it has diverged. The batch is the first of its piece."""
         scene = self.network.scene(constants, state["params"], state["rest"])
-        found = {"train_loss": self._train_loss(constants, state, hyper, scene)}
+        found = {"train_loss": self._train_loss(state, scene, inputs, labels)}
         for probe in self.setup.probes:
             found |= probe.measure(scene)
         alive = state["diverged_step"] == ALIVE
         return {name: jnp.where(alive, value, jnp.nan) for name, value in found.items()}
 
-    def _train_loss(self, constants: Mapping, state: Tree, hyper: Tree, scene: Scene) -> Array:
+    def _train_loss(self, state: Tree, scene: Scene, inputs: Array, labels: Array) -> Array:
         count = state["loss_count"]
-        pixels, labels = self._draw(constants, hyper["seed"], hyper["stream"], jnp.int32(0))
-        first = jnp.mean(self.setup.loss(forward(scene.module, scene.scale(pixels)), labels))
+        first = jnp.mean(self.setup.loss(forward(scene.module, inputs), labels))
         return jnp.where(count > 0, state["loss_sum"] / jnp.maximum(count, 1), first)
-
-    def _find_blame(self, constants: Mapping, state: Tree, hyper: Tree) -> Array:
-        step = jnp.maximum(state["diverged_step"], 0)
-        pixels, _ = self._draw(constants, hyper["seed"], hyper["stream"], step)
-        found = self.network.first_nonfinite(state["params"], state["rest"], self.setup.dataset.scale(pixels))
-        new = (state["diverged_step"] != ALIVE) & (state["first_nonfinite"] == ALIVE)
-        return jnp.where(new, found, state["first_nonfinite"])
 
     def _draw(self, constants: Mapping, seed: Array, stream: Array, step: Array) -> tuple[Array, Array]:
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
@@ -340,7 +331,7 @@ class _Run:
     def train(self, constants: Mapping, hyper: Tree, blocks: Tree, pieces: Pieces, state: Tree) -> tuple[Tree, Tree]:
         """Returns the state after all pieces and the records that they wrote."""
         # Leaves have a leading axis of this device's blocks; ``blocks["count"]`` of them hold runs.
-        records = self._empty_records(constants, hyper, state)
+        records = self._empty_records(constants, state)
         buffer = self._empty_batches()
         count = blocks["count"][0]
 
@@ -352,9 +343,10 @@ class _Run:
                 mine, settings, plan = (_at(tree, b) for tree in (state, hyper, blocks["seeds"]))
                 buffer = self._fill(constants, plan, buffer, first, steps)
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
+                mine["first_nonfinite"] = self._blame(mine, plan, buffer, first)
                 records = jax.lax.cond(
                     slot >= 0,
-                    lambda mine, records: self._record(constants, mine, settings, first + steps, slot, b, records),
+                    lambda mine, records: self._record(constants, mine, self._batch(plan, buffer, 0), slot, b, records),
                     lambda _, records: records,
                     mine,
                     records,
@@ -366,21 +358,28 @@ class _Run:
             return jax.lax.fori_loop(0, count, block, carry)
 
         state, records, _ = jax.lax.fori_loop(0, pieces.count, piece, (state, records, buffer))
-        state["first_nonfinite"] = self._blame(constants, hyper, state, count)
         return state, records
 
     def _advance(self, state: Tree, hyper: Tree, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
-        def one(state, hyper, slot, i):
-            return self.step(state, hyper, buffer["inputs"][slot, i], buffer["labels"][slot, i], first + i)
-
         def body(i, state):
-            return jax.vmap(one, in_axes=(0, 0, 0, None))(state, hyper, plan["slot"], i)
+            inputs, labels = self._batch(plan, buffer, i)
+            return jax.vmap(self.step, in_axes=(0, 0, 0, 0, None))(state, hyper, inputs, labels, first + i)
 
         return jax.lax.fori_loop(0, steps, body, state)
 
+    def _batch(self, plan: Tree, buffer: Tree, i: Array | int) -> tuple[Array, Array]:
+        """The block's scaled batches (width, batch, features) of one step of the piece."""
+        pixels, labels = (jax.lax.dynamic_index_in_dim(buffer[k], i, 1, keepdims=False) for k in ("inputs", "labels"))
+        inputs = self.setup.dataset.scale(pixels)  # once a seed, not once a run
+        alone = plan["slot"].shape[0] == 1
+        return (inputs, labels) if alone else (inputs[plan["slot"]], labels[plan["slot"]])
+
     def _fill(self, constants: Mapping, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
-        """Draws the piece's batches for the block's distinct seeds; none where the block before had the same."""
-        rounds = (steps + DRAW_TOGETHER - 1) // DRAW_TOGETHER
+        """Draws the piece's batches for the block's distinct seeds; none where the block before had the same.
+
+        A piece without steps has one all the same: what the next update would see.
+        """
+        rounds = jnp.maximum(steps + DRAW_TOGETHER - 1, DRAW_TOGETHER) // DRAW_TOGETHER
 
         def one_round(k, buffer):
             seed, part = k // rounds, (k % rounds) * DRAW_TOGETHER
@@ -402,30 +401,37 @@ class _Run:
             "labels": jnp.zeros(shape, jnp.int32),
         }
 
-    def _record(self, constants, mine, settings, step, slot, b, records) -> Tree:
-        values = jax.vmap(lambda s, h: self.measure(constants, s, h, step))(mine, settings)
-        return jax.tree.map(lambda r, v: jax.lax.dynamic_update_slice(r, v[None, None], (b, slot, *(0,) * v.ndim)), records, values)
+    def _record(self, constants: Mapping, state: Tree, batch: tuple, slot: Array, b: Array, records: Tree) -> Tree:
+        values = jax.vmap(lambda s, x, y: self.measure(constants, s, x, y))(state, *batch)
 
-    def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> Tree:
+        def put(record, value):
+            return jax.lax.dynamic_update_slice(record, value[None, None], (b, slot, *(0,) * value.ndim))
+
+        return jax.tree.map(put, records, values)
+
+    def _empty_records(self, constants: Mapping, state: Tree) -> Tree:
         """NaN in the shape (blocks, records, width, …) of everything measured."""
-        block = jax.eval_shape(
-            jax.vmap(lambda s, h: self.measure(constants, s, h, jnp.int32(0))), _at(state, 0), _at(hyper, 0)
+        shape = (self.setup.batch_size, self.setup.dataset.features)
+        batch = jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32)
+        run = jax.eval_shape(lambda s: self.measure(constants, s, *batch), _at(_at(state, 0), 0))
+        blocks, width = state["loss_sum"].shape
+        return {k: jnp.full((blocks, RECORDS_PER_SEGMENT, width, *v.shape), jnp.nan, v.dtype) for k, v in run.items()}
+
+    def _blame(self, state: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
+        """For runs that diverged in this piece, the first tensor that was not finite, on the batch that showed it."""
+        new = (state["diverged_step"] != ALIVE) & (state["first_nonfinite"] == ALIVE)
+
+        def one(state, slot, new):
+            at = jnp.clip(state["diverged_step"] - first, 0, self.piece_steps - 1)
+            inputs = self.setup.dataset.scale(buffer["inputs"][slot, at])
+            found = self.network.first_nonfinite(state["params"], state["rest"], inputs)
+            return jnp.where(new, found, state["first_nonfinite"])
+
+        return jax.lax.cond(
+            jnp.any(new),
+            lambda: jax.vmap(one)(state, plan["slot"], new),
+            lambda: state["first_nonfinite"],
         )
-        blocks = hyper["seed"].shape[0]
-        return {k: jnp.full((blocks, RECORDS_PER_SEGMENT, *v.shape), jnp.nan, v.dtype) for k, v in block.items()}
-
-    def _blame(self, constants: Mapping, hyper: Tree, state: Tree, count: Array) -> Array:
-        def block(b, found):
-            mine, settings = _at(state, b), _at(hyper, b)
-            new = jnp.any((mine["diverged_step"] != ALIVE) & (mine["first_nonfinite"] == ALIVE))
-            blamed = jax.lax.cond(
-                new,
-                lambda: jax.vmap(lambda s, h: self._find_blame(constants, s, h))(mine, settings),
-                lambda: mine["first_nonfinite"],
-            )
-            return jax.lax.dynamic_update_index_in_dim(found, blamed, b, 0)
-
-        return jax.lax.fori_loop(0, count, block, state["first_nonfinite"])
 
 
 def _at(tree, index):

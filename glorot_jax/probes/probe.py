@@ -123,15 +123,11 @@ class Scene:
     def slope(self, layer: LayerPoints) -> Float[Array, "jacobian_examples width"]:
         """Returns f'(s) of a layer with an elementwise activation, on the first ``jacobian_examples`` examples."""
         inputs = self.inputs[: self.jacobian_examples]
-        zeros = self._zeros(inputs)
-        tangent = jax.tree.map(jnp.zeros_like, zeros)
-        name = shift(layer.preactivation)
-        tangent[name] = jax.tree.map(jnp.ones_like, tangent[name])
 
-        def activation(shifts):
-            return values(_run(self.module, inputs, shifts)[1])[layer.activation]
+        def total(shifts):  # the layer is elementwise, so each unit's sum holds its own slope alone
+            return jnp.sum(values(_run(self.module, inputs, shifts)[1])[layer.activation])
 
-        return jax.jvp(activation, (zeros,), (tangent,))[1]
+        return _by_point(jax.grad(total)(self._zeros(inputs)))[layer.preactivation]
 
     def _zeros(self, inputs: Array) -> nnx.State:
         _, shifts = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(self.module, inputs)
