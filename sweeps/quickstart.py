@@ -21,5 +21,5 @@ sweep = Sweep(
     seeds=range(3),
     batch_size=10,
     steps=20_000,
-    record=log_spaced(per_decade=3),
+    record=log_spaced(per_decade=2),
 )

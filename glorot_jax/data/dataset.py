@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,23 +19,28 @@ class Dataset:
 
     Attributes:
         name: for messages and results.
-        features: size of one flattened input.
+        shape: of one input as ``draw`` returns it; networks see it flattened.
         class_names: one a class, in label order.
-        draw: ``(arrays, seed, stream, step, batch_size) -> (inputs uint8, labels int32)``: the training batch of
-            that step, a pure function of its arguments. Resume needs nothing more.
+        draw: ``(arrays, seed, stream, step, batch_size) -> (inputs uint8 [batch, *shape], labels int32)``: the
+            training batch of that step, a pure function of its arguments. Resume needs nothing more.
         arrays: what ``draw`` reads, as device arrays; empty where batches are made up on the spot.
-        valid, test: the fixed evaluation sets.
+        valid, test: the fixed evaluation sets, inputs flattened.
         scaling: ``"unit"`` = [0, 1], ``"symmetric"`` = [−1, 1].
     """
 
     name: str
-    features: int
+    shape: tuple[int, ...]
     class_names: tuple[str, ...]
     draw: Callable[..., Batch]
     arrays: dict[str, Array]
     valid: Batch
     test: Batch
     scaling: str
+
+    @property
+    def features(self) -> int:
+        """Size of one flattened input."""
+        return math.prod(self.shape)
 
     @property
     def classes(self) -> int:
@@ -61,17 +67,15 @@ def _shapeset(spec) -> Dataset:
     from glorot_jax.randomness import key
 
     def draw(arrays, seed, stream, step, batch_size):
-        images, labels = shapeset.draw(key(seed, "train", stream=stream, step=step), batch_size, spec.size)
-        # Without the barrier XLA:CPU fuses the reshape into the rendering and works out each row again for each pixel.
-        return jax.lax.optimization_barrier(images).reshape(batch_size, -1), labels
+        return shapeset.draw(key(seed, "train", stream=stream, step=step), batch_size, spec.size)
 
     def fixed(purpose: str, count: int) -> Batch:
         images, labels = jax.jit(lambda k: shapeset.draw(k, count, spec.size))(key(0, purpose))
-        return images.reshape(count, -1), labels
+        return images.reshape(count, -1), labels  # outside: XLA would fuse it in and work out each row for each pixel
 
     return Dataset(
         name=f"Shapeset-3×2, {spec.size}×{spec.size}",
-        features=spec.size**2,
+        shape=(spec.size, spec.size),
         class_names=shapeset.CLASSES,
         draw=draw,
         arrays={},

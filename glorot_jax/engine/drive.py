@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +62,8 @@ class Advance:
         seconds: it took, compilation apart.
         step, steps: where its shard stands.
         alive, diverged: runs of the shard.
+        rate: run-steps per second while it trains, records apart.
+        seconds_left: until the shard is done, records included.
         valid_error: newest validation error by run name; diverged runs are left out.
     """
 
@@ -71,6 +73,8 @@ class Advance:
     steps: int
     alive: int
     diverged: int
+    rate: float
+    seconds_left: float
     valid_error: Mapping[str, float]
 
 
@@ -304,8 +308,8 @@ class _Trainer:
             begin = time.perf_counter()
             live, records, compiled = self._segment(live, pieces)
             seconds = time.perf_counter() - begin - compiled
-            self._commit(live, records, steps, pieces, seconds)
             self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
+            self._commit(live, records, steps, pieces, seconds)
             if self.signals.caught and not self.shard.done:
                 raise Stopped(
                     f"saved at step {self.shard.step:,} of {self.shard.manifest['steps']:,}; the same command goes on",
@@ -350,7 +354,7 @@ class _Trainer:
             called = time.perf_counter() - begin
             return jax.block_until_ready(result), called
 
-        first = self.pace.segments == 0
+        first = not self.pace.segments
         (live, records), called = self._waiting(call)
         if first:
             self.watcher.phase("training")
@@ -410,13 +414,18 @@ class _Trainer:
                 steps=int(self.shard.manifest["steps"]),
                 alive=len(self.cohort.runs) - len(diverged),
                 diverged=len(diverged),
+                rate=len(self.cohort.runs) / self.pace.step if self.pace.step else 0.0,
+                seconds_left=self.pace.left(
+                    int(self.shard.manifest["steps"]) - self.shard.step,
+                    sum(r > self.shard.step for r in self.records),
+                ),
                 valid_error=self._newest("valid_error", new),
             )
         )
 
     def _in_order(self, array: np.ndarray, count: int) -> np.ndarray:
         """(blocks, slots, width, …) as (run, step, …), the used slots only."""
-        return np.moveaxis(self.layout.gather(np.moveaxis(array, 1, 2)), 1, 1)[:, :count]
+        return self.layout.gather(np.moveaxis(array, 1, 2))[:, :count]
 
     def _diverged(self, state: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         found = []
@@ -448,27 +457,38 @@ def _path(path: tuple) -> str:
 
 
 class _Pace:
-    """How many steps and records fit into a segment, learned from those before."""
+    """What a step and a record take, learned from the segments so far, and how many fit into the next."""
 
     def __init__(self, target: float):
-        self.target, self.segments = target, 0
-        self._step: float | None = None
-        self._record = 0.0
+        self.target = target
+        self._seen: list[tuple[int, int, float]] = []
+        self.step = self.record = 0.0
+
+    @property
+    def segments(self) -> int:
+        return len(self._seen)
 
     def budget(self) -> _Budget:
-        if self.segments == 0:
-            return _Budget(steps=8, seconds=0.0, step=0.0, record=0.0)
-        step = self._step if self._step is not None else self.target / 8
-        return _Budget(steps=max(1, int(self.target / step)), seconds=self.target, step=step, record=self._record)
+        if not self._seen:
+            return _Budget(steps=8, seconds=-1.0, step=0.0, record=0.0)  # the record of step 0 alone, to show soon
+        return _Budget(
+            steps=max(1, int(self.target / max(self.step, 1e-9))),
+            seconds=self.target,
+            step=self.step,
+            record=self.record,
+        )
 
     def learn(self, steps: int, records: int, seconds: float) -> None:
-        self.segments += 1
-        if records and (self._step is None or steps * self._step < seconds / 2):
-            self._record = max(seconds - steps * (self._step or 0.0), 0.0) / records
-        if steps > 8 or self._step is None:
-            taken = max(seconds - records * self._record, seconds / 10)
-            if steps:
-                self._step = max(taken / steps, 1e-9)
+        """Takes in one segment: least squares on relative errors over the last eight, neither cost below 0."""
+        from scipy.optimize import nnls
+
+        self._seen.append((steps, records, max(seconds, 1e-6)))
+        rows = np.array([[s / t, r / t] for s, r, t in self._seen[-8:]])
+        (self.step, self.record), _ = nnls(rows, np.ones(len(rows)))
+
+    def left(self, steps: int, records: int) -> float:
+        """Returns the seconds that so much work will take."""
+        return steps * self.step + records * self.record
 
 
 @dataclass
@@ -532,7 +552,3 @@ class _Silent:
     def note(self, text: str) -> None: ...
     def tick(self) -> None: ...
     def close(self) -> None: ...
-
-
-def watching() -> Iterator[None]:
-    yield

@@ -31,7 +31,6 @@ class Plain:
     def __init__(self) -> None:
         self._begin = time.monotonic()
         self._last_line = -1e9
-        self._rate: float | None = None
         self._made = self._work = self._runs = 0
         self._sweep = ""
         self._phase = ""
@@ -57,9 +56,6 @@ class Plain:
 
     def advance(self, news: Advance) -> None:
         self._made += news.run_steps
-        if news.seconds > 0 and news.run_steps:
-            rate = news.run_steps / news.seconds
-            self._rate = rate if self._rate is None else 0.5 * self._rate + 0.5 * rate
         for name, error in news.valid_error.items():
             self._best[name] = min(error, self._best.get(name, 1.0))
         self._news = news
@@ -78,10 +74,11 @@ class Plain:
         if news is not None:
             parts.append(f"step {news.step:,}/{news.steps:,}")
         parts.append(f"{share:.0%}")
-        if self._rate:
-            left = (self._work - self._made) / self._rate
+        if news is not None and news.rate:
+            elsewhere = self._work - self._made - (news.steps - news.step) * (news.alive + news.diverged)
+            left = news.seconds_left + elsewhere / news.rate
             ready = datetime.now() + timedelta(seconds=left)
-            parts += [f"{self._rate:,.0f} run-steps/s", f"ready {ready:%H:%M}, {_span(left)} left"]
+            parts += [f"{news.rate:,.0f} run-steps/s", f"ready {ready:%H:%M}, {_span(left)} left"]
         if news is not None and news.diverged:
             parts.append(f"{news.diverged} diverged")
         best = min(self.variants().items(), key=lambda kv: kv[1][0], default=None)

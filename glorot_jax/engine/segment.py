@@ -265,7 +265,7 @@ class _Run:
         seed, stream = hyper["seed"], hyper["stream"]
         steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
         pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = self.setup.dataset.scale(pixels).reshape(-1, self.setup.dataset.features)
+        inputs = self._scaled(pixels).reshape(-1, self.setup.dataset.features)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -319,6 +319,11 @@ class _Run:
         first = jnp.mean(self.setup.loss(forward(scene.module, inputs), labels))
         return jnp.where(count > 0, state["loss_sum"] / jnp.maximum(count, 1), first)
 
+    def _scaled(self, pixels: Array) -> Array:
+        """Network inputs (…, features) of drawn ones (…, *shape)."""
+        flat = pixels.shape[: pixels.ndim - len(self.setup.dataset.shape)]
+        return self.setup.dataset.scale(pixels.reshape(*flat, self.setup.dataset.features))
+
     def _draw(self, constants: Mapping, seed: Array, stream: Array, step: Array) -> tuple[Array, Array]:
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
 
@@ -370,7 +375,7 @@ class _Run:
     def _batch(self, plan: Tree, buffer: Tree, i: Array | int) -> tuple[Array, Array]:
         """The block's scaled batches (width, batch, features) of one step of the piece."""
         pixels, labels = (jax.lax.dynamic_index_in_dim(buffer[k], i, 1, keepdims=False) for k in ("inputs", "labels"))
-        inputs = self.setup.dataset.scale(pixels)  # once a seed, not once a run
+        inputs = self._scaled(pixels)  # once a seed, not once a run
         alone = plan["slot"].shape[0] == 1
         return (inputs, labels) if alone else (inputs[plan["slot"]], labels[plan["slot"]])
 
@@ -388,7 +393,9 @@ class _Run:
                 lambda s: self._draw(constants, plan["draw_seed"][seed], plan["draw_stream"][seed], s)
             )(step)
             return {
-                "inputs": jax.lax.dynamic_update_slice(buffer["inputs"], inputs[None], (seed, part, 0, 0)),
+                "inputs": jax.lax.dynamic_update_slice(
+                    buffer["inputs"], inputs[None], (seed, part, *(0,) * (inputs.ndim - 1))
+                ),
                 "labels": jax.lax.dynamic_update_slice(buffer["labels"], labels[None], (seed, part, 0)),
             }
 
@@ -397,7 +404,7 @@ class _Run:
     def _empty_batches(self) -> Tree:
         shape = (self.seeds_per_block, self.piece_steps, self.setup.batch_size)
         return {
-            "inputs": jnp.zeros((*shape, self.setup.dataset.features), jnp.uint8),
+            "inputs": jnp.zeros((*shape, *self.setup.dataset.shape), jnp.uint8),
             "labels": jnp.zeros(shape, jnp.int32),
         }
 
@@ -423,7 +430,7 @@ class _Run:
 
         def one(state, slot, new):
             at = jnp.clip(state["diverged_step"] - first, 0, self.piece_steps - 1)
-            inputs = self.setup.dataset.scale(buffer["inputs"][slot, at])
+            inputs = self._scaled(buffer["inputs"][slot, at])
             found = self.network.first_nonfinite(state["params"], state["rest"], inputs)
             return jnp.where(new, found, state["first_nonfinite"])
 

@@ -1,0 +1,57 @@
+"""A sweep small enough to be trained in a test, and how its results are compared bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glorot_jax import Sweep, at, grid, load, mlp, sgd, shapeset
+from glorot_jax.engine import checkpoint, shard
+
+
+def sweep(**changes: Any) -> Sweep:
+    settings: dict[str, Any] = {
+        "name": "small",
+        "data": shapeset(size=16, validation=100, test=100),
+        "model": mlp(widths=(16, 12), activation=grid("sigmoid", "tanh"), init=grid("standard", "normalized")),
+        "optimizer": sgd(learning_rate=0.05),
+        "seeds": range(3),
+        "steps": 40,
+        "record": at(5, 17, 29),
+        "examples": 30,
+        "jacobian_examples": 2,
+    }
+    return Sweep(**settings | changes)
+
+
+def parameters(results: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The committed state of each run: id -> path -> array."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for part, ids in shard.open_all(results):
+        state = checkpoint.restore(part.checkpoints, part.manifest["checkpoint"])
+        for i, run in enumerate(ids):
+            found[run] = {path: array[i] for path, array in state.items()}
+    return found
+
+
+def records(results: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The records of each run: id -> name -> array over steps."""
+    found = load(results).records()
+    return {
+        str(run): {str(name): found[name].sel(run=run).to_numpy() for name in found.data_vars}
+        for run in found["run"].to_numpy()
+    }
+
+
+def assert_same_bits(one: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np.ndarray]]) -> None:
+    """For every run that both hold, every array is the same to the last bit."""
+    common = one.keys() & other.keys()
+    assert common
+    for run in common:
+        assert one[run].keys() == other[run].keys()
+        for name in one[run]:
+            if name == "rest/activation_index":
+                continue  # which place a function has in its cohort's table, not a result
+            assert one[run][name].tobytes() == other[run][name].tobytes(), (run, name)

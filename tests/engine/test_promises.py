@@ -1,0 +1,214 @@
+"""The promises of the engine, each against a twin that was treated otherwise."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tests.engine.small import assert_same_bits, parameters, records, sweep
+
+from glorot_jax import every, grid, load, mlp, run, sgd
+from glorot_jax.analysis.tables import render_table
+from glorot_jax.engine import devices, drive, plan
+from glorot_jax.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+WIDTHS = (1, 4)
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def undisturbed(request, tmp_path_factory):
+    """The small sweep trained once, at each width."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    return run(sweep(), out / "small", width=request.param), request.param
+
+
+def on_devices(monkeypatch, count: int) -> None:
+    from jax.sharding import Mesh
+
+    monkeypatch.setattr(devices, "mesh", lambda: Mesh(np.array(jax.local_devices()[:count]), ("runs",)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_devices_gives_the_same_bits(undisturbed, tmp_path, monkeypatch, count):
+    whole, width = undisturbed
+    on_devices(monkeypatch, count)
+    other = run(sweep(), tmp_path / "small", width=width)
+    assert_same_bits(parameters(whole), parameters(other))
+    assert_same_bits(records(whole), records(other))
+
+
+def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
+    """Other runs before, between and after it, with other activations, seeds and learning rates."""
+    whole, width = undisturbed
+    model = mlp(widths=(16, 12), activation=grid("relu", "tanh", "softsign"), init=grid("he_normal", "normalized"))
+    other = sweep(model=model, optimizer=sgd(learning_rate=grid(0.2, 0.05)), seeds=(7, 1, 5, 2))
+    mixed = run(other, tmp_path / "small", width=width)
+    one, two = parameters(whole), parameters(mixed)
+    assert len(one.keys() & two.keys()) == 2  # tanh, normalized, 0.05, seeds 1 and 2
+    assert_same_bits(one, two)
+    assert_same_bits(records(whole), records(mixed))
+
+
+def test_a_run_alone_is_the_same(undisturbed, tmp_path):
+    whole, width = undisturbed
+    alone = run(sweep(model=mlp(widths=(16, 12)), seeds=(1,)), tmp_path / "small", width=width)
+    assert_same_bits(parameters(whole), parameters(alone))
+
+
+def test_a_diverging_neighbour_touches_nobody_and_is_marked(undisturbed, tmp_path):
+    whole, width = undisturbed
+    model = mlp(widths=(16, 12), activation=grid("tanh", "relu"), init="normalized", gain=grid(1.0, 1e15))
+    mixed = run(sweep(model=model, optimizer=sgd(learning_rate=0.05)), tmp_path / "small", width=width)
+    assert_same_bits(parameters(whole), parameters(mixed))
+    runs = load(mixed).runs
+    lost = runs[runs["status"] == "diverged"]
+    assert set(lost["model.activation"]) == {"relu"}
+    assert set(lost["model.gain"]) == {1e15}
+    assert len(lost) == 3
+    assert (lost["diverged_step"] == 0).all()
+    assert lost["diverged_in"].str.contains("layer 3").all()  # 1e15³ times the input is beyond float32
+    assert lost["test_error"].isna().all()
+    assert runs.loc[runs["status"] != "diverged", "test_error"].notna().all()
+
+
+def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
+    """Ten kills at random moments, each resumed by the same command; then on another number of devices."""
+    whole, width = undisturbed
+    out = tmp_path / "small"
+    script = (
+        "import sys; sys.path[:0] = [sys.argv[2]]\n"
+        "from tests.engine.small import sweep\n"
+        "from glorot_jax import run\n"
+        "run(sweep(), sys.argv[1], width=int(sys.argv[3]), segment_seconds=0.03)\n"
+    )
+    chance = random.Random(width)
+    kills = 0
+    for attempt in range(40):
+        environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(chance.choice((1, 2, 4)))}
+        worker = subprocess.Popen([sys.executable, "-c", script, str(out), str(ROOT), str(width)], env=environment)
+        if kills < 10:
+            before = _generation(out)
+            deadline = time.monotonic() + 120
+            while _generation(out) < before + 1 and worker.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.4))
+            kills += worker.poll() is None
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+        elif worker.wait() == 0:
+            break
+        assert attempt < 39
+    assert kills >= 3
+    assert_same_bits(parameters(whole), parameters(out))
+    assert_same_bits(records(whole), records(out))
+    assert render_table(whole) == render_table(out)
+
+
+def _generation(out: Path) -> int:
+    found = list(out.glob("shards/*/manifest.json"))
+    return int(re.search(r'"generation": (\d+)', found[0].read_text())[1]) if found else 0
+
+
+def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(undisturbed, tmp_path):
+    whole, width = undisturbed
+    out = tmp_path / "small"
+    _stopped_half_way(out, width)
+    (shard_folder,) = (out / "shards").iterdir()
+    newest = max((p for p in (shard_folder / "checkpoints").iterdir()), key=lambda p: int(p.name))
+    for path in newest.rglob("*"):
+        if path.is_file() and path.stat().st_size > 500:
+            path.write_bytes(path.read_bytes()[:-100] + b"x" * 100)
+    run(sweep(), out, width=width)
+    assert_same_bits(parameters(whole), parameters(out))
+    assert_same_bits(records(whole), records(out))
+    assert list(shard_folder.glob("damaged-*")), "nothing is deleted"
+
+
+def _stopped_half_way(out: Path, width: int) -> None:
+    """Leaves a folder with two commits: the third segment dies."""
+
+    class Stop(drive._Silent):
+        commits = 0
+
+        def advance(self, news):
+            self.commits += 1
+            if self.commits == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep(), out, width=width, progress=Stop(), segment_seconds=1e-6)
+
+
+def test_extending_a_sweep_trains_only_what_is_new(undisturbed, tmp_path):
+    whole, width = undisturbed
+    out = tmp_path / "small"
+    run(sweep(seeds=(0, 1)), out, width=width)
+    before = {p: p.stat().st_mtime_ns for p in out.glob("shards/*/manifest.json")}
+    run(sweep(seeds=(2, 1, 0)), out, width=width)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert_same_bits(parameters(whole), parameters(out))
+    assert len(load(out).runs) == 12
+
+
+def test_another_sweep_in_the_folder_is_refused_and_nothing_is_touched(undisturbed):
+    whole, width = undisturbed
+    before = sorted((p, p.stat().st_mtime_ns) for p in whole.rglob("*"))
+    with pytest.raises(InputError, match="holds the sweep 'small', not 'other'"):
+        run(sweep(name="other"), whole, width=width)
+    assert sorted((p, p.stat().st_mtime_ns) for p in whole.rglob("*")) == before
+
+
+def test_one_program_per_cohort_whatever_is_swept(tmp_path):
+    """Learning rates, gains, seeds, activations and initializers compile nothing anew; nor does a second segment."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **kw: compiled.append(kw.get("fun_name")) if "backend_compile" in event else None
+    )
+    model = mlp(
+        widths=(16, 12),
+        activation=grid("sigmoid", "tanh", "relu", "gelu"),
+        init=grid("standard", "orthogonal", "lsuv"),
+        gain=grid(0.5, 1.5),
+    )
+    run(
+        sweep(model=model, optimizer=sgd(learning_rate=grid(0.01, 0.02, 0.05))),
+        tmp_path / "small",
+        width=4,
+        segment_seconds=1e-6,
+    )
+    assert sum(name is not None and "segment" in name for name in compiled) == 1, compiled
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_compiled_segment_has_no_callback_and_no_collective(width):
+    (cohort,) = plan.cohorts(sweep().runs())
+    program, layout, _ = plan.program_for(cohort, drive._dataset(cohort), devices.mesh(), width)
+    constants, hyper, blocks = drive._on_devices(program, layout, plan.per_run(cohort))
+    state = program.initialize(constants, hyper)
+    zeros = np.zeros(drive.PIECES, np.int32)
+    from glorot_jax.engine.segment import Pieces
+
+    text = program.segment.lower(constants, hyper, blocks, Pieces(zeros, zeros, zeros, np.int32(0)), state)
+    text = text.compile().as_text()
+    assert "lapack" in text, "the probes are in the program"
+    assert not re.findall(r"callback|outfeed|infeed|host_", text)
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|\bsend\(|\brecv\(", text)
+
+
+def test_zero_steps_record_the_initialization_alone(tmp_path):
+    out = run(sweep(steps=0, record=every(10)), tmp_path / "small")
+    found = load(out).records()
+    assert found["step"].to_numpy().tolist() == [0]
+    assert np.isfinite(found["activation_std"]).all()
+    assert np.isfinite(found["train_loss"]).all()
+
