@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from glorot_jax.rounding import times
+
 _STUDENT_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 12: 2.201, 16: 2.131}
 """Two-sided 95 % quantiles of Student's t for so many values."""
 
@@ -67,16 +69,16 @@ def lanczos_mean_singular_value(
     steps = min(steps, n)
     starts = jax.random.rademacher(key, (vectors, n), jnp.float32)
     nodes, weights, truncation = jax.vmap(lambda v: _quadrature(matvec, rmatvec, (m, n), v, steps))(starts)
-    means = jnp.sum(weights * nodes, axis=1)
+    means = jnp.sum(times(weights, nodes), axis=1)
     width = _STUDENT_95[vectors] / np.sqrt(vectors)
     if frobenius is not None:
-        m1, m2, m3, m4 = (jnp.mean(jnp.sum(weights * nodes**p, axis=1)) for p in (1, 2, 3, 4))
-        variance = m4 - m2**2
+        m1, m2, m3, m4 = (jnp.mean(jnp.sum(times(weights, nodes**p), axis=1)) for p in (1, 2, 3, 4))
+        variance = m4 - times(m2, m2)
         steady = variance > 1e-6 * m4
-        slope = jnp.where(steady, (m3 - m1 * m2) / jnp.where(steady, variance, 1), 0)
-        means -= slope * (jnp.sum(weights * nodes**2, axis=1) - frobenius**2 / n)
+        slope = jnp.where(steady, (m3 - times(m1, m2)) / jnp.where(steady, variance, 1), 0)
+        means -= times(slope, jnp.sum(times(weights, nodes**2), axis=1) - times(times(frobenius, frobenius), np.float32(1 / n)))
         width *= 1.25  # the slope was fitted to the same few vectors
-    return Estimate(jnp.mean(means), width * jnp.std(means, ddof=1) + jnp.mean(truncation))
+    return Estimate(jnp.mean(means), times(width, _spread(means)) + jnp.mean(truncation))
 
 
 def _quadrature(
@@ -92,9 +94,9 @@ def _quadrature(
     def step(j, carry):
         left, right, alpha, beta, u, v = carry
         right = right.at[j].set(v)
-        u, a = _unit(_orthogonal_to(left, matvec(v) - beta[j] * u), jnp.max(alpha))
+        u, a = _unit(_orthogonal_to(left, matvec(v) - times(beta[j], u)), jnp.max(alpha))
         left = left.at[j].set(u)
-        v, b = _unit(_orthogonal_to(right, rmatvec(u) - a * v), jnp.maximum(jnp.max(alpha), a))
+        v, b = _unit(_orthogonal_to(right, rmatvec(u) - times(a, v)), jnp.maximum(jnp.max(alpha), a))
         return left, right, alpha.at[j].set(a), beta.at[j + 1].set(b), u, v
 
     carry = (
@@ -103,13 +105,19 @@ def _quadrature(
         jnp.zeros(steps),
         jnp.zeros(steps + 1),
         jnp.zeros(m),
-        start / jnp.sqrt(jnp.float32(n)),
+        start * np.float32(n**-0.5),
     )
     _, _, alpha, beta, _, _ = jax.lax.fori_loop(0, steps, step, carry)
     bidiagonal = jnp.diag(alpha) + jnp.diag(beta[1:-1], 1)
     nodes, weights = _gauss(bidiagonal)
     fewer_nodes, fewer_weights = _gauss(bidiagonal[: max(steps - 2, 1), : max(steps - 2, 1)])
-    return nodes, weights, jnp.abs(jnp.sum(weights * nodes) - jnp.sum(fewer_weights * fewer_nodes))
+    return nodes, weights, jnp.abs(jnp.sum(times(weights, nodes)) - jnp.sum(times(fewer_weights, fewer_nodes)))
+
+
+def _spread(values: Float[Array, "k"]) -> Float[Array, ""]:
+    """Standard deviation of a sample."""
+    apart = values - jnp.mean(values)
+    return jnp.sqrt(jnp.sum(times(apart, apart)) * np.float32(1 / (values.size - 1)))
 
 
 @jax.custom_batching.sequential_vmap
@@ -126,6 +134,6 @@ def _orthogonal_to(basis: Float[Array, "k n"], vector: Float[Array, "n"]) -> Flo
 
 def _unit(vector: Float[Array, "n"], scale: Float[Array, ""]) -> tuple[Float[Array, "n"], Float[Array, ""]]:
     """The vector's direction and length; both 0 where only rounding is left of it."""
-    length = jnp.linalg.norm(vector)
+    length = jnp.sqrt(jnp.sum(times(vector, vector)))
     real = length > 1e-5 * scale
-    return jnp.where(real, vector / jnp.where(real, length, 1), 0), jnp.where(real, length, 0)
+    return vector * jnp.where(real, 1 / jnp.where(real, length, 1), 0), jnp.where(real, length, 0)

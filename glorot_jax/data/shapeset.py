@@ -1,7 +1,7 @@
 """Shapeset-3×2: one or two of triangle, parallelogram and ellipse on a plain ground, drawn on the device.
 
 An infinite stream: each image is a pure function of its key. Every product that feeds a sum is rounded on its own
-(``_times``), so that no compiler may fuse the two into one rounding: an image has the same bits alone, batched,
+(``rounding.times``), so that no compiler may fuse the two into one rounding: an image has the same bits alone, batched,
 inside a loop or on another device.
 
 Source: Glorot & Bengio (2010), section 2.1; generator settings published by the authors as "Shapeset-3*2":
@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Key, UInt8, UInt32
+
+from glorot_jax.rounding import times
 
 CLASSES = (
     "triangle",
@@ -169,39 +171,39 @@ def _turned(bits: UInt32[Array, "count 3"]) -> _Turned:
 
 def _place(turned: _Turned, bits: UInt32[Array, "count 4"], size: int) -> Objects:
     """Scales, turns and moves shapes: two sorted scales, the base made horizontal again, a turn, a position inside."""
-    scales = jnp.float32(0.2 * size) + _times(_unit(bits[:, :2]), jnp.float32(0.6 * size))
+    scales = jnp.float32(0.2 * size) + times(_unit(bits[:, :2]), jnp.float32(0.6 * size))
     large, small = jnp.max(scales, axis=1), jnp.min(scales, axis=1)
     cos1, sin1 = turned.before.T
     cos3, sin3 = turned.after.T
     # atan(small/large · tan) as a unit vector: no inverse function needed.
-    along, across = _times(large, cos1), _times(small, sin1)
-    length = jnp.sqrt(_times(along, along) + _times(across, across))
+    along, across = times(large, cos1), times(small, sin1)
+    length = jnp.sqrt(times(along, along) + times(across, across))
     cos2, sin2 = along / length, -across / length
-    cos23 = _times(cos2, cos3) - _times(sin2, sin3)
-    sin23 = _times(sin2, cos3) + _times(cos2, sin3)
+    cos23 = times(cos2, cos3) - times(sin2, sin3)
+    sin23 = times(sin2, cos3) + times(cos2, sin3)
     # Rows of R(1)·diag(large, small): points are row vectors, R = [[cos, sin], [−sin, cos]].
-    a, b = _times(cos1, large), _times(sin1, small)
-    c, d = _times(-sin1, large), _times(cos1, small)
-    xx, xy = _times(a, cos23) - _times(b, sin23), _times(a, sin23) + _times(b, cos23)
-    yx, yy = _times(c, cos23) - _times(d, sin23), _times(c, sin23) + _times(d, cos23)
+    a, b = times(cos1, large), times(sin1, small)
+    c, d = times(-sin1, large), times(cos1, small)
+    xx, xy = times(a, cos23) - times(b, sin23), times(a, sin23) + times(b, cos23)
+    yx, yy = times(c, cos23) - times(d, sin23), times(c, sin23) + times(d, cos23)
     corners = jnp.asarray(_TABLE)[turned.shape]
     px, py = corners[..., 0], corners[..., 1]
-    x = _times(px, xx[:, None]) + _times(py, yx[:, None])
-    y = _times(px, xy[:, None]) + _times(py, yy[:, None])
+    x = times(px, xx[:, None]) + times(py, yx[:, None])
+    y = times(px, xy[:, None]) + times(py, yy[:, None])
     free = _unit(bits[:, 2:])
     centre_x, centre_y = _position(x, free[:, 0], size), _position(y, free[:, 1], size)
     return Objects(
         shape=turned.shape,
         corners=jnp.stack([x + centre_x[:, None], y + centre_y[:, None]], axis=-1),
         centre=jnp.stack([centre_x, centre_y], axis=-1),
-        area=_times(_times(large, small), _pick(turned.shape, _AREA)),
+        area=times(times(large, small), _pick(turned.shape, _AREA)),
     )
 
 
 def _position(extent: Float[Array, "count 20"], free: Float[Array, "count"], size: int) -> Float[Array, "count"]:
     low = MARGIN - jnp.min(extent, axis=1)
     high = size - MARGIN - jnp.max(extent, axis=1)
-    return low + _times(free, high - low)
+    return low + times(free, high - low)
 
 
 def _place_second(
@@ -228,17 +230,17 @@ def _place_second(
 def _hides_too_much(new: Objects, old: Objects) -> Bool[Array, "count"]:
     """The published estimate of the hidden share, from both extents on the line of centres: more than half."""
     line = new.centre - old.centre
-    distance = jnp.sqrt(_times(line[:, 0], line[:, 0]) + _times(line[:, 1], line[:, 1]))
+    distance = jnp.sqrt(times(line[:, 0], line[:, 0]) + times(line[:, 1], line[:, 1]))
     distance = jnp.maximum(distance, jnp.float32(1e-6))
     towards = line / distance[:, None]
     reach = _extent(old, towards) + _extent(new, -towards)
     hidden = 1 - jnp.exp2(-(reach - distance) / distance)
-    return (reach >= distance) & (_times(new.area, hidden) > _times(jnp.float32(0.5), old.area))
+    return (reach >= distance) & (times(new.area, hidden) > times(jnp.float32(0.5), old.area))
 
 
 def _extent(objects: Objects, direction: Float[Array, "count 2"]) -> Float[Array, "count"]:
     offset = objects.corners - objects.centre[:, None]
-    along = _times(offset[..., 0], direction[:, :1]) + _times(offset[..., 1], direction[:, 1:])
+    along = times(offset[..., 0], direction[:, :1]) + times(offset[..., 1], direction[:, 1:])
     return jnp.max(along, axis=1)
 
 
@@ -257,7 +259,7 @@ def _covered(corners: Float[Array, "count 20 2"], size: int) -> Bool[Array, "cou
     for edge in range(_EDGES):
         y0, y1, x0, m = (v[:, edge, None] for v in (y, next_y, x, slope))
         crosses = (y0 <= row) != (y1 <= row)
-        at = x0 + _times(row - y0, m)
+        at = x0 + times(row - y0, m)
         left = jnp.where(crosses & (at < left), at, left)
         right = jnp.where(crosses & (at > right), at, right)
     left, right = jax.lax.optimization_barrier((left, right))
@@ -281,11 +283,6 @@ def _between(bits: UInt32[Array, "..."], low: int, high: int) -> Integer[Array, 
 def _unit(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
     """Uniform in [0, 1), 24 bits, exact."""
     return (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)
-
-
-def _times(a: Array, b: Array) -> Array:
-    """a·b rounded by itself, to 20 bits, so that it can't be fused into a sum."""
-    return jax.lax.reduce_precision(a * b, exponent_bits=8, mantissa_bits=20)
 
 
 def _pick(index: Array, values: tuple[float, ...]) -> Array:

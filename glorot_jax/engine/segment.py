@@ -131,7 +131,7 @@ def build(setup: Setup, per_run: Mapping[str, Array], *, mesh: Mesh, width: int,
 
     def sharded(function, in_specs, donate=()):
         mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=runs, check_vma=False)
-        return jax.jit(mapped, donate_argnums=donate)
+        return jax.jit(mapped, donate_argnums=donate, compiler_options=_compiler_options(mesh))
 
     return Program(
         setup=setup,
@@ -144,6 +144,15 @@ def build(setup: Setup, per_run: Mapping[str, Array], *, mesh: Mesh, width: int,
         initialize=sharded(initialize, (shared, runs)),
         segment=sharded(segment, (shared, runs, runs, shared, runs), donate=(4,)),
     )
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """What makes one CPU device round like many.
+
+    XLA merges equal subexpressions before it simplifies a program for several devices, and after for one; which
+    divisions it then turns into products by reciprocals differs (seen in Adam). Without merging, it does not.
+    """
+    return {"xla_disable_hlo_passes": "cse"} if mesh.devices.flat[0].platform == "cpu" else None
 
 
 def count_params(setup: Setup, per_run: Mapping[str, Array]) -> int:
@@ -349,13 +358,7 @@ class _Run:
                 buffer = self._fill(constants, plan, buffer, first, steps)
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
                 mine["first_nonfinite"] = self._blame(mine, plan, buffer, first)
-                records = jax.lax.cond(
-                    slot >= 0,
-                    lambda mine, records: self._record(constants, mine, self._batch(plan, buffer, 0), slot, b, records),
-                    lambda _, records: records,
-                    mine,
-                    records,
-                )
+                records = _put_at(records, self._measured(constants, mine, self._batch(plan, buffer, 0), slot), b, slot)
                 mine["loss_sum"] = jnp.where(slot >= 0, 0.0, mine["loss_sum"])
                 mine["loss_count"] = jnp.where(slot >= 0, 0, mine["loss_count"])
                 return _put(state, mine, b), records, buffer
@@ -408,21 +411,28 @@ class _Run:
             "labels": jnp.zeros(shape, jnp.int32),
         }
 
-    def _record(self, constants: Mapping, state: Tree, batch: tuple, slot: Array, b: Array, records: Tree) -> Tree:
-        values = jax.vmap(lambda s, x, y: self.measure(constants, s, x, y))(state, *batch)
+    def _measured(self, constants: Mapping, state: Tree, batch: tuple, slot: Array) -> Tree:
+        """The block's records (width, …) if the piece ends at one, else NaN.
 
-        def put(record, value):
-            return jax.lax.dynamic_update_slice(record, value[None, None], (b, slot, *(0,) * value.ndim))
+        They leave the branch before they are put among the others: how many blocks a device has would otherwise
+        change how XLA fuses, and so rounds, them.
+        """
 
-        return jax.tree.map(put, records, values)
+        def look(state, batch):
+            return jax.vmap(lambda s, x, y: self.measure(constants, s, x, y))(state, *batch)
+
+        def look_away(state, batch):
+            return jax.tree.map(lambda v: jnp.full(v.shape, jnp.nan, v.dtype), jax.eval_shape(look, state, batch))
+
+        return jax.lax.cond(slot >= 0, look, look_away, state, batch)
 
     def _empty_records(self, constants: Mapping, state: Tree) -> Tree:
-        """NaN in the shape (blocks, records, width, …) of everything measured."""
+        """NaN in the shape (blocks, records, width, …) of everything measured, with a last record that nobody reads."""
         shape = (self.setup.batch_size, self.setup.dataset.features)
         batch = jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32)
         run = jax.eval_shape(lambda s: self.measure(constants, s, *batch), _at(_at(state, 0), 0))
         blocks, width = state["loss_sum"].shape
-        return {k: jnp.full((blocks, RECORDS_PER_SEGMENT, width, *v.shape), jnp.nan, v.dtype) for k, v in run.items()}
+        return {k: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, width, *v.shape), jnp.nan, v.dtype) for k, v in run.items()}
 
     def _blame(self, state: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
         """For runs that diverged in this piece, the first tensor that was not finite, on the batch that showed it."""
@@ -447,6 +457,12 @@ def _at(tree, index):
 
 def _put(tree, part, index):
     return jax.tree.map(lambda v, p: jax.lax.dynamic_update_index_in_dim(v, p, index, 0), tree, part)
+
+
+def _put_at(tree, part, *index):
+    return jax.tree.map(
+        lambda v, p: jax.lax.dynamic_update_slice(v, p[(None,) * len(index)], (*index, *(0,) * p.ndim)), tree, part
+    )
 
 
 def _flat(memory) -> Tree:

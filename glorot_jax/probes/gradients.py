@@ -6,12 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from glorot_jax.probes.probe import Output, Probe, Scene
+from glorot_jax.rounding import mean_square, std, times
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
     errors = [scene.gradients[layer.preactivation] for layer in scene.layers]
     inputs = [scene.values[layer.source] for layer in scene.layers]
-    back = jnp.stack([jnp.std(e) for e in errors])
+    back = jnp.stack([std(e) for e in errors])
     weight = jnp.stack([_outer_std(z, e) for z, e in zip(inputs, errors, strict=True)])
     return {
         "gradient_std": back[:-1],
@@ -26,9 +27,9 @@ def _outer_std(z: Float[Array, "n fan_in"], e: Float[Array, "n fan_out"]) -> Flo
 
     Mean and mean square of an outer product are products of its factors' means and mean squares.
     """
-    mean = jnp.mean(jnp.mean(z, axis=1) * jnp.mean(e, axis=1))
-    square = jnp.mean(jnp.mean(z**2, axis=1) * jnp.mean(e**2, axis=1))
-    return jnp.sqrt(jnp.maximum(square - mean**2, 0.0))
+    mean = jnp.mean(times(jnp.mean(z, axis=1), jnp.mean(e, axis=1)))
+    root = jnp.sqrt(jnp.mean(times(mean_square(z, axis=1), mean_square(e, axis=1))))
+    return jnp.sqrt(jnp.maximum((root - mean) * (root + mean), 0.0))
 
 
 def _outputs(scene: Scene) -> dict[str, Output]:

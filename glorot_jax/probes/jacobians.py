@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from glorot_jax import spectra
 from glorot_jax.models.points import LayerPoints
 from glorot_jax.probes.probe import Output, Probe, Scene
+from glorot_jax.rounding import times
 
 EXACT_UP_TO = 256
 """Smaller side up to which all singular values are computed; above it they are estimated."""
@@ -43,7 +44,7 @@ def _estimate(weight: Float[Array, "fan_in fan_out"], slope: Float[Array, "fan_o
         jax.random.key(_PROBE_SEED),
         vectors=VECTORS,
         steps=STEPS,
-        frobenius=jnp.sqrt(jnp.sum((slope * weight) ** 2)),
+        frobenius=jnp.sqrt(jnp.sum(times(slope**2, jnp.sum(times(weight, weight), axis=0)))),
     )
 
 

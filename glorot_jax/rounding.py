@@ -1,0 +1,36 @@
+"""Arithmetic whose bits do not depend on what a compiler fuses it with."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def times(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns a·b rounded by itself, to 20 bits, so that it can't be fused with a sum into one rounding."""
+    return jax.lax.reduce_precision(a * b, exponent_bits=8, mantissa_bits=20)
+
+
+def mean_square(values: Float[Array, "..."], axis: int | None = None) -> Float[Array, "..."]:
+    """Returns the mean of the squares, over everything or one axis."""
+    return jnp.mean(times(values, values), axis=axis)
+
+
+def std(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the standard deviation of all values together, the mean taken off first."""
+    return jnp.sqrt(mean_square(values - jnp.mean(values)))
+
+
+def quantile(values: Float[Array, "..."], at: tuple[float, ...]) -> Float[Array, "quantiles"]:
+    """Returns the quantiles of all values together, linear between neighbours, as NumPy's.
+
+    Args:
+        at: in [0, 1], known when the program is built.
+    """
+    ordered = jnp.sort(values.ravel())
+    place = np.array(at) * (ordered.size - 1)
+    below = np.floor(place).astype(np.int32)
+    low, high = ordered[below], ordered[np.minimum(below + 1, ordered.size - 1)]
+    return low + times(high - low, jnp.asarray(place - below, values.dtype))
