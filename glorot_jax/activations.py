@@ -118,9 +118,12 @@ def select(index: Integer[Array, ""], functions: tuple[Activation, ...], s: Floa
     not chosen can overflow without making anybody's gradient NaN (0 · ∞).
 
     Args:
-        functions: elementwise. One alone is called directly.
+        functions: elementwise. One alone gets a companion that nobody chooses: XLA fuses, and so rounds, what it finds
+            behind a choice otherwise than what it finds without one, and a run is not to know its neighbours.
     """
-    return functions[0](s) if len(functions) == 1 else _switch(functions, index, s)
+    if len(functions) == 1:
+        functions += (tanh if functions[0] is sigmoid else sigmoid,)
+    return _switch(functions, index, s)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
