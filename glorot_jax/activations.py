@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -117,26 +117,59 @@ def select(index: Integer[Array, ""], functions: tuple[Activation, ...], s: Floa
     The slope is chosen like the value, not summed over all functions with zeros for the others: a function that was
     not chosen can overflow without making anybody's gradient NaN (0 · ∞).
 
+    On a CPU each function is compiled by itself, behind a branch that is taken if any run of the block wants it. So
+    neither its own rounding nor that of what stands around it depends on which others the cohort has. Elsewhere all
+    are computed and one is selected: branches cost more there than arithmetic.
+
     Args:
-        functions: elementwise. One alone gets a companion that nobody chooses: XLA fuses, and so rounds, what it finds
-            behind a choice otherwise than what it finds without one, and a run is not to know its neighbours.
+        functions: elementwise.
     """
-    if len(functions) == 1:
-        functions += (tanh if functions[0] is sigmoid else sigmoid,)
-    return _switch(functions, index, s)
+    return _chooser(functions)(index, s)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _switch(functions: tuple[Activation, ...], index: Array, s: Array) -> Array:
-    return jax.lax.switch(index, functions, s)
+@functools.cache
+def _chooser(functions: tuple[Activation, ...]) -> Callable[[Array, Array], Array]:
+    @jax.custom_batching.custom_vmap
+    def choose(index: Array, s: Array) -> Array:
+        return _choose_in_block(functions, index[None], s[None])[0]
+
+    @choose.def_vmap
+    def _(size: int, batched: list[bool], index: Array, s: Array) -> tuple[Array, bool]:
+        if not batched[0]:
+            return choose(index, s), True
+        each = s if batched[1] else jnp.broadcast_to(s, (size, *s.shape))
+        return _choose_in_block(functions, index, each), True
+
+    @jax.custom_jvp
+    def chosen(index: Array, s: Array) -> Array:
+        return choose(index, s)
+
+    @chosen.defjvp
+    def _(primals, tangents):
+        slope = _chooser(tuple(map(_slope, functions)))
+        return chosen(*primals), slope(*primals) * tangents[1]
+
+    return chosen
 
 
-@_switch.defjvp
-def _switch_jvp(functions, primals, tangents):
-    index, s = primals
-    slopes = tuple(partial(_slope, f) for f in functions)
-    return _switch(functions, index, s), _switch(slopes, index, s) * tangents[1]
+def _choose_in_block(functions: tuple[Activation, ...], index: Array, s: Array) -> Array:
+    """The functions' values by run: index [runs], s [runs, …]."""
+
+    def together(index: Array, s: Array) -> Array:
+        return jax.vmap(lambda i, row: jax.lax.select_n(i, *(f(row) for f in functions)))(index, s)
+
+    def apart(index: Array, s: Array) -> Array:
+        chosen = jnp.zeros_like(s)
+        for i, function in enumerate(functions):
+            wanted = (index == i).reshape(-1, *(1,) * (s.ndim - 1))
+            chosen = jax.lax.cond(
+                jnp.any(wanted), lambda w, s, c, f=function: jnp.where(w, f(s), c), lambda _, s, c: c, wanted, s, chosen
+            )
+        return chosen
+
+    return jax.lax.platform_dependent(index, s, cpu=apart, default=together)
 
 
-def _slope(function: Activation, s: Array) -> Array:
-    return jax.jvp(function, (s,), (jnp.ones_like(s),))[1]
+@functools.cache
+def _slope(function: Activation) -> Activation:
+    return lambda s: jax.jvp(function, (s,), (jnp.ones_like(s),))[1]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Integer, Key
 
 __all__ = [
     "he_normal",
@@ -68,6 +68,29 @@ def call(
     """Returns the initializer's weights, showing it just what its signature names."""
     offered = {"layer": layer, "inputs": inputs}
     return initializer(key, shape, jnp.float32, **{k: v for k, v in offered.items() if k in _named(initializer)})
+
+
+def select(
+    index: Integer[Array, ""],
+    initializers: Sequence[Initializer],
+    key: Key[Array, ""],
+    shape: Shape,
+    *,
+    layer: LayerInfo,
+    inputs: Float[Array, "batch fan_in"],
+) -> Weights:
+    """Returns the weights of ``initializers[index]``, each behind a branch of its own: none rounds as its company does.
+
+    Args:
+        index: of the run; not batched.
+    """
+    weights = jnp.zeros(shape, jnp.float32)
+    for i, initializer in enumerate(initializers):
+        draw = functools.partial(call, initializer, shape=shape, layer=layer)
+        weights = jax.lax.cond(
+            index == i, lambda k, z, w, d=draw: d(key=k, inputs=z), lambda _, __, w: w, key, inputs, weights
+        )
+    return weights
 
 
 def needs_inputs(initializer: Initializer) -> bool:

@@ -13,14 +13,26 @@ def times(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]
     return jax.lax.reduce_precision(a * b, exponent_bits=8, mantissa_bits=20)
 
 
-def mean_square(values: Float[Array, "..."], axis: int | None = None) -> Float[Array, "..."]:
-    """Returns the mean of the squares, over everything or one axis."""
-    return jnp.mean(times(values, values), axis=axis)
+def mean(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the mean over the last axis.
+
+    As a matrix product: it is never fused with what makes its values, so its sums have one order, whereas a reduction
+    goes by lanes when it stands alone and one by one when it is fused.
+    """
+    ones = jnp.ones((values.shape[-1], 1), values.dtype)
+    total = jnp.matmul(values.reshape(-1, values.shape[-1]), ones, precision=jax.lax.Precision.HIGHEST)
+    return total.reshape(values.shape[:-1]) * np.float32(1 / values.shape[-1])
+
+
+def mean_square(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the mean of the squares over the last axis."""
+    return mean(times(values, values))
 
 
 def std(values: Float[Array, "..."]) -> Float[Array, ""]:
     """Returns the standard deviation of all values together, the mean taken off first."""
-    return jnp.sqrt(mean_square(values - jnp.mean(values)))
+    flat = values.ravel()
+    return jnp.sqrt(mean_square(flat - mean(flat)))
 
 
 def quantile(values: Float[Array, "..."], at: tuple[float, ...]) -> Float[Array, "quantiles"]:

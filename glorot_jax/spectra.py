@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from glorot_jax.rounding import times
+from glorot_jax.rounding import mean, times
 
 _STUDENT_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 12: 2.201, 16: 2.131}
 """Two-sided 95 % quantiles of Student's t for so many values."""
@@ -35,7 +35,7 @@ def singular_values(matrix: Float[Array, "m n"]) -> Float[Array, "k"]:
 
 def mean_singular_value(matrix: Float[Array, "m n"]) -> Float[Array, ""]:
     """Returns the mean over the min(m, n) singular values."""
-    return jnp.mean(singular_values(matrix))
+    return mean(singular_values(matrix))
 
 
 def lanczos_mean_singular_value(

@@ -85,13 +85,12 @@ class Mlp(nnx.Module):
         layers, z = [], inputs
         for i, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
             layer = initializers.LayerInfo(index=i, depth=len(sizes) - 1)
-            branches = [_branch(f, shape, layer) for f in init]
-            kernel = gain * jax.lax.switch(init_index, branches, jax.random.fold_in(key, i), z)
-            layers.append(Dense(kernel))
+            kernel = initializers.select(init_index, init, jax.random.fold_in(key, i), shape, layer=layer, inputs=z)
+            layers.append(Dense(gain * kernel))
             if any(initializers.needs_inputs(f) for f in init):
                 z = self._activate(layers[-1](z))
             else:
-                z = jnp.zeros((1, shape[1]), kernel.dtype)  # nobody looks
+                z = jnp.zeros((1, shape[1]), jnp.float32)  # nobody looks
         self.layers = nnx.List(layers)
 
     def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
@@ -117,10 +116,3 @@ class Mlp(nnx.Module):
 
     def _activate(self, s: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
         return activations.select(self.activation_index[...], self.activations, s)
-
-
-def _branch(initializer: Callable, shape: tuple[int, int], layer: initializers.LayerInfo) -> Callable:
-    def draw(key: Key[Array, ""], inputs: Float[Array, "batch fan_in"]) -> Float[Array, "fan_in fan_out"]:
-        return initializers.call(initializer, key, shape, layer=layer, inputs=inputs)
-
-    return draw

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene
-from glorot_jax.rounding import quantile, std
+from glorot_jax.rounding import mean, quantile, std
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
     layers = [scene.values[layer.activation] for layer in scene.hidden]
     return {
-        "activation_mean": jnp.stack([jnp.mean(z) for z in layers]),
+        "activation_mean": jnp.stack([mean(z.ravel()) for z in layers]),
         "activation_std": jnp.stack([std(z) for z in layers]),
         "activation_quantile": jnp.stack([quantile(z, QUANTILES) for z in layers]),
     }

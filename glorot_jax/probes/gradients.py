@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from glorot_jax.probes.probe import Output, Probe, Scene
-from glorot_jax.rounding import mean_square, std, times
+from glorot_jax.rounding import mean, mean_square, std, times
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
@@ -27,9 +27,9 @@ def _outer_std(z: Float[Array, "n fan_in"], e: Float[Array, "n fan_out"]) -> Flo
 
     Mean and mean square of an outer product are products of its factors' means and mean squares.
     """
-    mean = jnp.mean(times(jnp.mean(z, axis=1), jnp.mean(e, axis=1)))
-    root = jnp.sqrt(jnp.mean(times(mean_square(z, axis=1), mean_square(e, axis=1))))
-    return jnp.sqrt(jnp.maximum((root - mean) * (root + mean), 0.0))
+    average = mean(times(mean(z), mean(e)))
+    root = jnp.sqrt(mean(times(mean_square(z), mean_square(e))))
+    return jnp.sqrt(jnp.maximum((root - average) * (root + average), 0.0))
 
 
 def _outputs(scene: Scene) -> dict[str, Output]:

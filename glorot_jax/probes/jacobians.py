@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from glorot_jax import spectra
 from glorot_jax.models.points import LayerPoints
 from glorot_jax.probes.probe import Output, Probe, Scene
-from glorot_jax.rounding import times
+from glorot_jax.rounding import mean, times
 
 EXACT_UP_TO = 256
 """Smaller side up to which all singular values are computed; above it they are estimated."""
@@ -29,11 +29,11 @@ def _mean_and_error(scene: Scene, layer: LayerPoints) -> tuple[Array, Array]:
     weight = scene.params[layer.weight]
     slopes = scene.slope(layer)
     if min(weight.shape) <= EXACT_UP_TO:
-        mean = jnp.mean(jax.lax.map(lambda f: spectra.mean_singular_value(f[:, None] * weight.T), slopes))
-        return mean, jnp.zeros_like(mean)
+        average = mean(jax.lax.map(lambda f: spectra.mean_singular_value(f[:, None] * weight.T), slopes))
+        return average, jnp.zeros_like(average)
     values, errors = jax.lax.map(lambda f: _estimate(weight, f), slopes)
     # The examples share their probe vectors, so their errors may add up instead of averaging out.
-    return jnp.mean(values), jnp.mean(errors)
+    return mean(values), mean(errors)
 
 
 def _estimate(weight: Float[Array, "fan_in fan_out"], slope: Float[Array, "fan_out"]) -> tuple[Array, Array]:
