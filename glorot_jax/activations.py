@@ -57,7 +57,7 @@ def relu(s: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def gelu(s: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns s Φ(s) with the exact normal distribution function. Source: Hendrycks & Gimpel (2016), arXiv:1606.08415."""
+    """Returns s Φ(s), Φ the exact normal distribution function. Source: Hendrycks & Gimpel (2016), arXiv:1606.08415."""
     return jax.nn.gelu(s, approximate=False)
 
 
@@ -72,7 +72,10 @@ def elu(s: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def selu(s: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns λ s for s > 0, else λ α (e^s − 1); λ = 1.0507, α = 1.6733. Source: Klambauer et al. (2017), arXiv:1706.02515."""
+    """Returns λ s for s > 0, else λ α (e^s − 1); λ = 1.0507, α = 1.6733.
+
+    Source: Klambauer et al. (2017), arXiv:1706.02515.
+    """
     return jax.nn.selu(s)
 
 
@@ -87,7 +90,10 @@ def hard_tanh(s: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def lecun_tanh(s: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns 1.7159 tanh(2 s / 3), which maps ±1 to ±1. Source: LeCun et al. (1998), Efficient BackProp, section 4.4."""
+    """Returns 1.7159 tanh(2 s / 3), which maps ±1 to ±1.
+
+    Source: LeCun et al. (1998), Efficient BackProp, section 4.4.
+    """
     return 1.7159 * jnp.tanh(2 / 3 * s)
 
 

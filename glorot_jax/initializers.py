@@ -119,7 +119,10 @@ def normalized_normal(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> W
 
 
 def normalized_sigmoid(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
-    """Returns 4 × ``normalized``, for sigmoid units, whose slope at 0 is 1/4. Source: Bengio (2012), arXiv:1206.5533, section 3.2."""
+    """Returns 4 × ``normalized``, for sigmoid units, whose slope at 0 is 1/4.
+
+    Source: Bengio (2012), arXiv:1206.5533, section 3.2.
+    """
     return 4 * normalized(key, shape, dtype)
 
 
@@ -144,12 +147,12 @@ def he_uniform(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
 
 
 def truncated_normal(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
-    """Returns a normal cut at two standard deviations, widened so that Var W = 1/fan_in. The default of Flax's Dense."""
+    """Returns a normal cut at two standard deviations, widened so that Var W = 1/fan_in. Flax's default."""
     return jax_initializers.lecun_normal()(key, shape, dtype)
 
 
 def orthogonal(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
-    """Returns a uniformly drawn matrix with orthonormal rows or columns. Source: Saxe et al. (2013), arXiv:1312.6120."""
+    """Returns a random matrix with orthonormal rows or columns. Source: Saxe et al. (2013), arXiv:1312.6120."""
     return jax_initializers.orthogonal()(key, shape, dtype)
 
 

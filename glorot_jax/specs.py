@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, field, identity
 from glorot_jax.errors import InputError
@@ -24,7 +24,7 @@ class Data(Spec):
 
 
 @dataclass(frozen=True)
-class shapeset(Data):  # noqa: N801
+class shapeset(Data):
     """Shapeset-3×2, the infinite stream of one or two shapes in nine classes, drawn inside the compiled step.
 
     Args:
@@ -48,7 +48,7 @@ class Model(Spec):
 
 
 @dataclass(frozen=True)
-class mlp(Model):  # noqa: N801
+class mlp(Model):
     """A multi-layer perceptron with a linear output; 5 hidden layers of 1000 units in the paper.
 
     Args:
@@ -77,7 +77,7 @@ class Optimizer(Spec):
 
 
 @dataclass(frozen=True)
-class sgd(Optimizer):  # noqa: N801
+class sgd(Optimizer):
     """Stochastic gradient descent θ ← θ − ε g, the paper's. Momentum makes a program of its own, its value does not."""
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
@@ -92,7 +92,7 @@ class sgd(Optimizer):  # noqa: N801
 
 
 @dataclass(frozen=True)
-class adam(Optimizer):  # noqa: N801
+class adam(Optimizer):
     """Adam. Source: Kingma & Ba (2014), arXiv:1412.6980."""
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
@@ -102,7 +102,7 @@ class adam(Optimizer):  # noqa: N801
 
 
 @dataclass(frozen=True)
-class rmsprop(Optimizer):  # noqa: N801
+class rmsprop(Optimizer):
     """RMSProp. Source: Tieleman & Hinton (2012), lecture 6.5."""
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
@@ -111,7 +111,7 @@ class rmsprop(Optimizer):  # noqa: N801
 
 
 @dataclass(frozen=True, init=False)
-class optimizer(Optimizer):  # noqa: N801
+class optimizer(Optimizer):
     """Any factory of Optax's form, handed over as a value: ``optimizer(optax.lion, learning_rate=grid(1e-4, 1e-3))``.
 
     Args:
@@ -181,7 +181,7 @@ class Schedule(Spec):
 
 
 @dataclass(frozen=True)
-class every(Schedule):  # noqa: N801
+class every(Schedule):
     """At 0, n, 2n, …"""
 
     n: int = field(among=COUNT)
@@ -191,7 +191,7 @@ class every(Schedule):  # noqa: N801
 
 
 @dataclass(frozen=True)
-class log_spaced(Schedule):  # noqa: N801
+class log_spaced(Schedule):
     """At 0 and, evenly in the logarithm, ``per_decade`` times for each factor of ten."""
 
     per_decade: int = field(default=3, among=COUNT)
@@ -204,7 +204,7 @@ class log_spaced(Schedule):  # noqa: N801
 
 
 @dataclass(frozen=True, init=False)
-class at(Schedule):  # noqa: N801
+class at(Schedule):
     """At the steps named, and at 0 and the end."""
 
     named: tuple[int, ...]

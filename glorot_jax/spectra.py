@@ -76,7 +76,9 @@ def lanczos_mean_singular_value(
         variance = m4 - times(m2, m2)
         steady = variance > 1e-6 * m4
         slope = jnp.where(steady, (m3 - times(m1, m2)) / jnp.where(steady, variance, 1), 0)
-        means -= times(slope, jnp.sum(times(weights, nodes**2), axis=1) - times(times(frobenius, frobenius), np.float32(1 / n)))
+        means -= times(
+            slope, jnp.sum(times(weights, nodes**2), axis=1) - times(times(frobenius, frobenius), np.float32(1 / n))
+        )
         width *= 1.25  # the slope was fitted to the same few vectors
     return Estimate(jnp.mean(means), times(width, _spread(means)) + jnp.mean(truncation))
 

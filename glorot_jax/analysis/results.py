@@ -123,9 +123,7 @@ class Results:
         if not parts:
             raise InputError(f"{self.paths[0]}: it has no records yet")
         if len({part.sizes.get("layer") for part in parts}) > 1:
-            raise InputError(
-                "records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}"
-            )
+            raise InputError("records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}")
         common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
         left_out = sum(part.sizes["step"] - len(common) for part in parts)
         whole = xr.concat([p.sel(step=common) for p in parts], "run", combine_attrs="override", join="exact")
@@ -186,7 +184,7 @@ class _Shard:
             "diverged_in": [_where(lost.get(run)) for run in self.runs.index],
         }
         if records is None:
-            return found | {name: np.nan for name in SCALARS}
+            return found | dict.fromkeys(SCALARS, np.nan)
         present = [name for name in SCALARS if name in records]
         found |= {name: records[name].to_numpy()[:, -1] for name in present}
         if "valid_error" in present:

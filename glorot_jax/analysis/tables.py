@@ -181,9 +181,7 @@ def _caption(
         f"mean over seeds ± half-width of the 95 % Student's t interval, {n} seeds."
     ]
     if chosen:
-        parts.append(
-            f"{chosen.rpartition('.')[2].replace('_', ' ').capitalize()} chosen for each row by {_plain(by)}."
-        )
+        parts.append(f"{chosen.rpartition('.')[2].replace('_', ' ').capitalize()} chosen for each row by {_plain(by)}.")
     if any(cell.best for cell in cells):
         parts.append("Best mean marked; no test of difference was made.")
     steps, total = int(runs["step"].min()), int(runs["steps"].max())
@@ -246,7 +244,9 @@ def _screen(made: Table) -> str:
         cells = [line[0].ljust(widths[0])]
         for text, width in zip(line[1:], widths[1:], strict=True):
             body, star, _ = text.partition(" *")
-            cells.append(f"{body}{star or '  '}".rjust(width + 2 * (not star)) if star else f"{body}  ".rjust(width + 2))
+            cells.append(
+                f"{body}{star or '  '}".rjust(width + 2 * (not star)) if star else f"{body}  ".rjust(width + 2)
+            )
         return "  ".join(cells).rstrip()
 
     rule = "─" * min(100, max(len(laid(line)) for line in [header, *lines]))
@@ -305,9 +305,14 @@ def _tex(text: str) -> str:
 
 def frame(made: Table) -> pd.DataFrame:
     """Returns one row a cell with raw numbers; errors as shares."""
-    kept = [{k: v for k, v in asdict(cell).items()} for cell in made.cells.values()]
+    kept = [dict(asdict(cell).items()) for cell in made.cells.values()]
     return pd.DataFrame(kept).rename(
-        columns={"mean": made.value, "half_width": "ci95_half_width", "n": "n_seeds", "chosen": made.chosen_name.replace(" ", "_") or "chosen"}
+        columns={
+            "mean": made.value,
+            "half_width": "ci95_half_width",
+            "n": "n_seeds",
+            "chosen": made.chosen_name.replace(" ", "_") or "chosen",
+        }
     )
 
 

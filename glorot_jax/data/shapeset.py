@@ -144,7 +144,7 @@ def label(scenes: Scenes) -> Integer[Array, "count"]:
 
 
 def render(scenes: Scenes, size: int) -> UInt8[Array, "count size size"]:
-    """Returns flat grey levels without smoothing: a pixel belongs to what covers its centre, the second object on top."""
+    """Returns flat grey levels, not smoothed: a pixel belongs to what covers its centre, the second object on top."""
     first = _covered(scenes.first.corners, size)
     second = _covered(scenes.second.corners, size) & scenes.has_second[:, None, None]
     ground, one, two = (

@@ -95,5 +95,4 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return model
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -211,7 +211,7 @@ def _prepare(results: Path, sweep: Sweep, width: int | None, mesh: Mesh) -> list
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
         work.append((shards.create(folder, cohort, chosen), cohort))
-    for shard, cohort in work:
+    for shard, _ in work:
         if width is not None and shard.manifest["width"] != width and not shard.done:
             shard.manifest["width"] = width
             shard.manifest["widths"].append({"from_step": shard.step, "width": width})
@@ -317,7 +317,7 @@ class _Trainer:
                 )
 
     def _schedule(self) -> tuple[Pieces, list[int]]:
-        """The next segment: pieces up to the next records, within the time and the records that one segment may take."""
+        """The next segment: pieces up to the next records, within the time and records that one segment may take."""
         from glorot_jax.engine.segment import RECORDS_PER_SEGMENT, Pieces
 
         step, last = self.shard.step, int(self.shard.manifest["steps"])

@@ -57,7 +57,9 @@ def full_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResumableError(f"{path.name}: no space left on the disk; make room and run the same command") from error
+            raise ResumableError(
+                f"{path.name}: no space left on the disk; make room and run the same command"
+            ) from error
         raise
 
 

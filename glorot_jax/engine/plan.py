@@ -325,7 +325,9 @@ def program_for(cohort: Cohort, dataset: Dataset, mesh: Mesh, width: int | None)
     example = {name: array[0] for name, array in arrays.items()}
     why = "as asked"
     if width is None:
-        width, why = choose_width(segment.count_params(shared, example), len(cohort.runs), mesh.devices.flat[0].platform)
+        width, why = choose_width(
+            segment.count_params(shared, example), len(cohort.runs), mesh.devices.flat[0].platform
+        )
     layout = Layout(len(cohort.runs), width, mesh.devices.size)
     _, seeds = layout.block_plan(arrays["seed"], arrays["stream"])
     return segment.build(shared, example, mesh=mesh, width=width, seeds_per_block=seeds), layout, why

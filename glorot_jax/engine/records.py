@@ -36,7 +36,10 @@ def dataset(
     """
     import xarray as xr
 
-    coordinates: dict[str, object] = {"run": ("run", np.array(run_ids, dtype=object)), "step": ("step", np.asarray(steps, np.int64))}
+    coordinates: dict[str, object] = {
+        "run": ("run", np.array(run_ids, dtype=object)),
+        "step": ("step", np.asarray(steps, np.int64)),
+    }
     variables = {}
     for name, array in values.items():
         label = outputs[name]

@@ -25,7 +25,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
-from glorot_jax.models.points import Hyper
 from glorot_jax.optimizers import transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, forward, forward_with_values
 from glorot_jax.randomness import key
@@ -432,7 +431,9 @@ class _Run:
         batch = jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32)
         run = jax.eval_shape(lambda s: self.measure(constants, s, *batch), _at(_at(state, 0), 0))
         blocks, width = state["loss_sum"].shape
-        return {k: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, width, *v.shape), jnp.nan, v.dtype) for k, v in run.items()}
+        return {
+            k: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, width, *v.shape), jnp.nan, v.dtype) for k, v in run.items()
+        }
 
     def _blame(self, state: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
         """For runs that diverged in this piece, the first tensor that was not finite, on the batch that showed it."""

@@ -142,9 +142,7 @@ def create(folder: Path, cohort: Cohort, width: int) -> Shard:
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"run": run.id, "name": run.name, **{k: _cell(v) for k, v in run.config.items()}} for run in cohort.runs
-    ]
+    rows = [{"run": run.id, "name": run.name, **{k: _cell(v) for k, v in run.config.items()}} for run in cohort.runs]
     write(folder / RUNS, lambda path: pq.write_table(pa.Table.from_pylist(rows), path))
     manifest = {
         "format": FORMAT,

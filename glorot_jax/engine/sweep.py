@@ -330,7 +330,9 @@ def _rebuilt(value: Any) -> Any:
     if isinstance(value, Mapping) and "spec" in value:
         kind, settings = value["spec"], {k: _rebuilt(v) for k, v in value.items() if k != "spec"}
         if kind not in SPECS:
-            raise InputError(f"{kind}: a function of your own can't be read back", "run the sweep from its file or program")
+            raise InputError(
+                f"{kind}: a function of your own can't be read back", "run the sweep from its file or program"
+            )
         return SPECS[kind](*settings["named"]) if kind == "at" else SPECS[kind](**settings)
     return value
 
@@ -344,7 +346,8 @@ def load_sweep(name: str | Path) -> Sweep:
     path = _find(str(name))
     module = f"glorot_sweep_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[module] = loaded
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -83,7 +84,7 @@ class Mlp(nnx.Module):
         self.activations = activation
         sizes = (features, *widths, classes)
         layers, z = [], inputs
-        for i, shape in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+        for i, shape in enumerate(itertools.pairwise(sizes), start=1):
             layer = initializers.LayerInfo(index=i, depth=len(sizes) - 1)
             kernel = initializers.select(init_index, init, jax.random.fold_in(key, i), shape, layer=layer, inputs=z)
             layers.append(Dense(gain * kernel))

@@ -41,9 +41,7 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     sizes = {"valid": len(scene.valid[1]), "test": len(scene.test[1])}
     names = {"valid": "validation", "test": "test"}
     return {
-        f"{part}_{value}": Output(
-            (), f"{names[part]} {value}", units, {"examples": sizes[part], "method": method}
-        )
+        f"{part}_{value}": Output((), f"{names[part]} {value}", units, {"examples": sizes[part], "method": method})
         for part in sizes
         for value, units, method in (
             ("loss", "nat" if scene.loss.__name__ == "nll" else "1", "mean over all examples"),

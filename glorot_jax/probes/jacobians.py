@@ -53,9 +53,7 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     estimate = f"Lanczos quadrature, {VECTORS} Rademacher vectors × {STEPS} steps, control variate ‖J‖_F"
     attrs = {
         "examples": scene.jacobian_examples,
-        "method": "; ".join(
-            f"layer {i}: {'exact SVD' if e else estimate}" for i, e in enumerate(exact, start=1)
-        ),
+        "method": "; ".join(f"layer {i}: {'exact SVD' if e else estimate}" for i, e in enumerate(exact, start=1)),
     }
     return {
         "jacobian_mean_singular_value": Output(

@@ -14,12 +14,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tests.engine.small import assert_same_bits, parameters, records, sweep
 
 from glorot_jax import every, grid, load, mlp, run, sgd
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.engine import devices, drive, plan
 from glorot_jax.errors import InputError
+from tests.engine.small import assert_same_bits, parameters, records, sweep
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (1, 4)
@@ -211,4 +211,3 @@ def test_zero_steps_record_the_initialization_alone(tmp_path):
     assert found["step"].to_numpy().tolist() == [0]
     assert np.isfinite(found["activation_std"]).all()
     assert np.isfinite(found["train_loss"]).all()
-
