@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from glorot_jax.config import grid
 from glorot_jax.engine.sweep import Sweep, load_sweep
-from glorot_jax.specs import adam, at, every, log_spaced, mlp, optimizer, rmsprop, sgd, shapeset
+from glorot_jax.specs import adam, arrays, at, every, log_spaced, mlp, optimizer, rmsprop, sgd, shapeset
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.results import load
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Sweep",
     "adam",
+    "arrays",
     "at",
     "every",
     "grid",

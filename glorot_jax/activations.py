@@ -130,52 +130,63 @@ def select(index: Integer[Array, ""], functions: tuple[Activation, ...], s: Floa
     Args:
         functions: elementwise.
     """
-    return _chooser(functions)(index, s)
+    return _jet(functions, 0)(index, s)[0]
 
 
 @functools.cache
-def _chooser(functions: tuple[Activation, ...]) -> Callable[[Array, Array], Array]:
+def _jet(functions: tuple[Activation, ...], order: int) -> Callable[[Array, Array], tuple[Array, ...]]:
+    """Value and derivatives up to ``order`` of the chosen function, which share what they have in common."""
+
     @jax.custom_batching.custom_vmap
-    def choose(index: Array, s: Array) -> Array:
-        return _choose_in_block(functions, index[None], s[None])[0]
+    def choose(index: Array, s: Array) -> tuple[Array, ...]:
+        return tuple(v[0] for v in _choose_in_block(functions, order, index[None], s[None]))
 
     @choose.def_vmap
-    def _(size: int, batched: list[bool], index: Array, s: Array) -> tuple[Array, bool]:
+    def _(size: int, batched: list[bool], index: Array, s: Array) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
+        every = (True,) * (order + 1)
         if not batched[0]:
-            return choose(index, s), True
+            return choose(index, s), every
         each = s if batched[1] else jnp.broadcast_to(s, (size, *s.shape))
-        return _choose_in_block(functions, index, each), True
+        return _choose_in_block(functions, order, index, each), every
 
     @jax.custom_jvp
-    def chosen(index: Array, s: Array) -> Array:
+    def chosen(index: Array, s: Array) -> tuple[Array, ...]:
         return choose(index, s)
 
     @chosen.defjvp
     def _(primals, tangents):
-        slope = _chooser(tuple(map(_slope, functions)))
-        return chosen(*primals), slope(*primals) * tangents[1]
+        jet = _jet(functions, order + 1)(*primals)
+        return jet[:-1], tuple(derivative * tangents[1] for derivative in jet[1:])
 
     return chosen
 
 
-def _choose_in_block(functions: tuple[Activation, ...], index: Array, s: Array) -> Array:
-    """The functions' values by run: index [runs], s [runs, …]."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _choose_in_block(functions: tuple[Activation, ...], order: int, index: Array, s: Array) -> tuple[Array, ...]:
+    """The functions' jets by run: index [runs], s [runs, …]."""
 
-    def together(index: Array, s: Array) -> Array:
-        return jax.vmap(lambda i, row: jax.lax.select_n(i, *(f(row) for f in functions)))(index, s)
-
-    def apart(index: Array, s: Array) -> Array:
-        chosen = jnp.zeros_like(s)
+    def among(index: Array, s: Array, *, branch: bool) -> tuple[Array, ...]:
+        chosen = (jnp.zeros_like(s),) * (order + 1)
         for i, function in enumerate(functions):
             wanted = (index == i).reshape(-1, *(1,) * (s.ndim - 1))
-            chosen = jax.lax.cond(
-                jnp.any(wanted), lambda w, s, c, f=function: jnp.where(w, f(s), c), lambda _, s, c: c, wanted, s, chosen
-            )
+
+            def take(wanted, s, chosen, function=function):
+                return tuple(jnp.where(wanted, v, c) for v, c in zip(_derived(function, order, s), chosen, strict=True))
+
+            if branch:
+                chosen = jax.lax.cond(jnp.any(wanted), take, lambda _, s, c: c, wanted, s, chosen)
+            else:
+                chosen = take(wanted, s, chosen)
         return chosen
 
-    return jax.lax.platform_dependent(index, s, cpu=apart, default=together)
+    return jax.lax.platform_dependent(
+        index, s, cpu=functools.partial(among, branch=True), default=functools.partial(among, branch=False)
+    )
 
 
-@functools.cache
-def _slope(function: Activation) -> Activation:
-    return lambda s: jax.jvp(function, (s,), (jnp.ones_like(s),))[1]
+def _derived(function: Activation, order: int, s: Array) -> tuple[Array, ...]:
+    """Value and derivatives of an elementwise function."""
+    if order == 0:
+        return (function(s),)
+    below, above = jax.jvp(functools.partial(_derived, function, order - 1), (s,), (jnp.ones_like(s),))
+    return (*below, above[-1])

@@ -20,6 +20,7 @@ TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code: 0 done, 1 resumable failure, 2 bad input, 130/143 stopped."""
+    streams = sys.stdout, sys.stderr
     try:
         result = cli.main(args=argv, prog_name="glorot", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -32,8 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _closed_pipe()
+    except SystemExit:
+        if sys.stdout is streams[0]:
+            raise
+        sys.stdout, sys.stderr = streams  # click wraps both and leaves with 1 when a pipe is closed
+        return _closed_pipe()
+
+
+def _closed_pipe() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _say(error: Exception, code: int) -> int:
@@ -68,7 +78,7 @@ class _OneOf(click.Choice):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value in self.choices:
             return value
-        raise unknown(param.human_readable_name if param else "value", value, self.choices)
+        raise unknown(param.opts[0].lstrip("-") if param else "value", value, self.choices)
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -151,10 +161,13 @@ def _watcher(no_progress: bool) -> Any:
 
 
 def _finish(results: Path) -> None:
+    from glorot_jax.analysis.results import load
+    from glorot_jax.analysis.status import render_status
     from glorot_jax.analysis.tables import render_table
 
     click.echo(f"results: {results}", err=True)
-    click.echo(render_table(results))
+    evaluated = "test_error" in load(results).runs
+    click.echo(render_table(results) if evaluated else render_status(results))
 
 
 @cli.command()
@@ -215,7 +228,14 @@ def table(
         return
     from glorot_jax.engine.files import write
 
-    write(Path(output), made if isinstance(made, bytes) else f"{made}\n".encode())
+    write(_file(output), made if isinstance(made, bytes) else f"{made}\n".encode())
+
+
+def _file(output: str) -> Path:
+    path = Path(output)
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"output: {output!r} can't be written", "name a file in a folder that exists")
+    return path
 
 
 def _split(names: str | None) -> list[str] | None:
@@ -290,7 +310,7 @@ def show(name: str, count: int, size: int, seed: int, output: str | None) -> Non
     from glorot_jax.engine.files import write
 
     images, labels = shapeset.draw(jax.random.key(seed), count, size)
-    path = Path(output or f"{name}.png")
+    path = _file(output or f"{name}.png")
     if path.suffix.lower() != ".png":
         raise InputError(f"output: {str(path)!r} does not end in .png")
     write(path, lambda p: contact_sheet(np.asarray(images), np.asarray(labels), shapeset.CLASSES, p))

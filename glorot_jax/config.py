@@ -14,6 +14,9 @@ import importlib
 import inspect
 import json
 import math
+import numbers
+import operator
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +62,7 @@ class Range:
 
     def holds(self, value: float) -> bool:
         above = value >= self.low if self.closed else value > self.low
-        return above and value <= self.high and math.isfinite(value)
+        return above and value <= self.high and -sys.float_info.max <= value <= sys.float_info.max
 
     def said(self, hint: Any) -> str:
         """Returns what is allowed, in words."""
@@ -162,15 +165,26 @@ def _checked(value: Any, hint: Any, among: Range | Named | None, path: str) -> A
         if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
             raise _wrong(path, value, _said(hint))
         return tuple(_checked(v, arms[0], among, path) for v in value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        value = float(value)
-    elif hint is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _number(value, hint) if hint in (int, float) else value
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise _wrong(path, value, among.said(hint) if isinstance(among, Range) else _said(hint))
     if isinstance(among, Range) and not among.holds(value):
         raise _wrong(path, value, among.said(hint))
     return value
+
+
+def _number(value: Any, hint: type) -> Any:
+    """A number as Python's own of the field's type, NumPy's too; what can't be one exactly stays as it is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    if isinstance(value, numbers.Integral):
+        value = operator.index(value)
+    if hint is int:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    try:
+        return float(value)
+    except OverflowError:
+        return value
 
 
 def _wrong(path: str, value: Any, allowed: str) -> InputError:
@@ -183,6 +197,8 @@ def _said(hint: Any) -> str:
         return " | ".join(map(repr, get_args(hint)))
     if origin is tuple:
         return f"a list, each {_said(get_args(hint)[0])}"
+    if isinstance(hint, type) and issubclass(hint, Spec):
+        return " | ".join(f"{made.__name__}(…)" for made in hint.__subclasses__())
     return {int: "an integer", float: "a number", bool: "True or False", str: "a text"}.get(hint, f"a {hint.__name__}")
 
 
@@ -221,14 +237,19 @@ def _function(value: Any, among: Named, path: str) -> Any:
 
 
 def identity(function: Callable) -> str:
-    """Returns ``qualified.name@digest``: the digest covers source, defaults, closure cells and partial arguments.
+    """Returns ``qualified.name@digest``: the digest covers source, defaults, closure cells, partial arguments
+    and a method's object, also below decorators that name what they wrap.
 
     The globals that a function calls are not part of it: changing a helper beside it changes no identity.
 
     Raises:
         ValueError: a lambda, or a function whose source or closure can't be read.
     """
-    return f"{_qualified(function)}@{hashlib.sha256(_content(function).encode()).hexdigest()[:8]}"
+    try:
+        content = _content(function)
+    except RecursionError:
+        raise ValueError(f"{function!r} closes over itself, so it can't be recorded") from None
+    return f"{_qualified(function)}@{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def _qualified(function: Callable) -> str:
@@ -247,23 +268,45 @@ def _content(function: Any) -> str:
         source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
         raise ValueError(f"the source of {function!r} can't be read, so it can't be recorded") from None
-    try:
-        cells = [_value_content(c.cell_contents) for c in (getattr(function, "__closure__", None) or ())]
-    except ValueError:
-        raise ValueError(f"{function!r} closes over a name that has no value yet, so it can't be recorded") from None
+    layers = list(_layers(function))
+    cells = [_value_content(v) for layer in layers for v in _held(layer)]
     defaults = [
         _value_content(v)
+        for layer in layers
         for v in (
-            *(getattr(function, "__defaults__", None) or ()),
-            *sorted((getattr(function, "__kwdefaults__", None) or {}).items()),
+            *(getattr(layer, "__defaults__", None) or ()),
+            *sorted((getattr(layer, "__kwdefaults__", None) or {}).items()),
         )
     ]
     return json.dumps([source, cells, defaults])
 
 
+def _layers(function: Any) -> Iterator[Any]:
+    """A function and those that it wraps: ``jax.jit`` and its like show the source of the innermost alone."""
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)
+
+
+def _held(function: Any) -> Iterator[Any]:
+    if inspect.ismethod(function):
+        yield function.__self__
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            raise ValueError(f"{function!r} closes over a name that has no value yet: it can't be recorded") from None
+
+
 def _value_content(value: Any) -> str:
-    if callable(value) and (inspect.isfunction(value) or isinstance(value, functools.partial)):
+    if inspect.isfunction(value) or isinstance(value, functools.partial) or hasattr(value, "__wrapped__"):
         return _content(value)
+    if inspect.ismodule(value):
+        return value.__name__  # its repr holds a path of this machine
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}{[(_value_content(k), _value_content(v)) for k, v in value.items()]}"
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__}{sorted(map(_value_content, value))}"
     if isinstance(value, tuple | list):
         return f"{type(value).__name__}{[_value_content(v) for v in value]}"
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):

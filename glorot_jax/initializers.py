@@ -168,20 +168,20 @@ def sparse(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
     return jnp.where(rank < 15, jax.random.normal(value, shape, dtype), 0)
 
 
-def random_walk(key: Key[Array, ""], shape: Shape, dtype=jnp.float32, *, layer: LayerInfo) -> Weights:
-    """Returns g N(0, 1/fan_in), g = exp(1/(2 depth)), for units that are linear around 0.
+def random_walk(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
+    """Returns g N(0, 1/n), g = exp(1/(2 n)), n = fan_in, for units that are linear around 0.
 
     Source: Sussillo & Abbott (2014), arXiv:1412.6558, equation 15.
     """
-    return jnp.exp(1 / (2 * layer.depth)) * lecun_normal(key, shape, dtype)
+    return jnp.exp(1 / (2 * shape[0])) * lecun_normal(key, shape, dtype)
 
 
-def random_walk_relu(key: Key[Array, ""], shape: Shape, dtype=jnp.float32, *, layer: LayerInfo) -> Weights:
-    """Returns g N(0, 1/fan_in), g = √2 exp(1.2/(max(depth, 6) − 2.4)), for rectified units.
+def random_walk_relu(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
+    """Returns g N(0, 1/n), g = √2 exp(1.2/(max(n, 6) − 2.4)), n = fan_in, for rectified units.
 
     Source: Sussillo & Abbott (2014), arXiv:1412.6558, equation 16.
     """
-    return jnp.sqrt(2.0) * jnp.exp(1.2 / (max(layer.depth, 6) - 2.4)) * lecun_normal(key, shape, dtype)
+    return jnp.sqrt(2.0) * jnp.exp(1.2 / (max(shape[0], 6) - 2.4)) * lecun_normal(key, shape, dtype)
 
 
 def mup(key: Key[Array, ""], shape: Shape, dtype=jnp.float32, *, layer: LayerInfo) -> Weights:

@@ -5,12 +5,14 @@ They are dataclasses in lower case, so that a description reads like a call.
 
 from __future__ import annotations
 
+import hashlib
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, field, identity
-from glorot_jax.errors import InputError
+from glorot_jax.errors import InputError, unknown
 
 POSITIVE = Range(0, closed=False)
 COUNT = Range(1)
@@ -39,6 +41,126 @@ class shapeset(Data):
     size: int = field(default=32, among=Range(8, 256))
     validation: int = field(default=10_000, among=COUNT)
     test: int = field(default=10_000, among=COUNT)
+
+
+@dataclass(frozen=True, init=False)
+class arrays(Data):
+    """A data set of one's own, held on the device: ``arrays(x, y, validation=1000, test=1000)``.
+
+    Every epoch is a permutation without replacement, a pure function of seed and epoch; batches follow each other
+    without a gap, so one may hold the end of an epoch and the begin of the next.
+
+    Args:
+        inputs: [n, …], uint8 (kept so on the device, scaled inside the step) or floating.
+        labels: [n], integers from 0.
+        validation, test: how many of the last examples are kept apart (training, then validation, then test), or
+            pairs ``(inputs, labels)`` of their own.
+        scaling: ``"unit"`` = [0, 1] (the default for uint8), ``"symmetric"`` = [−1, 1], ``"standard"`` = mean 0 and
+            standard deviation 1 over the training inputs, ``"none"`` (the default for floating inputs).
+        name: in tables and messages.
+        class_names: one a label; the labels themselves if not said.
+
+    Raises:
+        InputError: shapes, types or labels don't fit; the line says which.
+    """
+
+    name: str
+    digest: str
+    scaling: str
+    class_names: tuple[str, ...] = field(compare=False, repr=False)
+    train: tuple[Any, Any] = field(compare=False, repr=False)
+    validation: tuple[Any, Any] = field(compare=False, repr=False)
+    test: tuple[Any, Any] = field(compare=False, repr=False)
+
+    def __init__(
+        self,
+        inputs: Any,
+        labels: Any,
+        *,
+        validation: Any,
+        test: Any,
+        scaling: str | None = None,
+        name: str = "arrays",
+        class_names: Any = None,
+    ):
+        import numpy as np
+
+        train = _split("data.inputs", (inputs, labels))
+        held: dict[str, tuple[Any, Any]] = {}
+        for part, given in (("test", test), ("validation", validation)):
+            if isinstance(given, int) and not isinstance(given, bool):
+                if not 0 < given < len(train[1]):
+                    raise InputError(f"data.{part}: {given} is not an integer from 1 to {len(train[1]) - 1}")
+                held[part] = tuple(a[-given:] for a in train)  # type: ignore[assignment]
+                train = tuple(a[:-given] for a in train)  # type: ignore[assignment]
+            else:
+                held[part] = _split(f"data.{part}", given)
+        for part, (x, _) in held.items():
+            if x.shape[1:] != train[0].shape[1:] or x.dtype != train[0].dtype:
+                raise InputError(
+                    f"data.{part}: {x.dtype} {list(x.shape[1:])} is not the training inputs' {train[0].dtype} "
+                    f"{list(train[0].shape[1:])}"
+                )
+        byte = train[0].dtype == np.uint8
+        known = ("unit", "symmetric", "standard", "none") if byte else ("standard", "none")
+        scaling = scaling or ("unit" if byte else "none")
+        if scaling not in known:
+            raise unknown("data.scaling", scaling, known)
+        classes = 1 + max(int(y.max()) for _, y in (train, *held.values()))
+        names = tuple(map(str, class_names if class_names is not None else range(classes)))
+        if len(names) < classes:
+            raise InputError(f"data.class_names: {len(names)} names for labels up to {classes - 1}")
+        digest = hashlib.sha256()
+        for x, y in (train, held["validation"], held["test"]):
+            digest.update(f"{x.dtype}{x.shape}{len(names)}".encode() + x.tobytes() + y.tobytes())
+        settings = {"name": name, "digest": digest.hexdigest()[:12], "scaling": scaling, "class_names": names}
+        for attribute, value in (settings | {"train": train, **held}).items():
+            object.__setattr__(self, attribute, value)
+
+    def splits(self) -> tuple[tuple[Any, Any], ...]:
+        """Returns training, validation and test split, each (inputs, labels) as NumPy arrays."""
+        return self.train, self.validation, self.test
+
+    def items(self) -> dict[str, Any]:
+        return {"name": self.name, "digest": self.digest, "scaling": self.scaling}
+
+    def defaults(self) -> dict[str, Any]:
+        return {"name": self.name}  # what it is called changes no run
+
+    def replace(self, name: str, value: Any, path: str) -> arrays:
+        if name != "scaling":
+            raise unknown(path, name, ("scaling",))
+        return arrays(
+            *self.train,
+            validation=self.validation,
+            test=self.test,
+            scaling=value,
+            name=self.name,
+            class_names=self.class_names,
+        )
+
+
+def _split(path: str, pair: Any) -> tuple[Any, Any]:
+    """Inputs and labels as arrays that the engine takes: uint8 or float32, and int32."""
+    import numpy as np
+
+    try:
+        inputs, labels = map(np.asarray, pair)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{path}: {type(pair).__name__} is not a number of examples or a pair (inputs, labels)"
+        ) from None
+    if inputs.dtype != np.uint8:
+        if not np.issubdtype(inputs.dtype, np.floating):
+            raise InputError(f"{path}: {inputs.dtype} inputs are not uint8 or floating")
+        inputs = inputs.astype(np.float32)
+        if not np.isfinite(inputs).all():
+            raise InputError(f"{path}: an input is not finite")
+    if inputs.ndim < 2 or labels.ndim != 1 or len(inputs) != len(labels) or not len(labels):
+        raise InputError(f"{path}: inputs {list(inputs.shape)} and labels {list(labels.shape)} are not [n, …] and [n]")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise InputError(f"{path}: labels are not integers ≥ 0")
+    return np.ascontiguousarray(inputs), labels.astype(np.int32)
 
 
 class Model(Spec):
@@ -159,7 +281,7 @@ class optimizer(Optimizer):
     @staticmethod
     def _number(name: str, value: Any) -> Any:
         def one(v: Any) -> Any:
-            number = isinstance(v, int | float) and not isinstance(v, bool)
+            number = isinstance(v, numbers.Real) and not isinstance(v, bool)
             if number and not Range().holds(v):
                 raise InputError(f"optimizer.{name}: {v!r} is not a finite number")
             return float(v) if number else v
@@ -210,11 +332,15 @@ class at(Schedule):
     named: tuple[int, ...]
 
     def __init__(self, *named: int):
-        steps = tuple(sorted(set(named)))
-        for step in steps:
-            if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        for step in named:
+            if not isinstance(step, numbers.Integral) or isinstance(step, bool) or step < 0:
                 raise InputError(f"record: {step!r} is not a step, an integer ≥ 0")
-        object.__setattr__(self, "named", steps)
+        object.__setattr__(self, "named", tuple(sorted(set(map(int, named)))))
+
+    def replace(self, name: str, value: Any, path: str) -> at:
+        if name != "named":
+            raise unknown(path, name, ("named",))
+        return at(*value) if isinstance(value, tuple | list) else at(value)
 
     def steps(self, total: int) -> tuple[int, ...]:
         late = [s for s in self.named if s > total]

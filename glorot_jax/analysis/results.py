@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 SCALARS = ("train_loss", "valid_loss", "valid_error", "test_loss", "test_error")
 _NO_SETTINGS = ("name", "seed", "in_sweep")
+_FIELDS = {
+    *("format", "shard", "cohort", "runs", "width", "widths", "step", "steps", "state"),
+    *("records", "diverged", "wall_seconds"),
+}
 _TRIES = 5
 _T = TypeVar("_T")
 
@@ -61,7 +65,7 @@ class Results:
         """
         table = self.configurations
         parts = [s.table(s.outcome()) for s in self._shards]
-        outcome = pd.concat(parts) if parts else pd.DataFrame(index=table.index)
+        outcome = pd.concat(parts) if parts else pd.DataFrame({"steps": [], "status": [], "step": []})
         shown = dict.fromkeys(["name", *self.varying, "seed", "in_sweep", "steps"])
         return table[[c for c in shown if c in table]].join(outcome)
 
@@ -78,7 +82,7 @@ class Results:
         table = pd.concat(tables) if tables else pd.DataFrame({"name": [], "seed": []})
         named = {run for folder in self._folders for run in folder.description["runs"]}
         order = {run: i for i, run in enumerate(r for f in self._folders for r in f.description["runs"])}
-        table = table.assign(in_sweep=[run in named for run in table.index])
+        table = table.assign(in_sweep=np.array([run in named for run in table.index], bool))
         return table.loc[sorted(table.index, key=lambda run: order.get(run, len(order)))]
 
     @property
@@ -152,8 +156,7 @@ class _Folder:
         self.description = _json(path / "sweep.json")
         if not {"name", "runs", "sweep"} <= self.description.keys():
             raise InputError(f"{path}/sweep.json: damaged", "run the sweep's own file to write it anew")
-        found = sorted((path / "shards").glob("*/runs.parquet"))
-        self.shards = [_Shard(runs.parent) for runs in found if (runs.parent / "manifest.json").exists()]
+        self.shards = [_Shard(manifest.parent) for manifest in sorted((path / "shards").glob("*/manifest.json"))]
 
 
 class _Shard:
@@ -197,7 +200,7 @@ class _Shard:
 
     def _manifest(self) -> dict[str, Any]:
         manifest = _json(self.folder / "manifest.json")
-        missing = {"format", "step", "steps", "state", "records", "diverged", "width", "cohort"} - manifest.keys()
+        missing = _FIELDS - manifest.keys()
         if missing or manifest["format"] != FORMAT:
             what = f"{sorted(missing)[0]} is missing" if missing else f"its format is not {FORMAT}"
             raise InputError(f"{self.folder.name}/manifest.json: damaged, {what}", _REMEDY)
@@ -208,9 +211,15 @@ class _Shard:
 
         parts = []
         for entry in self.manifest["records"]:
-            with xr.open_dataset(self.folder / str(entry["file"]), engine="h5netcdf") as part:
-                chosen = part if names is None else part[[n for n in names if n in part]]
-                parts.append(chosen.load())
+            file = str(entry["file"])
+            try:
+                with xr.open_dataset(self.folder / file, engine="h5netcdf") as part:
+                    chosen = part if names is None else part[[n for n in names if n in part]]
+                    parts.append(chosen.load())
+            except FileNotFoundError:
+                raise FileNotFoundError(file) from None
+            except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises all of these for torn files
+                raise InputError(f"{self.folder.name}/{file}: can't be read ({error})", _REMEDY) from None
         if not parts:
             return None
         return xr.concat(parts, "step", data_vars="minimal", coords="minimal", compat="override", join="override")
@@ -221,12 +230,9 @@ class _Shard:
                 return read()
             except FileNotFoundError as error:
                 if attempt == _TRIES - 1:
-                    name = Path(str(error.filename)).name
-                    raise InputError(f"{self.folder.name}: {name} is missing", _REMEDY) from None
+                    raise InputError(f"{self.folder.name}/{error}: missing", _REMEDY) from None
                 time.sleep(0.05 * 2**attempt)
                 self.manifest = self._manifest()
-            except OSError as error:
-                raise InputError(f"{self.folder.name}: a record file can't be read ({error})", _REMEDY) from None
         raise AssertionError
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from glorot_jax.errors import InputError, unknown
 
@@ -26,9 +27,11 @@ def select(runs: pd.DataFrame, variant: Sequence[str], choose: str, by: str = "v
     """
     if by.startswith("test"):
         raise InputError(f"by: {by!r} would choose on test results", "choose by valid_error or valid_loss")
-    for column in (choose, by):
-        if column not in runs:
-            raise unknown("select", column, runs.columns)
+    validation = [c for c in runs if c.startswith(("valid_", "best_valid_")) and is_float_dtype(runs[c])]
+    if by not in validation:
+        raise unknown("by", by, validation)
+    if choose not in runs:
+        raise unknown("select", choose, runs.columns)
     kept = []
     groups = runs.groupby(list(variant), sort=False, dropna=False) if variant else [((), runs)]
     for _, group in groups:
@@ -36,6 +39,9 @@ def select(runs: pd.DataFrame, variant: Sequence[str], choose: str, by: str = "v
             value: (int(part[by].isna().sum()), float(part[by].mean()) if part[by].notna().any() else float("inf"))
             for value, part in group.groupby(choose, sort=False)
         }
+        if not scores:  # a variant that has no such setting
+            kept.append(group)
+            continue
         best = min(scores, key=lambda value: scores[value])
         kept.append(group[group[choose] == best])
     return pd.concat(kept)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,9 +84,19 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "wall_seconds": manifest["wall_seconds"],
         "run_steps_per_second": round(manifest["step"] * manifest["runs"] / max(manifest["wall_seconds"], 1e-9)),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
-        "checkpoint_bytes": sum(p.stat().st_size for p in (where / "checkpoints").rglob("*") if p.is_file()),
+        "checkpoint_bytes": _bytes_below(where / "checkpoints"),
         "last_commit": commit.isoformat(timespec="seconds"),
     }
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of all files; those that a writer removes meanwhile don't count."""
+    total = 0
+    for where, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(where, name)).st_size
+    return total
 
 
 def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:

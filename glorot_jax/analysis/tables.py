@@ -6,12 +6,13 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.analysis.selection import select as choose_runs
@@ -73,8 +74,11 @@ def table(
     """
     runs = results.runs[results.runs["in_sweep"]]
     settings = results.varying
-    if value not in runs or value in settings:
-        raise unknown("value", value, [c for c in runs if pd.api.types.is_float_dtype(runs[c]) and c not in settings])
+    if runs.empty:
+        raise InputError(f"{results.paths[0]}: it has no results yet")
+    measured = [c for c in runs if c not in settings and (c == "best_valid_step" or is_float_dtype(runs[c]))]
+    if value not in measured:
+        raise unknown("value", value, measured)
     chosen = _column(select, settings, "select") if select else None
     if chosen is None and "optimizer.learning_rate" in settings and not _uses(rows, columns, "learning_rate"):
         chosen = "optimizer.learning_rate"
@@ -143,8 +147,11 @@ def _assemble(
         index=runs.index,
     )
     cells: dict[tuple[str, str], Cell] = {}
+    elsewhere = [c for c in results.varying if c not in (*across, *down, chosen)]
+    pooled: dict[str, None] = {}
     for (row, column), part in runs.groupby([labels["row"], labels["column"]], sort=False):
         mean, half, n = interval(part[value].to_numpy(float))
+        pooled |= dict.fromkeys(c for c in elsewhere if part[c].astype(str).nunique() > 1)
         lost = int((part["status"] == "diverged").sum())
         picked = _number(part[chosen].iloc[0]) if chosen else ""
         cells[row, column] = Cell(row, column, mean, half, n, lost, picked, False)
@@ -159,7 +166,7 @@ def _assemble(
         cells=cells,
         chosen_name=chosen.rpartition(".")[2].replace("_", " ") if chosen else "",
         value=value,
-        caption=_caption(results, runs, value, chosen, by, list(cells.values())),
+        caption=_caption(results, pooled, value, chosen, by, list(cells.values())),
     )
 
 
@@ -172,21 +179,25 @@ def _label(results: Results, run: pd.Series, paths: Sequence[str]) -> str:
 
 
 def _caption(
-    results: Results, runs: pd.DataFrame, value: str, chosen: str | None, by: str, cells: Sequence[Cell]
+    results: Results, pooled: Iterable[str], value: str, chosen: str | None, by: str, cells: Sequence[Cell]
 ) -> str:
     seeds = sorted({cell.n for cell in cells})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
+    others = ", ".join(c.rpartition(".")[2].replace("_", " ") for c in pooled)
+    over, counted = (f"seeds and, pooled, {others}", "runs") if others else ("seeds", "seeds")
     parts = [
         f"{_plain(value).capitalize()}{' in percent' if 'error' in value else ''} of {results.name}: "
-        f"mean over seeds ± half-width of the 95 % Student's t interval, {n} seeds."
+        f"mean over {over} ± half-width of the 95 % Student's t interval, {n} {counted}."
     ]
     if chosen:
         parts.append(f"{chosen.rpartition('.')[2].replace('_', ' ').capitalize()} chosen for each row by {_plain(by)}.")
     if any(cell.best for cell in cells):
         parts.append("Best mean marked; no test of difference was made.")
-    steps, total = int(runs["step"].min()), int(runs["steps"].max())
-    if steps < total:
-        parts.append(f"Partial: step {steps:,} of {total:,}.")
+    runs = results.runs[results.runs["in_sweep"]]
+    unfinished = runs[runs["step"] < runs["steps"]]
+    if len(unfinished):
+        least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
+        parts.append(f"Partial: step {least['step']:,} of {least['steps']:,}.")
     parts.append(f"Made by: glorot table {results.paths[0].name}")
     return " ".join(parts)
 
@@ -208,7 +219,8 @@ def shown(cell: Cell | None, percent: bool) -> tuple[str, str]:
     mean, half = cell.mean * scale, cell.half_width * scale
     if math.isnan(half):
         return (f"{mean:.4g}", "")
-    digits = min(6, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else 2
+    kept = float(f"{half:.1e}")  # 0.0996 is 0.10: counted after rounding
+    digits = min(6, max(0, 1 - math.floor(math.log10(kept)))) if half > 0 else 2
     return (f"{mean:.{digits}f}", f"{half:.{digits}f}")
 
 
@@ -237,16 +249,14 @@ def _grid(made: Table, plus: str, bold: Callable[[str], str]) -> tuple[list[str]
 
 def _screen(made: Table) -> str:
     header, lines = _grid(made, " ± ", lambda text: f"{text} *")
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    widths = [max(len(line[i].removesuffix(" *")) for line in [header, *lines]) for i in range(len(header))]
 
     def laid(line: list[str]) -> str:
         # Numbers end under each other; the star of the best hangs out to the right.
         cells = [line[0].ljust(widths[0])]
         for text, width in zip(line[1:], widths[1:], strict=True):
-            body, star, _ = text.partition(" *")
-            cells.append(
-                f"{body}{star or '  '}".rjust(width + 2 * (not star)) if star else f"{body}  ".rjust(width + 2)
-            )
+            number = text.removesuffix(" *")
+            cells.append(number.rjust(width) + (" *" if number != text else "  "))
         return "  ".join(cells).rstrip()
 
     rule = "─" * min(100, max(len(laid(line)) for line in [header, *lines]))
@@ -288,6 +298,7 @@ def _latex(made: Table) -> str:
 
 _TEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
+    "[": "{[}",  # after \\ or \midrule a bracket would open an option
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",

@@ -8,24 +8,28 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, UInt8
+import numpy as np
+from jaxtyping import Array, Float, Integer, Shaped
+from numpy.typing import DTypeLike
 
-Batch = tuple[UInt8[Array, "batch features"], Integer[Array, "batch"]]
+Batch = tuple[Shaped[Array, "batch features"], Integer[Array, "batch"]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification set that lives on the device as uint8 and is scaled inside the step.
+    """A classification set that lives on the device, as uint8 where it can, and is scaled inside the step.
 
     Attributes:
         name: for messages and results.
         shape: of one input as ``draw`` returns it; networks see it flattened.
         class_names: one a class, in label order.
-        draw: ``(arrays, seed, stream, step, batch_size) -> (inputs uint8 [batch, *shape], labels int32)``: the
+        draw: ``(arrays, seed, stream, step, batch_size) -> (inputs [batch, *shape], labels int32)``: the
             training batch of that step, a pure function of its arguments. Resume needs nothing more.
         arrays: what ``draw`` reads, as device arrays; empty where batches are made up on the spot.
         valid, test: the fixed evaluation sets, inputs flattened.
-        scaling: ``"unit"`` = [0, 1], ``"symmetric"`` = [−1, 1].
+        scaling: ``"unit"`` = [0, 1], ``"symmetric"`` = [−1, 1], ``"standard"`` = (input − mean) / std, ``"none"``.
+        mean, std: in the inputs' own units; used by ``"standard"``.
+        dtype: of the inputs.
     """
 
     name: str
@@ -36,6 +40,9 @@ class Dataset:
     valid: Batch
     test: Batch
     scaling: str
+    mean: float = 0.0
+    std: float = 1.0
+    dtype: DTypeLike = np.uint8
 
     @property
     def features(self) -> int:
@@ -46,11 +53,15 @@ class Dataset:
     def classes(self) -> int:
         return len(self.class_names)
 
-    def scale(self, pixels: UInt8[Array, "..."]) -> Float[Array, "..."]:
-        """Returns the network's input; one rounding only, so that no fusion can change its bits."""
+    def scale(self, inputs: Shaped[Array, "..."]) -> Float[Array, "..."]:
+        """Returns the network's input; no product meets a sum, so that no fusion can change its bits."""
         if self.scaling == "symmetric":
-            return (2 * pixels.astype(jnp.int32) - 255).astype(jnp.float32) * jnp.float32(1 / 255)
-        return pixels.astype(jnp.float32) * jnp.float32(1 / 255)
+            return (2 * inputs.astype(jnp.int32) - 255).astype(jnp.float32) * jnp.float32(1 / 255)
+        if self.scaling == "standard":
+            return (inputs.astype(jnp.float32) - jnp.float32(self.mean)) * jnp.float32(1 / self.std)
+        return (
+            inputs.astype(jnp.float32) * jnp.float32(1 / 255) if self.scaling == "unit" else inputs.astype(jnp.float32)
+        )
 
     def constants(self) -> dict[str, object]:
         """Returns the arrays that a compiled program takes as arguments (never baked into it)."""
@@ -85,4 +96,10 @@ def _shapeset(spec) -> Dataset:
     )
 
 
-_BUILDERS: dict[str, Callable[[object], Dataset]] = {"shapeset": _shapeset}
+def _arrays(spec) -> Dataset:
+    from glorot_jax.data import arrays
+
+    return arrays.from_splits(spec.name, *spec.splits(), spec.class_names, spec.scaling)
+
+
+_BUILDERS: dict[str, Callable[[object], Dataset]] = {"shapeset": _shapeset, "arrays": _arrays}

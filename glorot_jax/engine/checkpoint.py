@@ -16,6 +16,9 @@ from glorot_jax.errors import ResumableError
 
 Flat = dict[str, np.ndarray]
 
+SLACK = 128 * 2**10
+"""Bytes that a checkpoint's files may take beyond its arrays."""
+
 
 class DamagedCheckpoint(Exception):
     """A checkpoint that can't be read, or that is not what the manifest says."""
@@ -34,8 +37,10 @@ def save(folder: Path, step: int, state: Mapping[str, np.ndarray]) -> dict[str, 
     if target.exists():
         shutil.rmtree(target)  # newer than the manifest: an earlier process died before its commit
     folder.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    with full_disk(target), ocp.StandardCheckpointer() as checkpointer:
+    if shutil.disk_usage(folder).free < sum(a.nbytes for a in state.values()) + SLACK:
+        raise ResumableError(f"checkpoint {step}: no space left on the disk; make room and run the same command")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is raised; the log would add its traces
+    with full_disk(target.with_name(f"checkpoint {step}")), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(target, dict(state))
         checkpointer.wait_until_finished()
     if not target.is_dir():

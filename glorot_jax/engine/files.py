@@ -15,7 +15,7 @@ from glorot_jax.errors import ResumableError
 TEMPORARY = ".tmp-"
 
 
-def write(path: Path, content: bytes | Callable[[Path], None]) -> None:
+def write(path: Path, content: bytes | memoryview | Callable[[Path], None]) -> None:
     """Writes a file whole or not at all, and on disk when this returns.
 
     Args:
@@ -55,12 +55,18 @@ def full_disk(path: Path) -> Iterator[None]:
     """Turns a full disk into one clear line; everything committed before stays whole."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _no_space(error):
             raise ResumableError(
                 f"{path.name}: no space left on the disk; make room and run the same command"
             ) from error
         raise
+
+
+def _no_space(error: Exception) -> bool:
+    """Whether an error says that the disk or the quota is full; Orbax's says so in its text alone."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full)
 
 
 def _flush(path: Path) -> None:

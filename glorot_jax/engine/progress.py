@@ -115,7 +115,10 @@ class Screen(Plain):
 
         self._console = Console(stderr=True)
         self._live: Any = Live(console=self._console, refresh_per_second=4, transient=False)
-        self._live.start()
+
+    def plan(self, sweep: str, work: int, already: int, runs: int) -> None:
+        self._live.start()  # not before: an error until here leaves the terminal as it was
+        super().plan(sweep, work, already, runs)
 
     def phase(self, text: str) -> None:
         self._phase = text
@@ -153,7 +156,7 @@ class Screen(Plain):
         self._live.update(Group(*parts))
 
     def _say(self, text: str) -> None:
-        self._live.console.print(text, highlight=False)
+        self._live.console.print(text, highlight=False, markup=False)
 
 
 def _span(seconds: float) -> str:

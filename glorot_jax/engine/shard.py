@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,10 @@ class Shard:
 
     Attributes:
         manifest: as on disk after the last commit; see ``create`` for its fields.
-        superseded: record files that the commit before stopped naming; a reader may still hold them open.
     """
 
     folder: Path
     manifest: dict[str, Any]
-    superseded: list[str] = field(default_factory=list)
 
     @property
     def checkpoints(self) -> Path:
@@ -88,7 +86,7 @@ class Shard:
             "previous": before if before["checkpoint"] else None,
         }
         write_json(self.folder / MANIFEST, self.manifest)
-        self._sweep_out(before)
+        self._drop_unnamed()
 
     def restore(self) -> tuple[dict[str, np.ndarray] | None, list[str]]:
         """Returns the newest whole state, None if nothing was committed, and what there is to say of damage.
@@ -96,7 +94,7 @@ class Shard:
         A damaged checkpoint is set aside and the one before it is used, with the records up to there.
         """
         notes: list[str] = []
-        self._drop_uncommitted()
+        self._drop_unnamed()
         while (entry := self.manifest["checkpoint"]) is not None:
             try:
                 return checkpoint.restore(self.checkpoints, entry), notes
@@ -111,24 +109,18 @@ class Shard:
                 write_json(self.folder / MANIFEST, self.manifest)
         return None, notes
 
-    def _drop_uncommitted(self) -> None:
-        """Removes what a process wrote and did not live to commit: record files and checkpoints nobody names."""
+    def _drop_unnamed(self) -> None:
+        """Removes record files and checkpoints that neither the manifest nor the one before names.
+
+        They were merged away, or a process wrote them and did not live to commit them. A reader that holds the
+        manifest before still finds its files.
+        """
         named = {e["file"] for e in self.manifest["records"]}
         named |= {e["file"] for e in (self.manifest.get("previous") or {}).get("records", ())}
         for path in self.folder.iterdir():
             stray = path.name.startswith("rec-") and path.name not in named
             if stray or path.name.startswith(TEMPORARY):
-                path.unlink()
-        checkpoint.keep_only(self.checkpoints, self._checkpoint_steps())
-
-    def _sweep_out(self, before: Mapping[str, Any]) -> None:
-        """Removes what only the commit before the last one named."""
-        named = {e["file"] for e in (*self.manifest["records"], *before["records"])}
-        for name in self.superseded:
-            if name not in named:
-                (self.folder / name).unlink(missing_ok=True)
-        current = {e["file"] for e in self.manifest["records"]}
-        self.superseded = [e["file"] for e in before["records"] if e["file"] not in current]
+                path.unlink(missing_ok=True)
         checkpoint.keep_only(self.checkpoints, self._checkpoint_steps())
 
     def _checkpoint_steps(self) -> set[int]:
@@ -187,7 +179,10 @@ def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
 
 
 _REMEDY = "move the shard's folder away to train its runs again"
-_FIELDS = {"format", "shard", "width", "generation", "step", "steps", "state", "records", "checkpoint", "diverged"}
+_FIELDS = {
+    *("format", "shard", "cohort", "runs", "width", "widths", "generation", "step", "steps", "state"),
+    *("records", "checkpoint", "diverged", "wall_seconds"),
+}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, grid, plain
+from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, grid, identity, plain
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.specs import COUNT, SPECS, Data, Model, Optimizer, Schedule, log_spaced
 
@@ -107,20 +107,28 @@ class Sweep(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("name", "seeds"):
+            if isinstance(getattr(self, name), Grid):
+                raise InputError(f"sweep.{name}: it can't be a grid", "seeds=range(3)" if name == "seeds" else None)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             raise InputError(f"sweep.name: {self.name!r} can't name a folder", "letters, digits and . _ -")
-        for name in ("probes", "seeds"):
-            values = getattr(self, name)
-            if not values:
-                raise InputError(f"sweep.{name}: () is empty", "give at least one")
-            twice = next((v for v in values if values.count(v) > 1), None)
-            if twice is not None:
-                raise InputError(f"sweep.{name}: {twice!r} stands twice", "each one once")
+        _check_list("seeds", self.seeds)
+        for probes in self.probes if isinstance(self.probes, Grid) else (self.probes,):
+            _check_list("probes", probes)
         if isinstance(self.exclude, Mapping) or not hasattr(self.exclude, "__iter__"):
             raise InputError("sweep.exclude: it is a list of dicts or functions")
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        for rule in filter(callable, self.exclude):
+            try:
+                identity(rule)
+            except ValueError as error:
+                raise InputError(f"sweep.exclude: {error}") from None
         if self.variants is not None:
+            if isinstance(self.variants, Mapping) or not hasattr(self.variants, "__iter__"):
+                raise InputError("sweep.variants: it is a list of dicts of paths and values")
             object.__setattr__(self, "variants", tuple(self.variants))
+            if not self.variants:
+                raise InputError("sweep.variants: () is empty", "give at least one")
         self.runs()
 
     def runs(self) -> tuple[Run, ...]:
@@ -219,6 +227,14 @@ class Sweep(Spec):
         return sorted(set(paths))
 
 
+def _check_list(name: str, values: tuple) -> None:
+    if not values:
+        raise InputError(f"sweep.{name}: () is empty", "give at least one")
+    twice = next((v for v in values if values.count(v) > 1), None)
+    if twice is not None:
+        raise InputError(f"sweep.{name}: {twice!r} stands twice", "each one once")
+
+
 def _parts(sweep: Sweep) -> dict[str, Any]:
     return {k: v for k, v in sweep.items().items() if k not in _NOT_IN_A_RUN}
 
@@ -296,8 +312,12 @@ def _named(runs: Sequence[Run]) -> tuple[Run, ...]:
     for run in runs:
         words = [_word(path, run.config[path]) for path in paths if path in run.config]
         named.append(dataclasses.replace(run, name="-".join([*words, f"s{run.seed}"])))
-    twice = len({run.name for run in named}) < len(named)
-    return tuple(dataclasses.replace(r, name=f"{r.name}-{r.id[:4]}") if twice else r for r in named)
+    for digits in (0, 4, 8):
+        if len({(run.name, run.id[:digits]) for run in named}) == len(named):
+            break
+    else:
+        digits = 12
+    return tuple(dataclasses.replace(r, name=f"{r.name}-{r.id[:digits]}") if digits else r for r in named)
 
 
 def _word(path: str, value: Any) -> str:
@@ -334,7 +354,9 @@ def _rebuilt(value: Any) -> Any:
                 f"{kind}: a function of your own can't be read back", "run the sweep from its file or program"
             )
         return SPECS[kind](*settings["named"]) if kind == "at" else SPECS[kind](**settings)
-    return value
+    if isinstance(value, Mapping):
+        return {k: _rebuilt(v) for k, v in value.items()}
+    return [_rebuilt(v) for v in value] if isinstance(value, list) else value
 
 
 def load_sweep(name: str | Path) -> Sweep:
@@ -354,18 +376,19 @@ def load_sweep(name: str | Path) -> Sweep:
         spec.loader.exec_module(loaded)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        line = _line_of(error, str(spec.origin))
+        raise InputError(f"{path}{line}: {type(error).__name__}: {error}") from error
     found = getattr(loaded, "sweep", None)
     if not isinstance(found, Sweep):
         raise InputError(f"{path}: it defines no `sweep`", "end it with sweep = Sweep(…)")
     return dataclasses.replace(found, source=str(path))
 
 
-def _line_of(error: Exception, path: Path) -> str:
-    if isinstance(error, SyntaxError) and error.lineno:
+def _line_of(error: BaseException, file: str) -> str:
+    if isinstance(error, SyntaxError) and error.lineno and error.filename == file:
         return f":{error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f":{lines[-1]}" if lines else ""
 
 
@@ -428,6 +451,8 @@ def _value(node: ast.expr, path: str) -> Any:
         options = {str(k.arg): _value(k.value, path) for k in node.keywords}
         try:
             return made[node.func.id](*arguments, **options)
-        except TypeError as error:
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
             raise InputError(f"{path}: {node.func.id}: {error}") from None
     raise _NotAValue

@@ -27,7 +27,7 @@ def _measure(scene: Scene) -> dict[str, Array]:
 
 def _mean_and_error(scene: Scene, layer: LayerPoints) -> tuple[Array, Array]:
     weight = scene.params[layer.weight]
-    slopes = scene.slope(layer)
+    slopes = scene.slopes[layer.activation]
     if min(weight.shape) <= EXACT_UP_TO:
         average = mean(jax.lax.map(lambda f: spectra.mean_singular_value(f[:, None] * weight.T), slopes))
         return average, jnp.zeros_like(average)

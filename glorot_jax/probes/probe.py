@@ -120,14 +120,26 @@ class Scene:
         """∂C/∂value of every point, example by example: name -> [examples, width]."""
         return self._passes[1]
 
-    def slope(self, layer: LayerPoints) -> Float[Array, "jacobian_examples width"]:
-        """Returns f'(s) of a layer with an elementwise activation, on the first ``jacobian_examples`` examples."""
+    @cached_property
+    def slopes(self) -> dict[str, Float[Array, "jacobian_examples width"]]:
+        """f'(s) of each hidden layer, whose activation is elementwise, on the first ``jacobian_examples`` examples.
+
+        By name of the layer's activation.
+        """
         inputs = self.inputs[: self.jacobian_examples]
 
-        def total(shifts):  # the layer is elementwise, so each unit's sum holds its own slope alone
-            return jnp.sum(values(_run(self.module, inputs, shifts)[1])[layer.activation])
+        def shown(shifts):
+            found = values(_run(self.module, inputs, shifts)[1])
+            return {layer.activation: found[layer.activation] for layer in self.hidden}
 
-        return _by_point(jax.grad(total)(self._zeros(inputs)))[layer.preactivation]
+        out, pull = jax.vjp(shown, self._zeros(inputs))
+        nothing = jax.tree.map(jnp.zeros_like, out)
+        return {  # the layer is elementwise, so the sum over its units has each unit's slope alone as gradient
+            layer.activation: _by_point(pull(nothing | {layer.activation: jnp.ones_like(out[layer.activation])})[0])[
+                layer.preactivation
+            ]
+            for layer in self.hidden
+        }
 
     def _zeros(self, inputs: Array) -> nnx.State:
         _, shifts = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(self.module, inputs)
