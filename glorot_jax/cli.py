@@ -302,6 +302,9 @@ def data() -> None:
 @click.option("--output", type=click.Path(), help="PNG to write.  [default: NAME.png]")
 def show(name: str, count: int, size: int, seed: int, output: str | None) -> None:
     """Save a contact sheet of examples with their labels as PNG."""
+    path = _file(output or f"{name}.png")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"output: {str(path)!r} does not end in .png")
     import jax
     import numpy as np
 
@@ -310,9 +313,6 @@ def show(name: str, count: int, size: int, seed: int, output: str | None) -> Non
     from glorot_jax.engine.files import write
 
     images, labels = shapeset.draw(jax.random.key(seed), count, size)
-    path = _file(output or f"{name}.png")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"output: {str(path)!r} does not end in .png")
     write(path, lambda p: contact_sheet(np.asarray(images), np.asarray(labels), shapeset.CLASSES, p))
     click.echo(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,8 +69,9 @@ class Dataset:
         return {"arrays": self.arrays, "valid": self.valid, "test": self.test}
 
 
+@functools.cache
 def build(spec: object) -> Dataset:
-    """Returns the data set that a description such as ``shapeset()`` names, its evaluation sets drawn or read."""
+    """Returns the data set that a description such as ``shapeset()`` names, drawn or read once a process."""
     return _BUILDERS[type(spec).__name__](spec)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    import jax
 
 
 def configure() -> None:
@@ -35,13 +35,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def mesh() -> Mesh:
-    """Returns all local devices in a row, the axis named ``runs``."""
+def local() -> list[jax.Device]:
+    """Returns all devices of this process."""
     import jax
-    import numpy as np
-    from jax.sharding import Mesh
 
-    return Mesh(np.array(jax.local_devices()), ("runs",))
+    return jax.local_devices()
 
 
 def describe() -> dict[str, object]:

@@ -25,21 +25,18 @@ import numpy as np
 
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.files import append_json_line, write_json
-from glorot_jax.engine.plan import Cohort, Layout, cohorts, per_run, program_for
+from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    import jax
 
-    from glorot_jax.data.dataset import Dataset
-    from glorot_jax.engine.segment import Pieces, Program
+    from glorot_jax.engine.segment import Pieces
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
-PIECES = 1024
-"""Room in a segment's schedule."""
 
 
 class Watcher(Protocol):
@@ -117,7 +114,7 @@ def run(
         results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), _Signals() as signals:
-        work = _prepare(results, sweep, width, devices.mesh())
+        work = _prepare(results, sweep, width, devices.local())
         _describe(results, sweep, devices.describe())
         total = sum(c.runs[0].steps * len(c.runs) for _, c in work)
         made = sum(s.step * len(c.runs) for s, c in work)
@@ -126,7 +123,7 @@ def run(
         try:
             for shard, cohort in work:
                 if not shard.done:
-                    _Trainer(results, shard, cohort, devices.mesh(), watcher, signals, segment_seconds).train()
+                    _Trainer(results, shard, cohort, devices.local(), watcher, signals, segment_seconds).train()
         except Stopped as stop:
             _event(results, "stop", code=stop.code)
             raise
@@ -191,7 +188,9 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(results: Path, sweep: Sweep, width: int | None, mesh: Mesh) -> list[tuple[Shard, Cohort]]:
+def _prepare(
+    results: Path, sweep: Sweep, width: int | None, devices: Sequence[jax.Device]
+) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
@@ -206,7 +205,7 @@ def _prepare(results: Path, sweep: Sweep, width: int | None, mesh: Mesh) -> list
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
     for cohort in cohorts(list(wanted.values())):
-        chosen = width if width is not None else _width(cohort, mesh)
+        chosen = width if width is not None else _width(cohort, devices)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
@@ -218,22 +217,11 @@ def _prepare(results: Path, sweep: Sweep, width: int | None, mesh: Mesh) -> list
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _width(cohort: Cohort, mesh: Mesh) -> int:
-    _, layout, _ = program_for(cohort, _dataset(cohort), mesh, None)
-    return layout.width
-
-
-def _dataset(cohort: Cohort) -> Dataset:
-    """The cohort's data; drawn or read once a process."""
+def _width(cohort: Cohort, devices: Sequence[jax.Device]) -> int:
     from glorot_jax.data.dataset import build
 
-    spec = cohort.runs[0].data
-    if spec not in _DATASETS:
-        _DATASETS[spec] = build(spec)
-    return _DATASETS[spec]
-
-
-_DATASETS: dict[Any, Dataset] = {}
+    _, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, None)
+    return layout.width
 
 
 def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
@@ -283,7 +271,7 @@ class _Trainer:
         results: Path,
         shard: Shard,
         cohort: Cohort,
-        mesh: Mesh,
+        devices: Sequence[jax.Device],
         watcher: Watcher,
         signals: _Signals,
         segment_seconds: float,
@@ -291,10 +279,13 @@ class _Trainer:
         self.results, self.shard, self.cohort, self.watcher = results, shard, cohort, watcher
         self.signals = signals
         watcher.phase("drawing the evaluation sets")
-        self.program, self.layout, _ = program_for(cohort, _dataset(cohort), mesh, int(shard.manifest["width"]))
+        from glorot_jax.data.dataset import build
+        from glorot_jax.engine.fleet import Fleet
+
+        self.program, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, int(shard.manifest["width"]))
+        self.fleet = Fleet(self.program, layout, per_run(cohort), devices)
         self.records = cohort.runs[0].record.steps(cohort.runs[0].steps)
         self.pace = _Pace(segment_seconds / 3)
-        self.arrays = _on_devices(self.program, self.layout, per_run(cohort))
 
     def train(self) -> None:
         state, notes = self.shard.restore()
@@ -302,12 +293,15 @@ class _Trainer:
             self.watcher.note(note)
             _event(self.results, "damaged", shard=self.shard.folder.name, what=note)
         self.watcher.phase("compiling")
-        live = self._live(state)
+        live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
+        if not self.shard.done:
+            self._waiting(lambda: self.fleet.compile(live))
+        self.watcher.phase("training")
         while not self.shard.done:
             pieces, steps = self._schedule()
             begin = time.perf_counter()
-            live, records, compiled = self._segment(live, pieces)
-            seconds = time.perf_counter() - begin - compiled
+            live, records = self._waiting(lambda p=pieces, s=live: self.fleet.train(p, s))
+            seconds = time.perf_counter() - begin
             self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
             self._commit(live, records, steps, pieces, seconds)
             if self.signals.caught and not self.shard.done:
@@ -318,57 +312,26 @@ class _Trainer:
 
     def _schedule(self) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take."""
-        from glorot_jax.engine.segment import RECORDS_PER_SEGMENT, Pieces
+        from glorot_jax.engine.segment import PIECES, RECORDS_PER_SEGMENT, Pieces
 
         step, last = self.shard.step, int(self.shard.manifest["steps"])
         due = [r for r in self.records if r > self.shard.last_recorded and r >= step]
-        first, counts, slots, recorded = [], [], [], []
+        pieces, recorded = [], []
         budget = self.pace.budget()
-        while len(first) < PIECES and (due or step < last):
+        while len(pieces) < PIECES and (due or step < last):
             goal = due[0] if due else last
             count = min(goal - step, self.program.piece_steps, budget.steps)
             reaches = step + count == goal and bool(due)
             if (count == 0 and not reaches) or (reaches and not budget.allows(count)):
                 break
-            first.append(step)
-            counts.append(count)
-            slots.append(len(recorded) if reaches else -1)
+            pieces.append((step, count, len(recorded) if reaches else -1))
             step += count
             budget.spend(count, reaches)
             if reaches:
                 recorded.append(due.pop(0))
             if len(recorded) == RECORDS_PER_SEGMENT or budget.empty:
                 break
-        padded = [np.array(v + [f] * (PIECES - len(v)), np.int32) for v, f in ((first, 0), (counts, 0), (slots, -1))]
-        return Pieces(*padded, count=np.int32(len(first))), recorded
-
-    def _segment(self, live: Any, pieces: Pieces) -> tuple[Any, Any, float]:
-        """One call of the compiled program, the host free to draw progress and hear signals meanwhile."""
-        import jax
-
-        constants, hyper, blocks = self.arrays
-
-        def call() -> tuple[Any, float]:
-            begin = time.perf_counter()
-            result = self.program.segment(constants, hyper, blocks, pieces, live)
-            called = time.perf_counter() - begin
-            return jax.block_until_ready(result), called
-
-        first = not self.pace.segments
-        (live, records), called = self._waiting(call)
-        if first:
-            self.watcher.phase("training")
-        return live, records, called if first else 0.0
-
-    def _live(self, state: Mapping[str, np.ndarray] | None) -> Any:
-        import jax
-
-        constants, hyper, _ = self.arrays
-        if state is None:
-            return self._waiting(lambda: jax.block_until_ready(self.program.initialize(constants, hyper)))
-        shape = jax.eval_shape(self.program.initialize, constants, hyper)
-        laid = jax.tree_util.tree_map_with_path(lambda path, _: self.layout.spread(state[_path(path)]), shape)
-        return jax.device_put(laid, self.program.sharding)
+        return Pieces.of(pieces), recorded
 
     def _waiting(self, work: Any) -> Any:
         with ThreadPoolExecutor(1) as worker:
@@ -379,17 +342,12 @@ class _Trainer:
             return future.result()
 
     def _commit(self, live: Any, records: Any, steps: Sequence[int], pieces: Pieces, seconds: float) -> None:
-        import jax
-
         from glorot_jax.engine import records as files
 
-        state = {
-            _path(path): self.layout.gather(np.asarray(leaf))
-            for path, leaf in jax.tree_util.tree_leaves_with_path(live)
-        }
+        state = self.fleet.gather(live)
         new = None
         if steps:
-            values = {k: self._in_order(np.asarray(v), len(steps)) for k, v in records.items()}
+            values = self.fleet.records(records, len(steps))
             new = files.dataset(values, self.program.outputs, [r.id for r in self.cohort.runs], steps)
         made = int(pieces.steps.sum())
         diverged = self._diverged(state)
@@ -423,10 +381,6 @@ class _Trainer:
             )
         )
 
-    def _in_order(self, array: np.ndarray, count: int) -> np.ndarray:
-        """(blocks, slots, width, …) as (run, step, …), the used slots only."""
-        return self.layout.gather(np.moveaxis(array, 1, 2))[:, :count]
-
     def _diverged(self, state: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         found = []
         for index in np.flatnonzero(state["diverged_step"] >= 0):
@@ -440,20 +394,6 @@ class _Trainer:
             return {}
         last = new[name].to_numpy()[:, -1]
         return {r.name: float(v) for r, v in zip(self.cohort.runs, last, strict=True) if np.isfinite(v)}
-
-
-def _on_devices(program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]:
-    """Constants on every device; settings and the blocks' plan spread like the runs."""
-    import jax
-
-    plan, _ = layout.block_plan(arrays["seed"], arrays["stream"])
-    hyper = {name: layout.spread(array) for name, array in arrays.items()}
-    constants = jax.device_put(program.setup.dataset.constants(), program.replicated)
-    return constants, jax.device_put(hyper, program.sharding), jax.device_put(plan, program.sharding)
-
-
-def _path(path: tuple) -> str:
-    return "/".join(str(p.key) for p in path)
 
 
 class _Pace:

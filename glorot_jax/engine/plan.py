@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glorot_jax.config import canonical_json, resolve
+from glorot_jax.engine.layout import Layout
 from glorot_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    import jax
 
     from glorot_jax.data.dataset import Dataset
     from glorot_jax.engine.segment import Program, Setup
@@ -129,69 +130,7 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
     return arrays
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where each run lies: run j in block j // width; device d holds blocks_per_device blocks in a row.
-
-    The last block is padded with copies of the last run, the last device with blocks that are never visited.
-    """
-
-    runs: int
-    width: int
-    devices: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.runs // self.width)
-
-    @property
-    def blocks_per_device(self) -> int:
-        return -(-self.blocks // self.devices)
-
-    @property
-    def slots(self) -> np.ndarray:
-        """For every place along the run axis, the run that lies there."""
-        places = self.devices * self.blocks_per_device * self.width
-        return np.minimum(np.arange(places), self.runs - 1)
-
-    def spread(self, array: np.ndarray) -> np.ndarray:
-        """Returns (runs, …) laid out as (devices × blocks, width, …)."""
-        return array[self.slots].reshape(-1, self.width, *array.shape[1:])
-
-    def gather(self, array: np.ndarray) -> np.ndarray:
-        """Returns (devices × blocks, width, …) back as (runs, …)."""
-        return array.reshape(-1, *array.shape[2:])[: self.runs]
-
-    def block_plan(self, seed: np.ndarray, stream: np.ndarray) -> tuple[dict[str, object], int]:
-        """Returns which seeds each block draws, and the most that one block needs.
-
-        A block whose seeds are those of the block before it on the same device draws nothing.
-        """
-        seeds, streams = self.spread(seed), self.spread(stream)
-        distinct = [sorted(set(zip(s.tolist(), t.tolist(), strict=True))) for s, t in zip(seeds, streams, strict=True)]
-        # At width 1 there is one; else room for two at least, so that a program does not depend on who shares seeds.
-        most = max(min(2, self.width), *map(len, distinct))
-        padded = np.array([d + [d[-1]] * (most - len(d)) for d in distinct], np.uint32)
-        first = np.arange(len(distinct)) % self.blocks_per_device == 0
-        same = [i > 0 and distinct[i] == distinct[i - 1] for i in range(len(distinct))]
-        slot = [
-            [d.index(pair) for pair in zip(s.tolist(), t.tolist(), strict=True)]
-            for d, s, t in zip(distinct, seeds, streams, strict=True)
-        ]
-        begin = np.arange(self.devices) * self.blocks_per_device
-        plan = {
-            "count": np.clip(self.blocks - begin, 0, self.blocks_per_device).astype(np.int32),
-            "seeds": {
-                "draw_seed": padded[:, :, 0],
-                "draw_stream": padded[:, :, 1],
-                "draws": np.where(np.array(same) & ~first, 0, [len(d) for d in distinct]).astype(np.int32),
-                "slot": np.array(slot, np.int32),
-            },
-        }
-        return plan, most
-
-
-def choose_width(param_count: int, runs: int, platform: str) -> tuple[int, str]:
+def choose_width(param_count: int, runs: int, platform: str, devices: int) -> tuple[int, str]:
     """Returns how many runs to vmap together, a power of two, and the reason in a few words."""
     most = MAX_WIDTH.get(platform, 16)
     if platform == "cpu":
@@ -199,9 +138,9 @@ def choose_width(param_count: int, runs: int, platform: str) -> tuple[int, str]:
         why = f"{4 * param_count / 2**20:.2g} MiB of weights a run, {CACHE_BYTES // 2**10} KiB of cache"
     else:
         fits, why = most, "an accelerator takes them all at once"
-    width = min(most, fits)
-    if width > runs:
-        width, why = runs, f"only {runs} runs"
+    width, share = min(most, fits), -(-runs // devices)
+    if width > share:
+        width, why = share, f"{runs} runs on {devices} device{'s' * (devices > 1)}"
     return 2 ** int(np.log2(width)), why
 
 
@@ -227,7 +166,7 @@ class CohortPlan:
             "width": self.layout.width,
             "why_width": self.why_width,
             "blocks": self.layout.blocks,
-            "devices": self.layout.devices,
+            "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
             "records": self.records,
@@ -239,7 +178,8 @@ class CohortPlan:
 
     @property
     def bytes_per_device(self) -> int:
-        return self.state_bytes * self.layout.blocks_per_device * self.layout.width + self.constant_bytes
+        places = self.layout.chunks_per_device * self.layout.room * self.layout.width
+        return self.state_bytes * places + self.constant_bytes
 
 
 @dataclass(frozen=True)
@@ -268,10 +208,11 @@ class Plan:
             f"{self.platform} device{'s' * (self.rows[0].layout.devices > 1)}"
         ]
         for row in self.rows:
+            layout = row.layout
             lines += [
                 f"  cohort {row.cohort.id}  {row.cohort.label}",
-                f"    {row.layout.runs} runs = {row.layout.devices} devices × up to {row.layout.blocks_per_device} "
-                f"blocks × width {row.layout.width} ({row.why_width})",
+                f"    {layout.runs} runs = {layout.devices_used} devices × up to {layout.blocks_per_device} "
+                f"blocks × width {layout.width} ({row.why_width})",
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
                 f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
                 f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
@@ -288,14 +229,18 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
     from glorot_jax.engine import devices
 
     devices.configure()
-    mesh = devices.mesh()
+    used = devices.local()
     rate = _product_rate()
     rows = []
     for cohort in cohorts(sweep.runs()):
         run = cohort.runs[0]
-        program, layout, why = program_for(cohort, build(run.data), mesh, width)
-        state = jax.eval_shape(program.initialize, program.setup.dataset.constants(), _spread(cohort, layout))
-        places = layout.slots.size
+        program, layout, why = program_for(cohort, build(run.data), used, width)
+        arrays = per_run(cohort)
+        constants, hyper = program.setup.dataset.constants(), layout.spread_all(arrays)[0]
+        state = jax.eval_shape(
+            program.initialize, constants, hyper, layout.block_plans(arrays["seed"], arrays["stream"])[0]
+        )
+        places = layout.room * layout.width
         records = run.record.steps(run.steps)
         seconds = _estimate(program, layout, rate, run.steps, len(records))
         rows.append(
@@ -305,7 +250,7 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
                 why_width=why,
                 param_count=program.param_count,
                 state_bytes=_tree_bytes(state) // places,
-                constant_bytes=_tree_bytes(program.setup.dataset.constants()),
+                constant_bytes=_tree_bytes(constants),
                 record_bytes=_record_bytes(program, cohort) * len(records) * layout.runs,
                 records=len(records),
                 seconds=seconds,
@@ -314,27 +259,22 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
     return Plan(sweep, tuple(rows), jax.default_backend())
 
 
-def program_for(cohort: Cohort, dataset: Dataset, mesh: Mesh, width: int | None) -> tuple[Program, Layout, str]:
+def program_for(
+    cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], width: int | None
+) -> tuple[Program, Layout, str]:
     """Returns the cohort's program, where its runs lie, and why the width is what it is."""
     from glorot_jax.engine import segment
 
     if width is not None and width < 1:
         raise InputError(f"width: {width} is not a positive integer")
-    arrays = per_run(cohort)
     shared = setup(cohort, dataset)
-    example = {name: array[0] for name, array in arrays.items()}
+    example = {name: array[0] for name, array in per_run(cohort).items()}
     why = "as asked"
     if width is None:
-        width, why = choose_width(
-            segment.count_params(shared, example), len(cohort.runs), mesh.devices.flat[0].platform
-        )
-    layout = Layout(len(cohort.runs), width, mesh.devices.size)
-    _, seeds = layout.block_plan(arrays["seed"], arrays["stream"])
-    return segment.build(shared, example, mesh=mesh, width=width, seeds_per_block=seeds), layout, why
-
-
-def _spread(cohort: Cohort, layout: Layout) -> dict[str, np.ndarray]:
-    return {name: layout.spread(array) for name, array in per_run(cohort).items()}
+        params = segment.count_params(shared, example)
+        width, why = choose_width(params, len(cohort.runs), devices[0].platform, len(devices))
+    program = segment.build(shared, example, width)
+    return program, Layout(len(cohort.runs), width, len(devices), program.room), why
 
 
 def _tree_bytes(tree: object) -> int:

@@ -1,19 +1,19 @@
-"""All that is compiled: initialization, and the segment that trains every run of a cohort and measures it.
+"""All that is compiled: initialization, and the segment that trains some blocks of runs and measures them.
 
-One segment is one call. On each device, for each piece of the schedule and for each block of runs in turn:
+One segment is one call on one device. For each piece of the schedule and for each block of runs in turn:
 
     draw the piece's batches once for every distinct seed of the block (or keep those of the block before)
     take the piece's steps, all runs of the block vmapped together
     measure, if the piece ends at a record
 
-How many pieces, steps, blocks and seeds there are is data, not shape: every segment of a sweep, the first, the last
-and the one after a resume, on one device or on many, is the same program over the same inner arrays. That is what
-makes resuming and packing bitwise exact.
+How many pieces, steps, blocks and seeds there are is data, not shape: every segment of a cohort, the first, the last
+and the one after a resume, of few runs or of many, on one device or on many, is the same program. That is what makes
+resuming and packing bitwise exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
@@ -29,12 +28,18 @@ from glorot_jax.optimizers import transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, forward, forward_with_values
 from glorot_jax.randomness import key
 
+PIECES = 1024
+"""Room in a segment's schedule."""
 RECORDS_PER_SEGMENT = 8
 """Records that one call can hold; a segment with more to write ends early."""
 DRAW_TOGETHER = 8
 """Batches drawn in one go: enough to fill vector units, few enough to stay in cache."""
 PIECE_BYTES = 16 * 2**20
 """Room for drawn batches on a device, per call."""
+CHUNK_BYTES = 256 * 2**20
+"""Room for the parameters of the blocks that one call works on."""
+MOST_BLOCKS = 32
+"""Blocks that one call works on, at most: enough that those of one seed share its batches."""
 
 INIT_EXAMPLES = 256
 """Training examples shown to initializers that look at data: at least so many, in whole first batches."""
@@ -76,21 +81,31 @@ class Pieces(NamedTuple):
     slot: np.ndarray
     count: np.int32
 
+    @staticmethod
+    def of(pieces: Sequence[tuple[int, int, int]]) -> Pieces:
+        """Returns a schedule of (first, steps, slot), at most ``PIECES`` of them."""
+        padded = np.array([*pieces, *[(0, 0, -1)] * (PIECES - len(pieces))], np.int32)
+        return Pieces(*padded.T.copy(), count=np.int32(len(pieces)))
+
 
 @dataclass(frozen=True)
 class Program:
-    """The compiled side of a cohort at one width on given devices.
+    """The compiled side of a cohort at one width, for one device.
 
     Attributes:
+        width: runs that are vmapped together.
+        room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         param_count: parameters of one run.
         piece_steps: the longest piece.
         blame: names of the tensors that ``first_nonfinite`` counts, in forward order: (kind, layer).
+        initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
+        segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
     """
 
     setup: Setup
-    mesh: Mesh
     width: int
+    room: int
     outputs: dict[str, Output]
     param_count: int
     piece_steps: int
@@ -98,65 +113,29 @@ class Program:
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
 
-    @property
-    def sharding(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec("runs"))
 
-    @property
-    def replicated(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec())
-
-
-def build(setup: Setup, per_run: Mapping[str, Array], *, mesh: Mesh, width: int, seeds_per_block: int) -> Program:
-    """Returns the program of a cohort; nothing is compiled before the first call.
+def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
+    """Returns the program of a cohort; nothing is compiled.
 
     Args:
         per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*.
         width: runs that are vmapped together.
-        seeds_per_block: most distinct seeds that a block holds.
     """
     network = _Network(setup, per_run)
     batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
-    piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * seeds_per_block), DRAW_TOGETHER, 256))
+    piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
     piece_steps -= piece_steps % DRAW_TOGETHER
-    run = _Run(setup, network, piece_steps, seeds_per_block)
-    runs, shared = PartitionSpec("runs"), PartitionSpec()
-
-    def initialize(constants, hyper):
-        return jax.lax.map(lambda block: jax.lax.map(lambda h: run.start(constants, h), block), hyper)
-
-    def segment(constants, hyper, blocks, pieces, state):
-        return run.train(constants, hyper, blocks, pieces, state)
-
-    def sharded(function, in_specs, donate=()):
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=runs, check_vma=False)
-        return jax.jit(mapped, donate_argnums=donate, compiler_options=_compiler_options(mesh))
-
+    blocks = _Blocks(setup, network, piece_steps, width)
     return Program(
         setup=setup,
-        mesh=mesh,
         width=width,
+        room=int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS)),
         outputs=network.outputs(),
         param_count=network.param_count,
         piece_steps=piece_steps,
         blame=network.blame,
-        initialize=sharded(initialize, (shared, runs)),
-        segment=sharded(segment, (shared, runs, runs, shared, runs), donate=(4,)),
-    )
-
-
-def _compiler_options(mesh: Mesh) -> dict[str, str | bool] | None:
-    """What makes one CPU device round like many, and each keep to its own core.
-
-    XLA merges equal subexpressions before it simplifies a program for several devices, and after for one; which
-    divisions it then turns into products by reciprocals differs (seen in Adam). Without merging, it does not.
-    Matrix products of one thread have sums of one order on every machine, and cost less: the small ones by a fifth.
-    """
-    cpu = mesh.devices.flat[0].platform == "cpu"
-    return (
-        {"xla_disable_hlo_passes": "cse", "xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
-        if cpu
-        else None
+        initialize=blocks.initialize,
+        segment=blocks.train,
     )
 
 
@@ -266,20 +245,17 @@ def _path(path: tuple) -> str:
 
 
 class _Run:
-    """One device's part of a cohort: what happens to a run, a block, and all blocks."""
+    """What happens to one run."""
 
-    def __init__(self, setup: Setup, network: _Network, piece_steps: int, seeds_per_block: int):
+    def __init__(self, setup: Setup, network: _Network):
         self.setup, self.network = setup, network
-        self.piece_steps, self.seeds_per_block = piece_steps, seeds_per_block
-
-    # ---- one run
 
     def start(self, constants: Mapping, hyper: Tree) -> Tree:
         """State of a run before its first update."""
         seed, stream = hyper["seed"], hyper["stream"]
         steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
         pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = self._scaled(pixels).reshape(-1, self.setup.dataset.features)
+        inputs = self.scaled(pixels).reshape(-1, self.setup.dataset.features)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -333,7 +309,7 @@ class _Run:
         first = jnp.mean(self.setup.loss(forward(scene.module, inputs), labels))
         return jnp.where(count > 0, state["loss_sum"] / jnp.maximum(count, 1), first)
 
-    def _scaled(self, pixels: Array) -> Array:
+    def scaled(self, pixels: Array) -> Array:
         """Network inputs (…, features) of drawn ones (…, *shape)."""
         flat = pixels.shape[: pixels.ndim - len(self.setup.dataset.shape)]
         return self.setup.dataset.scale(pixels.reshape(*flat, self.setup.dataset.features))
@@ -345,14 +321,33 @@ class _Run:
         settings = {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
         return transformation(*self.setup.optimizer, settings)
 
-    # ---- a block of runs, and all blocks of a device
+
+class _Blocks(_Run):
+    """What happens to a block of runs, and to all blocks of a call."""
+
+    def __init__(self, setup: Setup, network: _Network, piece_steps: int, width: int):
+        super().__init__(setup, network)
+        self.piece_steps, self.width = piece_steps, width
+
+    def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
+        """Returns the state before the first update."""
+
+        def block(b, state):
+            started = jax.lax.map(lambda h: self.start(constants, h), _at(hyper, b))
+            return _put(state, started, b)
+
+        run = jax.eval_shape(lambda: self.start(constants, _at(_at(hyper, 0), 0)))
+        shape = hyper["seed"].shape
+        nothing = jax.tree.map(lambda v: jnp.zeros((*shape, *v.shape), v.dtype), run)
+        return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
     def train(self, constants: Mapping, hyper: Tree, blocks: Tree, pieces: Pieces, state: Tree) -> tuple[Tree, Tree]:
-        """Returns the state after all pieces and the records that they wrote."""
-        # Leaves have a leading axis of this device's blocks; ``blocks["count"]`` of them hold runs.
+        """Returns the state after all pieces and the records that they wrote.
+
+        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs.
+        """
         records = self._empty_records(constants, state)
         buffer = self._empty_batches()
-        count = blocks["count"][0]
 
         def piece(p, carry):
             first, steps, slot = pieces.first[p], pieces.steps[p], pieces.slot[p]
@@ -370,7 +365,7 @@ class _Run:
                 mine["loss_count"] = jnp.where(slot >= 0, 0, mine["loss_count"])
                 return _put(state, mine, b), records, buffer
 
-            return jax.lax.fori_loop(0, count, block, carry)
+            return jax.lax.fori_loop(0, blocks["count"], block, carry)
 
         state, records, _ = jax.lax.fori_loop(0, pieces.count, piece, (state, records, buffer))
         return state, records
@@ -383,11 +378,11 @@ class _Run:
         return jax.lax.fori_loop(0, steps, body, state)
 
     def _batch(self, plan: Tree, buffer: Tree, i: Array | int) -> tuple[Array, Array]:
-        """The block's scaled batches (width, batch, features) of one step of the piece."""
+        """The runs' scaled batches (width, batch, features) of one step of the piece."""
         pixels, labels = (jax.lax.dynamic_index_in_dim(buffer[k], i, 1, keepdims=False) for k in ("inputs", "labels"))
-        inputs = self._scaled(pixels)  # once a seed, not once a run
-        alone = plan["slot"].shape[0] == 1
-        return (inputs, labels) if alone else (inputs[plan["slot"]], labels[plan["slot"]])
+        if self.width > 1:
+            pixels, labels = pixels[plan["slot"]], labels[plan["slot"]]
+        return self.scaled(pixels), labels
 
     def _fill(self, constants: Mapping, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
         """Draws the piece's batches for the block's distinct seeds; none where the block before had the same.
@@ -412,18 +407,14 @@ class _Run:
         return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
 
     def _empty_batches(self) -> Tree:
-        shape = (self.seeds_per_block, self.piece_steps, self.setup.batch_size)
+        shape = (self.width, self.piece_steps, self.setup.batch_size)
         return {
             "inputs": jnp.zeros((*shape, *self.setup.dataset.shape), self.setup.dataset.dtype),
             "labels": jnp.zeros(shape, jnp.int32),
         }
 
     def _measured(self, constants: Mapping, state: Tree, batch: tuple, slot: Array, nothing: Tree) -> Tree:
-        """The block's records (width, …) if the piece ends at one, else NaN.
-
-        They leave the branch before they are put among the others: how many blocks a device has would otherwise
-        change how XLA fuses, and so rounds, them.
-        """
+        """The block's records (width, …) if the piece ends at one, else NaN."""
 
         def look(state, batch):
             return jax.vmap(lambda s, x, y: self.measure(constants, s, x, y))(state, *batch)
@@ -449,7 +440,7 @@ class _Run:
 
         def one(state, slot, new):
             at = jnp.clip(state["diverged_step"] - first, 0, self.piece_steps - 1)
-            inputs = self._scaled(buffer["inputs"][slot, at])
+            inputs = self.scaled(buffer["inputs"][slot, at])
             found = self.network.first_nonfinite(state["params"], state["rest"], inputs)
             return jnp.where(new, found, state["first_nonfinite"])
 

@@ -393,7 +393,7 @@ def test_damage_is_one_line_that_names_the_file(copy, damage):
 
 def test_what_is_no_results_folder_is_said_with_those_beside_it(trained, tmp_path):
     (tmp_path / "alone").mkdir()
-    with pytest.raises(InputError, match="not a results folder\n  hint: it has no sweep.json"):
+    with pytest.raises(InputError, match=r"not a results folder\n  hint: it has no sweep\.json"):
         load(tmp_path / "alone")
     with pytest.raises(InputError, match="not a results folder\n  hint: results beside it: small"):
         load(trained.parent / "smal")

@@ -24,7 +24,9 @@ import jax
 import numpy as np
 
 from glorot_jax import Sweep, arrays, grid, log_spaced, mlp, sgd, shapeset
-from glorot_jax.engine import devices, drive, plan
+from glorot_jax.data.dataset import build
+from glorot_jax.engine import devices, plan
+from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.segment import Pieces
 
 BATCH = 10
@@ -55,40 +57,32 @@ SIZES = {
 
 
 class Engine:
-    """One cohort's compiled segment, timed as the drive loop calls it."""
+    """One cohort on its devices, timed as the drive loop calls it."""
 
     def __init__(self, sweep: Sweep):
         (cohort,) = plan.cohorts(sweep.runs())
-        mesh = devices.mesh()
-        self.program, self.layout, _ = plan.program_for(cohort, drive._dataset(cohort), mesh, None)
+        used = devices.local()
+        self.program, self.layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), used, None)
         self.runs = len(cohort.runs)
-        self.arguments = drive._on_devices(self.program, self.layout, plan.per_run(cohort))
-        self.state = self.program.initialize(*self.arguments[:2])
+        self.fleet = Fleet(self.program, self.layout, plan.per_run(cohort), used)
+        self.state = self.fleet.start()
         self.step = 0
         self.steps(8)
         self.record()
 
     def steps(self, count: int) -> float:
         """Trains all runs for so many steps without a record; returns seconds."""
-        first = list(range(self.step, self.step + count, self.program.piece_steps))
-        sizes = [min(self.program.piece_steps, self.step + count - f) for f in first]
+        first = range(self.step, self.step + count, self.program.piece_steps)
         self.step += count
-        return self._call(first, sizes, [-1] * len(first))
+        return self._call([(f, min(self.program.piece_steps, self.step - f), -1) for f in first])
 
     def record(self) -> float:
         """Records all runs once; returns seconds."""
-        return self._call([self.step], [0], [0])
+        return self._call([(self.step, 0, 0)])
 
-    def _call(self, first: list[int], sizes: list[int], slots: list[int]) -> float:
-        room = drive.PIECES - len(first)
-        pieces = Pieces(
-            *(np.array([*v, *[f] * room], np.int32) for v, f in ((first, 0), (sizes, 0), (slots, -1))),
-            count=np.int32(len(first)),
-        )
-        constants, hyper, blocks = self.arguments
+    def _call(self, pieces: list[tuple[int, int, int]]) -> float:
         begin = time.perf_counter()
-        self.state, records = self.program.segment(constants, hyper, blocks, pieces, self.state)
-        jax.block_until_ready((self.state, records))
+        self.state, _ = self.fleet.train(Pieces.of(pieces), self.state)
         return time.perf_counter() - begin
 
 
@@ -213,9 +207,7 @@ def main() -> None:
         import torch
 
         print(f", PyTorch {torch.__version__}")
-        print(
-            "\nMicroseconds per run-step (lower is better), and how many times faster the engine is, records included:\n"
-        )
+        print("\nMicroseconds per run-step, and how many times faster the engine is, records included:\n")
         print("| network | width | engine, steps alone | engine with records | hand-batched | | eager | |")
         print("|:--|--:|--:|--:|--:|--:|--:|--:|")
         for name in asked.sizes:

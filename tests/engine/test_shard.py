@@ -264,12 +264,16 @@ def test_a_disk_that_is_really_full_fails_resumably_wherever_it_fills(tmp_path, 
     if not seen:
         monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
     big = {"w": np.random.default_rng(0).normal(size=(4, 20_000))}
+
+    def fill(part: shard.Shard) -> None:
+        for step in (1, 2, 3):
+            part.commit(step, big, measured(step), [], 0.5)
+
     with small_disk(tmp_path / "results", "900k") as resize:
         made = shard.create(tmp_path / "results" / "shards" / COHORT.shard_id, COHORT, 2)
         made.commit(0, state(0), measured(0), [], 0.5)
         with pytest.raises(ResumableError, match="no space left on the disk; make room and run the same command"):
-            for step in (1, 2, 3):
-                made.commit(step, big, measured(step), [], 0.5)
+            fill(made)
         found = again(made)
         whole = found.step
         assert found.restore()[0] is not None

@@ -1,0 +1,164 @@
+"""A cohort on its devices: one compiled program, the same machine code on each, and the runs' state beside it.
+
+The program works on a fixed number of blocks of runs, however many runs and devices there are; how many of the blocks
+hold runs is data. A device goes through its chunks of blocks in turn. So neither the number of devices nor the other
+runs can change how anything is compiled, and with it a bit of any run; and a sweep of another size is no new program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from glorot_jax.engine.layout import Layout
+from glorot_jax.engine.segment import Pieces, Program
+
+Programs = dict[jax.Device, Callable]
+State = list[Any]
+"""A pytree of arrays (blocks, width, …) for each chunk, on that chunk's device."""
+
+
+class Fleet:
+    """The devices that train one cohort.
+
+    Args:
+        program: what is compiled.
+        layout: which runs lie where.
+        arrays: what differs between the runs, each (runs,): seed, stream, model.*, optimizer.*.
+        devices: as many as ``layout.devices``.
+    """
+
+    def __init__(
+        self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]
+    ):
+        self.program, self.layout = program, layout
+        self._places = [devices[chunk.device] for chunk in layout.chunks]
+        self._devices = list(dict.fromkeys(self._places))
+        self._workers = ThreadPoolExecutor(len(self._devices))
+        self._hyper = self._put(layout.spread_all(arrays))
+        self._blocks = self._put(layout.block_plans(arrays["seed"], arrays["stream"]))
+        constants = program.setup.dataset.constants()
+        self._constants = {device: jax.device_put(constants, device) for device in self._devices}
+        self._train: Programs = {}
+
+    def compile(self, state: State) -> float:
+        """Compiles the training program, once, and returns the seconds that it took."""
+        begin = time.perf_counter()
+        self._train = self._everywhere(
+            self.program.segment,
+            lambda device: self._arguments(self._first(device), _NO_PIECES, state),
+            donate_argnums=4,
+        )
+        return time.perf_counter() - begin
+
+    def text(self, state: State) -> str:
+        """Returns the compiled training program as text."""
+        arguments = self._arguments(0, _NO_PIECES, state)
+        return jax.jit(self.program.segment, compiler_options=self._options()).lower(*arguments).compile().as_text()
+
+    def start(self) -> State:
+        """Returns the state of all runs before their first update."""
+        programs = self._everywhere(self.program.initialize, lambda device: self._settings(self._first(device)))
+        return self._on_each(lambda i, p: programs[p](*self._settings(i)))
+
+    def place(self, flat: Mapping[str, np.ndarray]) -> State:
+        """Returns a state that ``gather`` gave, back on the devices."""
+        shape = jax.eval_shape(
+            self.program.initialize, self._constants[self._places[0]], self._hyper[0], self._blocks[0]
+        )
+        paths, structure = jax.tree_util.tree_flatten_with_path(shape)
+        leaves = [self.layout.spread(flat[_path(path)]) for path, _ in paths]
+        chunks = [structure.unflatten(parts) for parts in zip(*leaves, strict=True)]
+        return self._put(chunks)
+
+    def train(self, pieces: Pieces, state: State) -> tuple[State, list[Any]]:
+        """Returns state and records of every chunk after one segment; the state that went in is used up."""
+        if not self._train:
+            self.compile(state)
+        done = self._on_each(lambda i, p: self._train[p](*self._arguments(i, pieces, state)))
+        return [s for s, _ in done], [r for _, r in done]
+
+    def gather(self, state: State) -> dict[str, np.ndarray]:
+        """Returns the state on the host: path -> (runs, …)."""
+        flat = [{_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(part)} for part in state]
+        return {name: self.layout.gather([np.asarray(part[name]) for part in flat]) for name in flat[0]}
+
+    def records(self, records: Sequence[Any], count: int) -> dict[str, np.ndarray]:
+        """Returns the first ``count`` records of a segment on the host: name -> (runs, records, …)."""
+        moved = [{k: np.moveaxis(np.asarray(v), 1, 2) for k, v in part.items()} for part in records]
+        return {name: self.layout.gather([part[name] for part in moved])[:, :count] for name in moved[0]}
+
+    def _first(self, device: jax.Device) -> int:
+        """The first chunk of a device."""
+        return self._places.index(device)
+
+    def _settings(self, chunk: int) -> tuple[Any, ...]:
+        return self._constants[self._places[chunk]], self._hyper[chunk], self._blocks[chunk]
+
+    def _arguments(self, chunk: int, pieces: Pieces, state: State) -> tuple[Any, ...]:
+        return *self._settings(chunk), jax.device_put(pieces, self._places[chunk]), state[chunk]
+
+    def _on_each(self, work: Callable[[int, jax.Device], Any]) -> list[Any]:
+        """Does the chunks' work, all devices at once, each in a thread of its own."""
+
+        def on(device: jax.Device) -> dict[int, Any]:
+            mine = [i for i, place in enumerate(self._places) if place == device]
+            return jax.block_until_ready({i: work(i, device) for i in mine})
+
+        futures: list[Future] = [self._workers.submit(on, device) for device in self._devices]
+        done = {i: result for future in futures for i, result in future.result().items()}
+        return [done[i] for i in range(len(self._places))]
+
+    def _put(self, chunks: Sequence[Any]) -> list[Any]:
+        return [jax.device_put(part, place) for part, place in zip(chunks, self._places, strict=True)]
+
+    def _everywhere(self, function: Callable, arguments: Callable[[jax.Device], tuple], **options: Any) -> Programs:
+        """Compiles for the first device; the others find the same machine code in the compilation cache."""
+        jitted = jax.jit(function, compiler_options=self._options(), **options)
+
+        def compiled(device: jax.Device) -> Callable:
+            return jitted.lower(*arguments(device)).compile()
+
+        home, *others = self._devices
+        with _one_key_for_all_devices():
+            return {home: compiled(home)} | dict(zip(others, self._workers.map(compiled, others), strict=True))
+
+    def _options(self) -> dict[str, str | bool | int] | None:
+        """On a CPU a device is a core: matrix products of one thread, whose sums have one order on every machine."""
+        if self._devices[0].platform != "cpu":
+            return None
+        return {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
+
+
+_NO_PIECES = Pieces.of([])
+
+
+@contextlib.contextmanager
+def _one_key_for_all_devices() -> Iterator[None]:
+    """Leaves the device out of the compilation cache's keys on a CPU, as JAX itself does on a GPU.
+
+    Should JAX be built otherwise one day, each device compiles for itself: the same code, later.
+    """
+    from jax._src import cache_key
+
+    name = "_hash_serialized_compile_options"
+    own = getattr(cache_key, name, None)
+    if own is None or "strip_device_assignment" not in inspect.signature(own).parameters:
+        yield
+        return
+    setattr(cache_key, name, lambda hash_obj, options, **_: own(hash_obj, options, strip_device_assignment=True))
+    try:
+        yield
+    finally:
+        setattr(cache_key, name, own)
+
+
+def _path(path: tuple) -> str:
+    return "/".join(str(p.key) for p in path)
