@@ -37,22 +37,24 @@ def product(z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"]) 
     Its own backward rule gives ∂C/∂W of a small batch as a sum of outer products, which XLA works into the update that
     reads it: one pass over the weights, no gradient stored. Of a large batch it is a matrix product.
     """
-    return _dot(z, w)
+    return _contracted(z, w, 1, 0)
 
 
-def _dot(a: Float[Array, "i j"], b: Float[Array, "j k"]) -> Float[Array, "i k"]:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+def _contracted(a: Float[Array, "..."], b: Float[Array, "..."], a_axis: int, b_axis: int) -> Float[Array, "..."]:
+    """The product of two matrices over an axis of each; no transpose is formed, as XLA would before a batched one."""
+    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
 
 
 def _product_forward(z: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _dot(z, w), (z, w)
+    return _contracted(z, w, 1, 0), (z, w)
 
 
 def _product_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
     z, w = saved
+    below = _contracted(error, w, 1, 1)
     if len(z) > SMALL_BATCH:
-        return _dot(error, w.T), _dot(z.T, error)
-    return _dot(error, w.T), functools.reduce(operator.add, (z[i, :, None] * error[i] for i in range(len(z))))
+        return below, _contracted(z, error, 0, 0)
+    return below, functools.reduce(operator.add, (z[i, :, None] * error[i] for i in range(len(z))))
 
 
 product.defvjp(_product_forward, _product_backward)

@@ -25,7 +25,7 @@ from tests.cli.disk import small_disk
 from tests.engine.small import assert_same_bits, parameters, records
 
 TINY = """
-from glorot_jax import Sweep, at, grid, mlp, sgd, shapeset
+from glorot_jax import Sweep, every, grid, mlp, sgd, shapeset
 
 sweep = Sweep(
     name="tiny",
@@ -34,7 +34,7 @@ sweep = Sweep(
     optimizer=sgd(learning_rate=0.05),
     seeds=range(2),
     steps=24,
-    record=at(8, 16),
+    record=every(1),
     probes=("evaluation",),
 )
 """
@@ -254,7 +254,7 @@ def test_plan_says_what_would_be_trained_and_trains_nothing(sweep_file, capsys, 
     said = capsys.readouterr().out
     assert said.startswith("tiny: 6 runs · 1 program · 24 steps · about ")
     assert "453 parameters a run" in said  # (64 + 1) × 6 + (6 + 1) × 9
-    assert "4 records" in said
+    assert "25 records" in said
     assert main(["plan", "tiny.py", "--format", "json", "--width", "2"]) == 0
     (cohort,) = json.loads(capsys.readouterr().out)["cohorts"]
     assert (cohort["runs"], cohort["width"], cohort["parameters_per_run"]) == (4, 2, 453)
@@ -406,7 +406,7 @@ def test_sigint_and_sigterm_save_and_the_same_command_goes_on(sweep_file, traine
 def test_a_second_sigint_leaves_at_once_and_the_last_commit_is_whole(sweep_file, tmp_path):
     """Segments of ten seconds; the second signal comes in the middle of one."""
     out = tmp_path / "out"
-    process = start("run", "tiny.py", "--out", out, "--set", "steps=100000000", "--set", "record=at()")
+    process = start("run", "tiny.py", "--out", out, "--set", "record=at()", "--set", "steps=100000000")
     wait_for_commit(out, 0, process)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -67,7 +68,7 @@ def test_the_content_is_on_disk_before_it_has_its_name_and_the_name_before_it_re
     fsync, replace = os.fsync, os.replace
 
     def flushed(descriptor: int) -> None:
-        calls.append(kinds[os.path.isdir(f"/proc/self/fd/{descriptor}")])
+        calls.append(kinds[stat.S_ISDIR(os.fstat(descriptor).st_mode)])
         fsync(descriptor)
 
     def renamed(*names: Path) -> None:

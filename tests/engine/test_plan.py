@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 
@@ -15,7 +14,9 @@ from hypothesis import strategies as st
 from glorot_jax import adam, at, every, grid, mlp, plan, sgd, shapeset
 from glorot_jax.data import dataset
 from glorot_jax.engine import devices
-from glorot_jax.engine.plan import MAX_WIDTH, Layout, choose_width, cohorts, per_run, program_for
+from glorot_jax.engine.fleet import Fleet
+from glorot_jax.engine.layout import Layout
+from glorot_jax.engine.plan import MAX_WIDTH, choose_width, cohorts, per_run, program_for
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 
@@ -118,7 +119,9 @@ def test_independent_runs_have_streams_of_their_own_and_paired_ones_share():
 
 # ---- where each run lies
 
-LAYOUTS = st.builds(Layout, runs=st.integers(1, 60), width=st.integers(1, 9), devices=st.integers(1, 5))
+LAYOUTS = st.builds(
+    Layout, runs=st.integers(1, 60), width=st.integers(1, 9), devices=st.integers(1, 5), room=st.integers(1, 7)
+)
 
 
 @settings(deadline=None)
@@ -126,9 +129,18 @@ LAYOUTS = st.builds(Layout, runs=st.integers(1, 60), width=st.integers(1, 9), de
 def test_gather_undoes_spread(layout):
     array = np.arange(layout.runs * 6).reshape(layout.runs, 3, 2)
     spread = layout.spread(array)
-    assert spread.shape[1:] == (layout.width, 3, 2)
-    assert spread.shape[0] % layout.devices == 0
+    assert {part.shape for part in spread} == {(layout.room, layout.width, 3, 2)}, "one shape, however many runs"
     np.testing.assert_array_equal(layout.gather(spread), array)
+
+
+@settings(deadline=None)
+@given(LAYOUTS)
+def test_blocks_are_dealt_out_evenly(layout):
+    dealt = [sum(chunk.count for chunk in layout.chunks if chunk.device == d) for d in range(layout.devices_used)]
+    assert sum(dealt) == layout.blocks
+    assert max(dealt) == layout.blocks_per_device == -(-layout.blocks // layout.devices)
+    assert all(0 < chunk.count <= layout.room for chunk in layout.chunks)
+    assert [chunk.first for chunk in layout.chunks] == sorted({chunk.first for chunk in layout.chunks})
 
 
 @settings(deadline=None)
@@ -137,21 +149,15 @@ def test_blocks_visit_every_run_once_with_the_batches_of_its_own_seed(layout, da
     """The devices' loop played by hand: what a block draws stays in the buffer for those after it that draw nothing."""
     seed = np.sort(data.draw(st.lists(st.integers(0, 5), min_size=layout.runs, max_size=layout.runs)))
     stream = np.array(data.draw(st.lists(st.integers(0, 2), min_size=layout.runs, max_size=layout.runs)))
-    blocks, most = layout.block_plan(seed, stream)
-    plan, run = blocks["seeds"], layout.spread(np.arange(layout.runs))
-    per_device = len(run) // layout.devices
-    assert blocks["count"].shape == (layout.devices,)
-    assert plan["draw_seed"].shape == plan["draw_stream"].shape == (len(run), most)
     visited = []
-    for device, count in enumerate(blocks["count"]):
-        buffer = [None] * most
-        assert 0 <= count <= per_device
-        for block in range(device * per_device, device * per_device + count):
-            for i in range(plan["draws"][block]):
-                buffer[i] = (plan["draw_seed"][block, i], plan["draw_stream"][block, i])
-            for place, who in enumerate(run[block]):
-                assert buffer[plan["slot"][block, place]] == (seed[who], stream[who])
-            visited += run[block].tolist()
+    for blocks, runs in zip(layout.block_plans(seed, stream), layout.spread(np.arange(layout.runs)), strict=True):
+        seeds, buffer = blocks["seeds"], [None] * layout.width
+        for block in range(blocks["count"]):
+            for i in range(seeds["draws"][block]):
+                buffer[i] = (seeds["draw_seed"][block, i], seeds["draw_stream"][block, i])
+            for place, who in enumerate(runs[block]):
+                assert buffer[seeds["slot"][block, place]] == (seed[who], stream[who])
+            visited += runs[block].tolist()
     padding = visited[layout.runs :]
     assert visited[: layout.runs] == list(range(layout.runs))
     assert len(padding) < layout.width
@@ -160,29 +166,28 @@ def test_blocks_visit_every_run_once_with_the_batches_of_its_own_seed(layout, da
 
 @settings(deadline=None)
 @given(LAYOUTS, st.integers(0, 3))
-def test_a_seed_is_drawn_once_a_block_and_not_again_for_the_next(layout, seed):
-    """The program's room for seeds does not tell whether a run has company: one at width 1, two at least beyond."""
+def test_a_seed_is_drawn_once_a_chunk_and_not_again_for_the_next_block(layout, seed):
     same = np.full(layout.runs, seed)
-    blocks, most = layout.block_plan(same, np.zeros_like(same))
-    first = np.arange(len(blocks["seeds"]["draws"])) % layout.blocks_per_device == 0
-    np.testing.assert_array_equal(blocks["seeds"]["draws"], first.astype(int))
-    assert most == min(2, layout.width)
+    for blocks in layout.block_plans(same, np.zeros_like(same)):
+        assert blocks["seeds"]["draws"].tolist() == [1] + [0] * (layout.room - 1)
 
 
 @settings(deadline=None)
-@given(st.integers(1, 10**8), st.integers(1, 10**5), st.sampled_from(sorted(MAX_WIDTH)))
-def test_the_chosen_width_is_a_power_of_two_that_the_runs_fill(params, runs, platform):
-    width, why = choose_width(params, runs, platform)
+@given(st.integers(1, 10**8), st.integers(1, 10**5), st.sampled_from(sorted(MAX_WIDTH)), st.integers(1, 8))
+def test_the_chosen_width_is_a_power_of_two_that_leaves_no_device_idle(params, runs, platform, devices):
+    width, why = choose_width(params, runs, platform, devices)
     assert width & (width - 1) == 0
-    assert 1 <= width <= min(runs, MAX_WIDTH[platform])
+    assert 1 <= width <= MAX_WIDTH[platform]
+    assert Layout(runs, width, devices, 32).devices_used >= min(runs, devices) / 2
+    assert (width - 1) * devices < runs, "no block that the others' runs had to fill"
     assert why
 
 
 def test_small_networks_are_vmapped_and_large_ones_taken_in_turn_on_a_cpu():
-    widths = [choose_width(params, 1000, "cpu")[0] for params in (10**3, 10**4, 5 * 10**4, 10**5, 5 * 10**6)]
+    widths = [choose_width(params, 1000, "cpu", 2)[0] for params in (10**3, 10**4, 5 * 10**4, 10**5, 5 * 10**6)]
     assert widths == sorted(widths, reverse=True)
     assert (widths[0], widths[-1]) == (16, 1)
-    assert choose_width(5 * 10**6, 1000, "gpu")[0] == 512
+    assert choose_width(5 * 10**6, 1000, "gpu", 1)[0] == 512
 
 
 # ---- the numbers of a plan
@@ -191,14 +196,6 @@ def test_small_networks_are_vmapped_and_large_ones_taken_in_turn_on_a_cpu():
 def params(inputs: int, *widths: int, classes: int = 9) -> int:
     sizes = (inputs, *widths, classes)
     return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def drawn_once():
-    """Each data set is built once for all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "build", functools.cache(dataset.build))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +217,7 @@ def test_a_plan_says_how_the_runs_are_packed(planned):
     said = planned.to_dict()
     assert (said["sweep"], said["runs"], len(said["cohorts"])) == ("small", 24, 4)
     for row in said["cohorts"]:
-        assert (row["runs"], row["width"], row["blocks"], row["devices"]) == (6, 4, 2, len(jax.local_devices()))
+        assert (row["runs"], row["width"], row["blocks"], row["devices"]) == (6, 4, 2, min(2, len(jax.local_devices())))
         assert row["why_width"] == "as asked"
         assert (row["steps"], row["records"]) == (40, 5)  # 0, 5, 17, 29 and 40
 
@@ -248,18 +245,17 @@ def test_bytes_of_a_checkpoint_are_those_of_parameters_and_optimizer_memory(plan
     for row in planned.rows:
         assert row.to_dict()["checkpoint_bytes"] == 6 * row.state_bytes
         data = (20 + 30) * (256 + 4)
-        assert row.to_dict()["bytes_per_device"] == row.layout.blocks_per_device * 4 * row.state_bytes + data
+        assert row.to_dict()["bytes_per_device"] == row.layout.room * 4 * row.state_bytes + data
 
 
 def test_a_plan_takes_its_state_from_what_would_be_trained():
     """The bytes of a state that is really made, with its padding."""
     (cohort,) = cohorts(sweep(data=small()).runs())
-    program, layout, _ = program_for(cohort, dataset.build(small()), devices.mesh(), 8)
-    hyper = {name: layout.spread(array) for name, array in per_run(cohort).items()}
-    state = program.initialize(program.setup.dataset.constants(), hyper)
+    program, layout, _ = program_for(cohort, dataset.build(small()), devices.local(), 8)
+    (state, *_) = Fleet(program, layout, per_run(cohort), devices.local()).start()
     made = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     (row,) = plan(sweep(data=small()), width=8).rows
-    assert made == row.state_bytes * layout.slots.size
+    assert made == row.state_bytes * layout.room * layout.width
 
 
 def test_a_plan_is_said_in_words(planned):
