@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from glorot_jax.engine import shard as shards
-from glorot_jax.engine.files import append_json_line, write_json
+from glorot_jax.engine.files import TEMPORARY, append_json_line, write_json
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
+FIRST_STEPS = 8
+"""Steps of a segment as long as nobody knows what a step takes."""
 
 
 class Watcher(Protocol):
@@ -103,15 +105,16 @@ def run(
     results = Path(out) if out is not None else Path("results") / sweep.name
     if width is not None and (not isinstance(width, int) or width < 1):
         raise InputError(f"width: {width!r} is not an integer ≥ 1")
-    if not segment_seconds > 0:
-        raise InputError(f"segment_seconds: {segment_seconds!r} is not a number > 0")
+    if not 0 < segment_seconds < float("inf"):
+        raise InputError(f"segment_seconds: {segment_seconds!r} is not a finite number > 0")
     _check_folder(results, sweep, fresh)
     watcher = progress or _Silent()
     from glorot_jax.engine import devices
 
     devices.configure()
     if fresh and results.exists():
-        results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+        with shards.locked(results):
+            results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), _Signals() as signals:
         work = _prepare(results, sweep, width, devices.local())
@@ -159,13 +162,16 @@ def resume(
 
 
 def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
-    if not results.exists() or fresh:
+    if not results.exists():
         return
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        if any(p.name != ".lock" for p in results.iterdir()):
+        begun = {".lock", "shards"}  # what is there before the description is
+        if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
+        return
+    if fresh:
         return
     name = _read_description(results)["name"]
     if name != sweep.name:
@@ -404,15 +410,12 @@ class _Pace:
         self._seen: list[tuple[int, int, float]] = []
         self.step = self.record = 0.0
 
-    @property
-    def segments(self) -> int:
-        return len(self._seen)
-
     def budget(self) -> _Budget:
-        if not self._seen:
-            return _Budget(steps=8, seconds=-1.0, step=0.0, record=0.0)  # the record of step 0 alone, to show soon
+        if not self._seen:  # the record of step 0 alone, to show soon
+            return _Budget(steps=FIRST_STEPS, seconds=-1.0, step=0.0, record=0.0)
+        known = any(steps for steps, _, _ in self._seen)
         return _Budget(
-            steps=max(1, int(self.target / max(self.step, 1e-9))),
+            steps=max(1, int(self.target / max(self.step, 1e-9))) if known else FIRST_STEPS,
             seconds=self.target,
             step=self.step,
             record=self.record,

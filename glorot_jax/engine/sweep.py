@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, grid, identity, plain
+from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, field, grid, identity, plain
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.specs import COUNT, SPECS, Data, Model, Optimizer, Schedule, log_spaced
 
@@ -149,31 +149,34 @@ class Sweep(Spec):
         Raises:
             InputError: a path is unknown or a value is wrong; the line names the path as typed.
         """
-        changed = self
+        changed: dict[str, Any] = {}
         for setting in settings:
             path, equals, text = setting.partition("=")
             if not equals:
                 raise InputError(f"--set {setting}: it has no value", "write --set steps=2000")
-            changed = changed.with_value(path.strip(), _parse(text.strip(), path))
-        return dataclasses.replace(changed, settings=(*self.settings, *settings)) if settings else self
+            self._put(changed, path.strip(), _parse(text.strip(), path))
+        return dataclasses.replace(self, **changed, settings=(*self.settings, *settings)) if settings else self
 
     def with_value(self, path: str, value: Any) -> Sweep:
         """Returns the sweep with one value, named by its path, changed."""
+        changed: dict[str, Any] = {}
+        self._put(changed, path, value)
+        return dataclasses.replace(self, **changed)
+
+    def _put(self, changed: dict[str, Any], path: str, value: Any) -> None:
+        """Notes one value in ``changed``, the fields that are to be replaced together."""
         head, dot, name = path.partition(".")
-        if head in ("source", "settings"):
-            raise unknown(path, head, self._paths())
+        fields = {f.name: f for f in self._fields()}
+        if head not in fields or head in ("source", "settings"):
+            raise unknown(path, path, self._paths())
         if not dot:
-            return self.replace(head, value, path)
-        inner = getattr(self, head, None)
+            changed[head] = check(self, fields[head], value, path)
+            return
+        inner = changed.get(head, getattr(self, head))
         if head not in _FAMILIES or not isinstance(inner, Spec | Grid):
             raise unknown(path, path, self._paths())
         parts = [part.replace(name, value, path) for part in (inner if isinstance(inner, Grid) else (inner,))]
-        return self.replace(head, Grid(tuple(parts)) if isinstance(inner, Grid) else parts[0], path)
-
-    def replace(self, name: str, value: Any, path: str) -> Sweep:
-        if name not in {f.name for f in self._fields()}:
-            raise unknown(path, name, self._paths())
-        return super().replace(name, value, path)
+        changed[head] = Grid(tuple(parts)) if isinstance(inner, Grid) else parts[0]
 
     @cached_property
     def _runs(self) -> tuple[Run, ...]:

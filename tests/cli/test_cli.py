@@ -114,7 +114,7 @@ def refused(capsys) -> Callable[..., str]:
         (["plan", "quickstart", "--set", "optimizer.learning_rate=0"], "optimizer.learning_rate: 0.0 is not a finite"),
         (["run", "quickstart", "--width", "0"], "width: 0 is not an integer ≥ 1"),
         (["run", "quickstart", "--width", "two"], "Invalid value for '--width': 'two' is not a valid integer."),
-        (["run", "quickstart", "--segment-seconds", "0"], "segment_seconds: 0.0 is not a number > 0"),
+        (["run", "quickstart", "--segment-seconds", "0"], "segment_seconds: 0.0 is not a finite number > 0"),
         (["data", "show", "shapeset", "--count", "0"], "Invalid value for '--count'"),
         (["data", "show", "shapeset", "--output", "x.jpg"], "output: 'x.jpg' does not end in .png"),
         (["data", "show", "shapeset", "--output", "no/x.png"], "output: 'no/x.png' can't be written"),
