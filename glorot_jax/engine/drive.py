@@ -39,6 +39,8 @@ SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
 FIRST_STEPS = 8
 """Steps of a segment as long as nobody knows what a step takes."""
+GROWTH = 16
+"""Times that a segment may be as long as the longest before it."""
 
 
 class Watcher(Protocol):
@@ -413,9 +415,10 @@ class _Pace:
     def budget(self) -> _Budget:
         if not self._seen:  # the record of step 0 alone, to show soon
             return _Budget(steps=FIRST_STEPS, seconds=-1.0, step=0.0, record=0.0)
-        known = any(steps for steps, _, _ in self._seen)
+        # What little has been seen may mislead: no segment is many times as long as the longest so far.
+        most = GROWTH * max(max(steps for steps, _, _ in self._seen), FIRST_STEPS / GROWTH)
         return _Budget(
-            steps=max(1, int(self.target / max(self.step, 1e-9))) if known else FIRST_STEPS,
+            steps=max(1, int(min(most, self.target / max(self.step, 1e-9)))),
             seconds=self.target,
             step=self.step,
             record=self.record,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from glorot_jax.engine.segment import Program, Setup
     from glorot_jax.engine.sweep import Run, Sweep
 
-CACHE_BYTES = 512 * 2**10
-"""On a CPU a block's weights should stay in a core's own cache."""
+BLOCK_BYTES = 4 * 2**20
+"""Weights of a block on a CPU, at most: measured on 1 MiB of L2 a core, wider blocks gained nothing or lost."""
 MAX_WIDTH = {"cpu": 16, "gpu": 1024, "tpu": 1024}
 
 
@@ -134,8 +135,8 @@ def choose_width(param_count: int, runs: int, platform: str, devices: int) -> tu
     """Returns how many runs to vmap together, a power of two, and the reason in a few words."""
     most = MAX_WIDTH.get(platform, 16)
     if platform == "cpu":
-        fits = max(1, CACHE_BYTES // (4 * param_count))
-        why = f"{4 * param_count / 2**20:.2g} MiB of weights a run, {CACHE_BYTES // 2**10} KiB of cache"
+        fits = max(1, BLOCK_BYTES // (4 * param_count))
+        why = f"{4 * param_count / 2**20:.2g} MiB of weights a run, up to {BLOCK_BYTES // 2**20} MiB a block"
     else:
         fits, why = most, "an accelerator takes them all at once"
     width, share = min(most, fits), -(-runs // devices)
@@ -217,7 +218,9 @@ class Plan:
                 f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
                 f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
             ]
-        lines.append("  times are estimated from a matrix product measured just now; compilation comes on top")
+        lines.append(
+            "  times are estimated from the matrix products of a block, timed just now; compilation comes on top"
+        )
         return "\n".join(lines)
 
 
@@ -230,7 +233,6 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
 
     devices.configure()
     used = devices.local()
-    rate = _product_rate()
     rows = []
     for cohort in cohorts(sweep.runs()):
         run = cohort.runs[0]
@@ -242,7 +244,6 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
         )
         places = layout.room * layout.width
         records = run.record.steps(run.steps)
-        seconds = _estimate(program, layout, rate, run.steps, len(records))
         rows.append(
             CohortPlan(
                 cohort=cohort,
@@ -253,7 +254,7 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
                 constant_bytes=_tree_bytes(constants),
                 record_bytes=_record_bytes(program, cohort) * len(records) * layout.runs,
                 records=len(records),
-                seconds=seconds,
+                seconds=_estimate(program, layout, state["params"], run),
             )
         )
     return Plan(sweep, tuple(rows), jax.default_backend())
@@ -292,28 +293,44 @@ def _record_bytes(program: Program, cohort: Cohort) -> int:
     return sum(4 * int(np.prod([sizes[d] for d in output.dims])) for output in program.outputs.values())
 
 
-def _product_rate() -> float:
-    """Multiply-adds per second and device of the step's kind of product: ten rows against a square matrix."""
+def _estimate(program: Program, layout: Layout, params: Mapping[str, jax.ShapeDtypeStruct], run: Run) -> float:
+    """Seconds of training: a block's products and activations are timed here; of a record, its evaluation alone."""
+    setup = program.setup
+    shapes = [leaf.shape[-2:] for leaf in params.values() if len(leaf.shape) == 4]
+    step = _block_seconds(shapes, layout.width, setup.batch_size, train=True)
+    evaluated = sum(len(part[1]) for part in (setup.dataset.valid, setup.dataset.test))
+    record = _block_seconds(shapes, layout.width, 500, train=False) * evaluated / 500
+    return layout.blocks_per_device * (run.steps * step + len(run.record.steps(run.steps)) * record)
+
+
+def _block_seconds(shapes: Sequence[tuple[int, int]], width: int, batch: int, *, train: bool) -> float:
+    """Measured seconds of a batch's pass through weights of these shapes, and of their update if ``train``."""
     import jax
     import jax.numpy as jnp
 
-    x, w = jnp.ones((10, 512)), jnp.ones((512, 512)) / 512
-    product = jax.jit(lambda x, w: jax.lax.fori_loop(0, 50, lambda _, x: x @ w, x))
-    product(x, w).block_until_ready()
-    times = []
-    for _ in range(3):
+    weights = [jnp.full((width, *shape), 1e-3) for shape in shapes]
+    inputs = [jnp.full((width, batch, shape[0]), 1e-3) for shape in shapes]
+
+    def layer(w, z):
+        s = jnp.tanh(z @ w)
+        return w - z.T @ s * 1e-6, s @ w.T if train else jnp.sum(s) * 1e-9 + z
+
+    @jax.jit
+    def work(weights, inputs, count):
+        def once(_, carry):
+            made = [jax.vmap(layer)(w, z) for w, z in zip(*carry, strict=True)]
+            return ([w for w, _ in made] if train else carry[0]), [z for _, z in made]
+
+        return jax.lax.fori_loop(0, count, once, (weights, inputs))
+
+    def seconds(count: int) -> float:
         begin = time.perf_counter()
-        product(x, w).block_until_ready()
-        times.append(time.perf_counter() - begin)
-    return 50 * 10 * 512 * 512 / sorted(times)[1]
+        jax.block_until_ready(work(weights, inputs, count))
+        return time.perf_counter() - begin
 
-
-def _estimate(program: Program, layout: Layout, rate: float, steps: int, records: int) -> float:
-    """Three products a step and weight (forward, backward, update), one for each evaluated example."""
-    setup = program.setup
-    evaluated = sum(len(part[1]) for part in (setup.dataset.valid, setup.dataset.test))
-    work = program.param_count * (3 * setup.batch_size * steps + evaluated * records)
-    return work * layout.blocks_per_device * layout.width / rate
+    seconds(1)
+    count = int(np.clip(0.05 / seconds(1), 1, 1000))
+    return statistics.median(seconds(count) for _ in range(3)) / count
 
 
 def _bytes(count: float) -> str:
