@@ -6,7 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from glorot_jax.config import grid
 from glorot_jax.engine.sweep import Sweep, load_sweep
-from glorot_jax.specs import adam, arrays, at, every, log_spaced, mlp, optimizer, rmsprop, sgd, shapeset
+from glorot_jax.specs import (
+    adam,
+    arrays,
+    at,
+    cifar10,
+    digits,
+    every,
+    fashion_mnist,
+    log_spaced,
+    mlp,
+    mnist,
+    optimizer,
+    probe,
+    rmsprop,
+    sgd,
+    shapeset,
+    small_imagenet,
+    tfds,
+)
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.results import load
@@ -20,19 +38,26 @@ __all__ = [
     "adam",
     "arrays",
     "at",
+    "cifar10",
+    "digits",
     "every",
+    "fashion_mnist",
     "grid",
     "load",
     "load_sweep",
     "log_spaced",
     "mlp",
+    "mnist",
     "optimizer",
     "plan",
+    "probe",
     "resume",
     "rmsprop",
     "run",
     "sgd",
     "shapeset",
+    "small_imagenet",
+    "tfds",
 ]
 
 _LATER = {

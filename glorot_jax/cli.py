@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def list_(what: str, form: str) -> None:
 
 def _entries(what: str) -> dict[str, str]:
     from glorot_jax import config, specs
-    from glorot_jax.engine.sweep import PROBES, known_sweeps
+    from glorot_jax.engine.sweep import known_sweeps
 
     here = Path(__file__).parent
     if what in ("activations", "initializers", "losses"):
@@ -272,7 +273,7 @@ def _entries(what: str) -> dict[str, str]:
     if what == "sweeps":
         return {name: _module_line(path) for name, path in known_sweeps().items()}
     if what == "probes":
-        return {name: _module_line(here / "probes" / f"{name}.py") for name in PROBES}
+        return {n: _module_line(here / "probes" / f"{n}.py") for n in config.names_in("probes/__init__")}
     family = specs.Optimizer if what == "optimizers" else specs.Data
     made = {n: s for n, s in vars(specs).items() if isinstance(s, type) and issubclass(s, family) and s is not family}
     return {name: (spec.__doc__ or "").splitlines()[0] for name, spec in made.items()}
@@ -291,29 +292,96 @@ def _module_line(path: Path) -> str:
 
 @cli.group(cls=_Group)
 def data() -> None:
-    """Look at data sets."""
+    """List, prepare, look at and check data sets."""
+
+
+_data_dir = click.option(
+    "--data-dir", type=click.Path(), help="TensorFlow Datasets' folder.  [default: $TFDS_DATA_DIR, ~/tensorflow_datasets]"
+)
+
+
+@contextlib.contextmanager
+def _bar(title: str, quiet: bool) -> Iterator[Any]:
+    from glorot_jax.data.progress import Bar
+    from glorot_jax.data.tfds import silent
+
+    bar = Bar(title)
+    try:
+        yield silent if quiet else bar
+    finally:
+        bar.close()
+
+
+@data.command("list")
+@_data_dir
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def list_data(data_dir: str | None, form: str) -> None:
+    """List the data sets, and which of them are ready on this machine."""
+    import json
+
+    from glorot_jax.data import pictures
+
+    rows = pictures.listing(data_dir)
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    name, state = (max(len(row[key]) for row in rows) for key in ("name", "state"))
+    for row in rows:
+        click.echo(f"{row['name']:<{name}}  {row['state']:<{state}}  {row['what']}")
 
 
 @data.command()
-@click.argument("name", type=_OneOf(["shapeset"]))
+@click.argument("name")
+@click.option("--from", "source", type=click.Path(), help="Files, folder or package to take it from.")
+@_data_dir
+@_quiet
+def prepare(name: str, source: str | None, data_dir: str | None, no_progress: bool) -> None:
+    """Download NAME, or take it from files, verify it, and put it on the disk, once."""
+    from glorot_jax.data import pictures
+
+    with _bar(name, no_progress) as progress:
+        path, said = pictures.prepare(name, source, data_dir, progress)
+    for line in said:
+        click.echo(line, err=True)
+    click.echo(path)
+
+
+@data.command()
+@click.argument("name")
+@_data_dir
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+@_quiet
+def check(name: str, data_dir: str | None, form: str, no_progress: bool) -> None:
+    """Count the examples and labels of NAME and compare its pictures with the published checksums."""
+    import json
+
+    from glorot_jax.data import pictures
+
+    with _bar(name, no_progress) as progress:
+        found = pictures.check(name, data_dir, progress)
+    click.echo(pictures.checked_text(found) if form == "table" else json.dumps(found, indent=1, ensure_ascii=False))
+
+
+@data.command()
+@click.argument("name")
 @click.option("--count", type=click.IntRange(1, 1000), default=50, show_default=True)
-@click.option("--size", type=click.IntRange(8, 256), default=64, show_default=True, help="Side in pixels.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--size", type=click.IntRange(8, 256), default=64, show_default=True, help="Shapeset's side in pixels.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the choice.")
+@_data_dir
 @click.option("--output", type=click.Path(), help="PNG to write.  [default: NAME.png]")
-def show(name: str, count: int, size: int, seed: int, output: str | None) -> None:
-    """Save a contact sheet of examples with their labels as PNG."""
-    path = _file(output or f"{name}.png")
+def show(name: str, count: int, size: int, seed: int, data_dir: str | None, output: str | None) -> None:
+    """Save a contact sheet of random training examples with their labels as PNG."""
+    path = _file(output or f"{name.replace('/', '-')}.png")
     if path.suffix.lower() != ".png":
         raise InputError(f"output: {str(path)!r} does not end in .png")
-    import jax
-    import numpy as np
+    from glorot_jax.data import pictures
 
-    from glorot_jax.data import shapeset
+    described = pictures.describe(name, data_dir)
     from glorot_jax.data.contact_sheet import contact_sheet
     from glorot_jax.engine.files import write
 
-    images, labels = shapeset.draw(jax.random.key(seed), count, size)
-    write(path, lambda p: contact_sheet(np.asarray(images), np.asarray(labels), shapeset.CLASSES, p))
+    images, labels, names = pictures.sample(described, count, seed, size)
+    write(path, lambda p: contact_sheet(images, labels, names, p))
     click.echo(path)
 
 

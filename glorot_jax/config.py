@@ -79,14 +79,21 @@ class Named:
     module: str
 
 
-def field(*, per_run: bool = False, among: Range | Named | None = None, **options: Any) -> Any:
+def field(
+    *,
+    per_run: bool = False,
+    among: Range | Named | None = None,
+    read: Callable[[Any, str], Any] | None = None,
+    **options: Any,
+) -> Any:
     """Returns a dataclass field.
 
     Args:
         per_run: its value is data along the run axis: sweeping it compiles nothing anew.
         among: what it takes, beyond its type.
+        read: ``(value, path) -> value``, puts other ways of writing it into the field's own; may raise InputError.
     """
-    return dataclasses.field(metadata={"per_run": per_run, "among": among}, **options)
+    return dataclasses.field(metadata={"per_run": per_run, "among": among, "read": read}, **options)
 
 
 class Spec:
@@ -134,9 +141,10 @@ class Spec:
 def check(spec: object, f: dataclasses.Field, value: Any, path: str) -> Any:
     """Returns ``value`` in the field's own type, or raises the one line that says what is wrong with it."""
     hint, among = _hints(type(spec))[f.name], f.metadata.get("among")
+    read = f.metadata.get("read") or (lambda value, _: value)
     if isinstance(value, Grid):
-        return Grid(tuple(_checked(v, hint, among, path) for v in value))
-    return _checked(value, hint, among, path)
+        return Grid(tuple(_checked(read(v, path), hint, among, path) for v in value))
+    return _checked(read(value, path), hint, among, path)
 
 
 @functools.cache

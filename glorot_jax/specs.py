@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import numbers
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from glorot_jax.config import Grid, Named, Range, Spec, field, identity
+from glorot_jax.config import Grid, Named, Range, Spec, field, identity, names_in
 from glorot_jax.errors import InputError, unknown
 
 POSITIVE = Range(0, closed=False)
@@ -41,6 +43,138 @@ class shapeset(Data):
     size: int = field(default=32, among=Range(8, 256))
     validation: int = field(default=10_000, among=COUNT)
     test: int = field(default=10_000, among=COUNT)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What all sets of real pictures have in common.
+
+    Where a set lies on one machine is no part of what a run is: ``data_dir`` is left out of settings and identities.
+    """
+
+    scaling: Literal["unit", "symmetric", "standard"] = "unit"
+    validation: int = field(default=10_000, among=COUNT)
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data_dir, os.PathLike):
+            object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
+        super().__post_init__()  # type: ignore[misc]
+        if isinstance(self.data_dir, Grid):
+            raise InputError(f"{type(self).__name__}.data_dir: it can't be a grid")
+
+    def items(self) -> dict[str, Any]:
+        return {k: v for k, v in super().items().items() if k != "data_dir"}  # type: ignore[misc]
+
+    def defaults(self) -> dict[str, Any]:
+        return {k: v for k, v in super().defaults().items() if k != "data_dir"}  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class mnist(_Pictures, Data):
+    """MNIST: 28×28 grey handwritten digits; 50 000 to train on, 10 000 for validation, 10 000 for the test.
+
+    ``glorot data prepare mnist`` puts it on the disk, once. Batches are as those of ``arrays``.
+
+    Args:
+        scaling: ``"unit"`` = [0, 1], ``"symmetric"`` = [−1, 1] or ``"standard"`` = mean 0 and standard deviation 1 over
+            the training pixels, all together.
+        validation: how many of the last training examples are kept for validation.
+        data_dir: where TensorFlow Datasets' trees are; ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets`` if not said.
+
+    Source: LeCun, Cortes & Burges (1998); Glorot & Bengio (2010), section 2.2.
+    """
+
+    validation: int = field(default=10_000, among=Range(1, 59_999))
+
+
+@dataclass(frozen=True)
+class fashion_mnist(_Pictures, Data):
+    """Fashion-MNIST: 28×28 grey pictures of clothes in ten classes; sizes and arguments as of ``mnist``.
+
+    Source: Xiao, Rasul & Vollgraf (2017), arXiv:1708.07747.
+    """
+
+    validation: int = field(default=10_000, among=Range(1, 59_999))
+
+
+@dataclass(frozen=True)
+class cifar10(_Pictures, Data):
+    """CIFAR-10: 32×32 colour pictures in ten classes; 40 000 to train on, 10 000 for validation, 10 000 for the test.
+
+    Arguments as of ``mnist``. A network sees pixel after pixel, red, green and blue together.
+
+    Source: Krizhevsky (2009), Learning multiple layers of features from tiny images; Glorot & Bengio (2010),
+    section 2.2.
+    """
+
+    validation: int = field(default=10_000, among=Range(1, 49_999))
+
+
+@dataclass(frozen=True)
+class digits(Data):
+    """The 1797 handwritten digits of 8×8 pixels that come with scikit-learn: there without a network.
+
+    Args:
+        scaling: as of ``mnist``. Grey levels 0 to 16 are kept as the nearest of 0 to 255.
+        validation, test: how many of the last examples are kept apart: training, then validation, then test.
+
+    Source: Alpaydin & Kaynak (1998), Optical recognition of handwritten digits, the test set.
+    """
+
+    scaling: Literal["unit", "symmetric", "standard"] = "unit"
+    validation: int = field(default=300, among=Range(1, 800))
+    test: int = field(default=300, among=Range(1, 800))
+
+
+@dataclass(frozen=True)
+class small_imagenet(_Pictures, Data):
+    """A substitute for the paper's Small-ImageNet, which is not published: 37×37 grey pictures in ten superclasses.
+
+    Reptiles, vehicles, birds, mammals, fish, furniture, instruments, tools, flowers and fruits, at most 11 000 of each:
+    nine in eleven to train on, one for validation, one for the test. It differs from the paper's in the pictures
+    (those of ILSVRC 2012 and not of the ImageNet of 2009), in how they are made small (the 64×64 pictures of
+    ``imagenet_resized``, luma, mean over areas), in which synsets belong to a superclass (all that lie below it in
+    WordNet 3.0), and in flowers, of which ILSVRC has two classes alone: ``glorot data prepare small_imagenet`` says how
+    many are missing. Arguments as of ``mnist``; the validation set is fixed.
+
+    Source: Glorot & Bengio (2010), section 2.2; Chrabaszcz, Loshchilov & Hutter (2017), arXiv:1707.08819.
+    """
+
+    validation: int | None = field(default=None, among=COUNT)
+
+
+@dataclass(frozen=True, init=False)
+class tfds(_Pictures, Data):
+    """Any set of labelled images of TensorFlow Datasets that is prepared here as array_record: ``tfds("kmnist")``.
+
+    Its test split is the test set, its validation split if it has no other. Examples lie sorted by their ``id`` where
+    they have one, else in TFDS's own order on disk, a fixed shuffle of the published one.
+
+    Args:
+        name: as TFDS has it, with config and version where wanted: ``"imagenet_resized/32x32"``, ``"mnist:3.0.1"``.
+        scaling, data_dir: as of ``mnist``.
+        validation: how many of the last training examples are kept for validation; if not said, the set's own validation
+            split where it stands beside a test split, else a sixth of the training examples, at most 10 000.
+    """
+
+    name: str = ""
+    validation: int | None = field(default=None, among=COUNT)
+
+    def __init__(
+        self,
+        name: str,
+        scaling: Literal["unit", "symmetric", "standard"] = "unit",
+        validation: int | None = None,
+        data_dir: str | None = None,
+    ):
+        given = {"name": name, "scaling": scaling, "validation": validation, "data_dir": data_dir}
+        for attribute, value in given.items():
+            object.__setattr__(self, attribute, value)
+        self.__post_init__()
+        for one in self.name if isinstance(self.name, Grid) else (self.name,):
+            if not re.fullmatch(r"[a-z0-9_]+(/[\w.-]+)?(:\d+\.\d+\.\d+)?", one) or ".." in one:
+                raise InputError(f"tfds.name: {one!r} does not name a data set", "such as 'kmnist' or 'kmnist:3.0.1'")
 
 
 @dataclass(frozen=True, init=False)
@@ -352,7 +486,80 @@ class at(Schedule):
         return self.named
 
 
+PRESETS = {
+    "light": ("evaluation", "activations"),
+    "paper": ("evaluation", "activations", "gradients", "jacobians"),
+}
+"""Sets of probes that a sweep may name."""
+
+
+@dataclass(frozen=True)
+class probe(Spec):
+    """A measurement, with a schedule of its own or of your own making.
+
+    ``probe("jacobians", every(1000))`` makes a built-in one at other steps than the sweep's. A function takes what one
+    run's probes see (``glorot_jax.probes.probe.Scene``) and returns an array, or a dict of them; it is vmapped over the
+    runs and compiled into the step, and must be pure.
+
+    Args:
+        measure: the name of a built-in (``glorot list probes``), or a function.
+        record: at which steps; those of the sweep if not said. Elsewhere its records hold NaN.
+        dims: of a function's arrays, such as ``("layer",)``; a name that nobody knows is counted from 1.
+        long_name, units: for labels; the function's first line of documentation and ``"1"`` if not said.
+    """
+
+    family = "probe"
+
+    measure: Any
+    record: Schedule | None = None
+    dims: tuple[str, ...] = ()
+    long_name: str = ""
+    units: str = "1"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.measure, str):
+            if self.measure not in names_in("probes/__init__"):
+                raise unknown("probe", self.measure, names_in("probes/__init__"))
+            if self.dims or self.long_name or self.units != "1":
+                raise InputError(f"probe: {self.measure!r} has labels of its own")
+            return
+        if not callable(self.measure):
+            raise InputError(f"probe: {self.measure!r} is neither the name of a probe nor a function")
+        try:
+            identity(self.measure)
+        except ValueError as error:
+            raise InputError(f"probe: {error}") from None
+
+    @property
+    def name(self) -> str:
+        return self.measure if isinstance(self.measure, str) else self.measure.__name__
+
+
+def read_probes(value: Any, path: str) -> Any:
+    """Returns probes as a tuple of names and descriptions: a preset opened, bare functions described."""
+    known = (*names_in("probes/__init__"), *PRESETS)
+    if isinstance(value, str) and value in PRESETS:
+        return PRESETS[value]
+    if isinstance(value, str | probe) or callable(value):
+        value = (value,)
+    if not hasattr(value, "__iter__"):
+        raise InputError(f"{path}: {value!r} is not a list of probes", f"known: {', '.join(known)}")
+    made = []
+    for one in value:
+        if isinstance(one, str) and one not in names_in("probes/__init__"):
+            raise unknown(path, one, known)
+        if not isinstance(one, str | probe) and not callable(one):
+            raise InputError(f"{path}: {one!r} is neither the name of a probe, a function, nor probe(…)")
+        made.append(one if isinstance(one, str | probe) else probe(one))
+    return tuple(made)
+
+
 SPECS: dict[str, Callable] = {
-    spec.__name__: spec for spec in (shapeset, mlp, sgd, adam, rmsprop, every, log_spaced, at)
+    spec.__name__: spec
+    for spec in (
+        *(shapeset, mnist, fashion_mnist, cifar10, digits, small_imagenet, tfds),
+        *(mlp, sgd, adam, rmsprop, every, log_spaced, at, probe),
+    )
 }
 """What ``--set`` may build by name."""

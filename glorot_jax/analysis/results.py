@@ -189,7 +189,7 @@ class _Shard:
         if records is None:
             return found | dict.fromkeys(SCALARS, np.nan)
         present = [name for name in SCALARS if name in records]
-        found |= {name: records[name].to_numpy()[:, -1] for name in present}
+        found |= {name: _last(records[name].to_numpy(), self.runs.index.isin(list(lost))) for name in present}
         if "valid_error" in present:
             found |= _best(records)
         return found
@@ -255,6 +255,12 @@ def _where(lost: Mapping[str, Any] | None) -> str:
     if lost is None:
         return ""
     return str(lost["tensor"]) + (f" of layer {lost['layer']}" if lost["layer"] is not None else "")
+
+
+def _last(values: np.ndarray, diverged: np.ndarray) -> np.ndarray:
+    """The newest values (runs,) of (runs, steps): a step at which nothing was due holds NaN for all that go on."""
+    made = np.flatnonzero(np.isfinite(values[~diverged]).any(axis=0)) if (~diverged).any() else []
+    return np.where(diverged, np.nan, values[:, made[-1] if len(made) else -1])
 
 
 def _best(records: xr.Dataset) -> dict[str, np.ndarray]:

@@ -104,4 +104,15 @@ def _arrays(spec) -> Dataset:
     return arrays.from_splits(spec.name, *spec.splits(), spec.class_names, spec.scaling)
 
 
-_BUILDERS: dict[str, Callable[[object], Dataset]] = {"shapeset": _shapeset, "arrays": _arrays}
+def _pictures(spec) -> Dataset:
+    from glorot_jax.data import arrays, pictures
+
+    found = pictures.load(spec)
+    return arrays.from_splits(found.title, *pictures.three_splits(spec, found), found.class_names, spec.scaling)
+
+
+_BUILDERS: dict[str, Callable[[object], Dataset]] = {
+    "shapeset": _shapeset,
+    "arrays": _arrays,
+    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "digits", "small_imagenet", "tfds"), _pictures),
+}

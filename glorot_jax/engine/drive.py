@@ -114,6 +114,8 @@ def run(
     from glorot_jax.engine import devices
 
     devices.configure()
+    for cohort in cohorts(sweep.runs()):
+        _width(cohort, devices.local())  # what can't be built is refused before anything is touched
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
@@ -292,7 +294,7 @@ class _Trainer:
 
         self.program, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, int(shard.manifest["width"]))
         self.fleet = Fleet(self.program, layout, per_run(cohort), devices)
-        self.records = cohort.runs[0].record.steps(cohort.runs[0].steps)
+        self.due = cohort.runs[0].due()
         self.pace = _Pace(segment_seconds / 3)
 
     def train(self) -> None:
@@ -323,7 +325,7 @@ class _Trainer:
         from glorot_jax.engine.segment import PIECES, RECORDS_PER_SEGMENT, Pieces
 
         step, last = self.shard.step, int(self.shard.manifest["steps"])
-        due = [r for r in self.records if r > self.shard.last_recorded and r >= step]
+        due = [r for r in self.due if r > self.shard.last_recorded and r >= step]
         pieces, recorded = [], []
         budget = self.pace.budget()
         while len(pieces) < PIECES and (due or step < last):
@@ -332,7 +334,7 @@ class _Trainer:
             reaches = step + count == goal and bool(due)
             if (count == 0 and not reaches) or (reaches and not budget.allows(count)):
                 break
-            pieces.append((step, count, len(recorded) if reaches else -1))
+            pieces.append((step, count, len(recorded) if reaches else -1, self.due.get(goal, 0)))
             step += count
             budget.spend(count, reaches)
             if reaches:
@@ -383,7 +385,7 @@ class _Trainer:
                 rate=len(self.cohort.runs) / self.pace.step if self.pace.step else 0.0,
                 seconds_left=self.pace.left(
                     int(self.shard.manifest["steps"]) - self.shard.step,
-                    sum(r > self.shard.step for r in self.records),
+                    sum(r > self.shard.step for r in self.due),
                 ),
                 valid_error=self._newest("valid_error", new),
             )

@@ -86,9 +86,9 @@ def cohorts(runs: Sequence[Run]) -> list[Cohort]:
 
 def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     """Returns what the compiled side needs of a cohort."""
-    from glorot_jax import probes
     from glorot_jax.engine.segment import Setup
     from glorot_jax.models.mlp import Mlp
+    from glorot_jax.probes.probe import described
 
     run = cohort.runs[0]
     functions = {path: _functions(cohort, path) for path in cohort.choices}
@@ -102,7 +102,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         ),
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),
-        probes=tuple(probes.BUILT_IN[name] for name in run.probes),
+        probes=tuple(tuple(map(described, made)) for made in run.schedules().values()),
         batch_size=run.batch_size,
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
@@ -243,7 +243,7 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
             program.initialize, constants, hyper, layout.block_plans(arrays["seed"], arrays["stream"])[0]
         )
         places = layout.room * layout.width
-        records = run.record.steps(run.steps)
+        records = run.due()
         rows.append(
             CohortPlan(
                 cohort=cohort,
@@ -252,7 +252,7 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
                 param_count=program.param_count,
                 state_bytes=_tree_bytes(state) // places,
                 constant_bytes=_tree_bytes(constants),
-                record_bytes=_record_bytes(program, cohort) * len(records) * layout.runs,
+                record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
                 seconds=_estimate(program, layout, state["params"], run),
             )
@@ -284,15 +284,6 @@ def _tree_bytes(tree: object) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _record_bytes(program: Program, cohort: Cohort) -> int:
-    """Bytes of one record of one run."""
-    from glorot_jax.probes.probe import COORDINATES
-
-    depth = len(cohort.runs[0].model.widths)
-    sizes = {"layer": depth} | {name: len(values) for name, values in COORDINATES.items()}
-    return sum(4 * int(np.prod([sizes[d] for d in output.dims])) for output in program.outputs.values())
-
-
 def _estimate(program: Program, layout: Layout, params: Mapping[str, jax.ShapeDtypeStruct], run: Run) -> float:
     """Seconds of training: a block's products and activations are timed here; of a record, its evaluation alone."""
     setup = program.setup
@@ -300,7 +291,7 @@ def _estimate(program: Program, layout: Layout, params: Mapping[str, jax.ShapeDt
     step = _block_seconds(shapes, layout.width, setup.batch_size, train=True)
     evaluated = sum(len(part[1]) for part in (setup.dataset.valid, setup.dataset.test))
     record = _block_seconds(shapes, layout.width, 500, train=False) * evaluated / 500
-    return layout.blocks_per_device * (run.steps * step + len(run.record.steps(run.steps)) * record)
+    return layout.blocks_per_device * (run.steps * step + len(run.due()) * record)
 
 
 def _block_seconds(shapes: Sequence[tuple[int, int]], width: int, batch: int, *, train: bool) -> float:

@@ -52,6 +52,8 @@ def dataset(
     made["run"].attrs = {"long_name": "run identity"}
     if "layer" in made:
         made["layer"].attrs = {"long_name": "hidden layer, 1 = next to the input", "units": "1"}
+    if "quantile" in made:
+        made["quantile"].attrs = {"long_name": "share of the values that lie below", "units": "1"}
     return made
 
 

@@ -13,6 +13,7 @@ resuming and packing bitwise exact.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,8 +25,9 @@ from flax import nnx
 from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
+from glorot_jax.errors import InputError
 from glorot_jax.optimizers import transformation
-from glorot_jax.probes.probe import Output, Probe, Scene, forward, forward_with_values
+from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
 from glorot_jax.randomness import key
 
 PIECES = 1024
@@ -57,14 +59,14 @@ class Setup(NamedTuple):
         network: ``(features, classes, key, inputs, per_run) -> nnx.Module``.
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
-        probes: measured at every record.
+        probes: those that are measured together, by schedule.
     """
 
     dataset: Dataset
     network: Callable[..., nnx.Module]
     optimizer: tuple[object, Mapping[str, object]]
     loss: Callable[[Array, Array], Array]
-    probes: tuple[Probe, ...]
+    probes: tuple[tuple[Probe, ...], ...]
     batch_size: int
     examples: int
     jacobian_examples: int
@@ -73,18 +75,20 @@ class Setup(NamedTuple):
 class Pieces(NamedTuple):
     """The schedule of one segment, the same for all runs: int32 arrays of one length, and how many of it count.
 
-    ``slot`` is where the record at the piece's end goes, −1 for none.
+    ``slot`` is where the record at the piece's end goes, −1 for none; ``due`` says by bits which schedules' probes
+    look then.
     """
 
     first: np.ndarray
     steps: np.ndarray
     slot: np.ndarray
+    due: np.ndarray
     count: np.int32
 
     @staticmethod
-    def of(pieces: Sequence[tuple[int, int, int]]) -> Pieces:
-        """Returns a schedule of (first, steps, slot), at most ``PIECES`` of them."""
-        padded = np.array([*pieces, *[(0, 0, -1)] * (PIECES - len(pieces))], np.int32)
+    def of(pieces: Sequence[tuple[int, int, int, int]]) -> Pieces:
+        """Returns a schedule of (first, steps, slot, due), at most ``PIECES`` of them."""
+        padded = np.array([*pieces, *[(0, 0, -1, 0)] * (PIECES - len(pieces))], np.int32)
         return Pieces(*padded.T.copy(), count=np.int32(len(pieces)))
 
 
@@ -96,6 +100,7 @@ class Program:
         width: runs that are vmapped together.
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
+        record_size: numbers of a run's records at one step.
         param_count: parameters of one run.
         piece_steps: the longest piece.
         blame: names of the tensors that ``first_nonfinite`` counts, in forward order: (kind, layer).
@@ -107,6 +112,7 @@ class Program:
     width: int
     room: int
     outputs: dict[str, Output]
+    record_size: int
     param_count: int
     piece_steps: int
     blame: tuple[tuple[str, int | None], ...]
@@ -126,11 +132,13 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
     piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
     piece_steps -= piece_steps % DRAW_TOGETHER
     blocks = _Blocks(setup, network, piece_steps, width)
+    outputs, size = blocks.outputs(per_run)
     return Program(
         setup=setup,
         width=width,
         room=int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS)),
-        outputs=network.outputs(),
+        outputs=outputs,
+        record_size=size,
         param_count=network.param_count,
         piece_steps=piece_steps,
         blame=network.blame,
@@ -174,33 +182,6 @@ class _Network:
 
     def merge(self, params: Tree, rest: Tree) -> nnx.Module:
         return nnx.merge(self._graph, self._params.state(params), self._rest.state(rest))
-
-    def scene(self, constants: Mapping, params: Tree, rest: Tree) -> Scene:
-        setup = self.setup
-        return Scene(
-            build=lambda: self.merge(params, rest),
-            params=params,
-            loss=setup.loss,
-            scale=setup.dataset.scale,
-            valid=constants["valid"],
-            test=constants["test"],
-            examples=setup.examples,
-            jacobian_examples=setup.jacobian_examples,
-        )
-
-    def outputs(self) -> dict[str, Output]:
-        found: dict[str, Output] = {
-            "train_loss": Output(
-                (),
-                "training loss",
-                attrs={"method": "mean over the mini-batches since the last record; at step 0 the first mini-batch"},
-            )
-        }
-        params, rest = self._params.abstract(), self._rest.abstract()
-        scene = self.scene(self.setup.dataset.constants(), params, rest)
-        for probe in self.setup.probes:
-            found |= probe.outputs(scene)
-        return found
 
     def first_nonfinite(self, params: Tree, rest: Tree, inputs: Array) -> Array:
         """Index into ``blame`` of the first tensor of the forward pass that holds a non-finite number."""
@@ -295,14 +276,61 @@ class _Run:
             "first_nonfinite": state["first_nonfinite"],
         }
 
-    def measure(self, constants: Mapping, state: Tree, inputs: Array, labels: Array) -> Tree:
-        """All records of a run at one step: NaN once it has diverged. The batch is the first of its piece."""
-        scene = self.network.scene(constants, state["params"], state["rest"])
-        found = {"train_loss": self._train_loss(state, scene, inputs, labels)}
-        for probe in self.setup.probes:
-            found |= probe.measure(scene)
+    def measure(
+        self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, inputs: Array, labels: Array
+    ) -> Tree:
+        """A run's records by schedule, the training loss first: NaN once it has diverged.
+
+        The batch is the first of its piece.
+        """
         alive = state["diverged_step"] == ALIVE
-        return {name: jnp.where(alive, value, jnp.nan) for name, value in found.items()}
+
+        def measured(found: Mapping) -> Tree:
+            return {name: jnp.where(alive, jnp.asarray(v, jnp.float32), jnp.nan) for name, v in found.items()}
+
+        scene = self.scene(constants, hyper, state, inputs, labels)
+        if schedule is None:
+            return measured({"train_loss": self._train_loss(state, scene, inputs, labels)})
+        return measured({k: v for probe in self.setup.probes[schedule] for k, v in probe.measure(scene).items()})
+
+    def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array) -> Scene:
+        """What the probes of a run see; the batch is that of its next update."""
+        setup, params = self.setup, state["params"]
+
+        def updates(gradient: Mapping[str, Array]) -> Mapping[str, Array]:
+            optimizer = self._optimizer(hyper)
+            return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
+
+        return Scene(
+            build=lambda: self.network.merge(params, state["rest"]),
+            params=params,
+            loss=setup.loss,
+            scale=setup.dataset.scale,
+            valid=constants["valid"],
+            test=constants["test"],
+            batch=(inputs, labels),
+            updates=updates,
+            examples=setup.examples,
+            jacobian_examples=setup.jacobian_examples,
+        )
+
+    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
+        """How each record is labelled, and how many numbers a run's records of one step are."""
+        loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
+        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs={"method": loss})}
+        size = 1
+        constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
+        state = jax.eval_shape(self.start, constants, hyper)
+        inputs = jax.ShapeDtypeStruct((*batch, self.setup.dataset.features), jnp.float32)
+        abstract = constants, hyper, state, inputs, jax.ShapeDtypeStruct(batch, jnp.int32)
+        for schedule in self.setup.probes:
+            for probe in schedule:
+                made, numbers = checked_outputs(probe, self.scene, *abstract)
+                if twice := found.keys() & made.keys():
+                    raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
+                found |= made
+                size += numbers
+        return found, size
 
     def _train_loss(self, state: Tree, scene: Scene, inputs: Array, labels: Array) -> Array:
         count = state["loss_count"]
@@ -346,11 +374,11 @@ class _Blocks(_Run):
 
         Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs.
         """
-        records = self._empty_records(constants, state)
+        records = self._empty_records(constants, hyper, state)
         buffer = self._empty_batches()
 
         def piece(p, carry):
-            first, steps, slot = pieces.first[p], pieces.steps[p], pieces.slot[p]
+            first, steps, slot, due = pieces.first[p], pieces.steps[p], pieces.slot[p], pieces.due[p]
 
             def block(b, carry):
                 state, records, buffer = carry
@@ -359,7 +387,8 @@ class _Blocks(_Run):
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
                 mine["first_nonfinite"] = self._blame(mine, plan, buffer, first)
                 nothing = jax.tree.map(lambda v: v[0, 0], records)  # its shape is that of a block's record
-                found = self._measured(constants, mine, self._batch(plan, buffer, 0), slot, nothing)
+                wanted = jnp.where(slot >= 0, due, 0)
+                found = self._measured(constants, settings, mine, self._batch(plan, buffer, 0), wanted, nothing)
                 records = _put_at(records, found, b, slot)
                 mine["loss_sum"] = jnp.where(slot >= 0, 0.0, mine["loss_sum"])
                 mine["loss_count"] = jnp.where(slot >= 0, 0, mine["loss_count"])
@@ -413,26 +442,37 @@ class _Blocks(_Run):
             "labels": jnp.zeros(shape, jnp.int32),
         }
 
-    def _measured(self, constants: Mapping, state: Tree, batch: tuple, slot: Array, nothing: Tree) -> Tree:
-        """The block's records (width, …) if the piece ends at one, else NaN."""
+    def _measured(self, constants: Mapping, hyper: Tree, state: Tree, batch: tuple, due: Array, nothing: Tree) -> Tree:
+        """The block's records (width, …) where the piece ends at one, by the schedules that are due; else NaN."""
+        found: Tree = {}
+        for schedule in self._schedules:
+            look = functools.partial(self._look, constants, schedule)
+            names = jax.eval_shape(look, hyper, state, batch)
+            away = {name: jnp.full_like(nothing[name], jnp.nan) for name in names}
+            wanted = due > 0 if schedule is None else due >> schedule & 1 == 1
+            found |= jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch)
+        return found
 
-        def look(state, batch):
-            return jax.vmap(lambda s, x, y: self.measure(constants, s, x, y))(state, *batch)
+    @property
+    def _schedules(self) -> tuple[int | None, ...]:
+        """None is that of the training loss: whenever something is recorded."""
+        return (None, *range(len(self.setup.probes)))
 
-        def look_away(state, batch):
-            return jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), nothing)
+    def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
+        return jax.vmap(lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y))(hyper, state, *batch)
 
-        return jax.lax.cond(slot >= 0, look, look_away, state, batch)
-
-    def _empty_records(self, constants: Mapping, state: Tree) -> Tree:
+    def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> Tree:
         """NaN in the shape (blocks, records, width, …) of everything measured, with a last record that nobody reads."""
-        shape = (self.setup.batch_size, self.setup.dataset.features)
-        batch = jnp.zeros(shape), jnp.zeros(shape[0], jnp.int32)
-        run = jax.eval_shape(lambda s: self.measure(constants, s, *batch), _at(_at(state, 0), 0))
         blocks, width = state["loss_sum"].shape
-        return {
-            k: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, width, *v.shape), jnp.nan, v.dtype) for k, v in run.items()
-        }
+        shape = (width, self.setup.batch_size, self.setup.dataset.features)
+        batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32)
+        found: Tree = {}
+        for schedule in self._schedules:
+            look = functools.partial(self._look, constants, schedule)
+            made = jax.eval_shape(look, _at(hyper, 0), _at(state, 0), batch)
+            shapes = {name: (blocks, RECORDS_PER_SEGMENT + 1, *value.shape) for name, value in made.items()}
+            found |= {name: jnp.full(shape, jnp.nan, jnp.float32) for name, shape in shapes.items()}
+        return found
 
     def _blame(self, state: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
         """For runs that diverged in this piece, the first tensor that was not finite, on the batch that showed it."""

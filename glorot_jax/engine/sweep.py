@@ -18,9 +18,8 @@ from typing import Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, field, grid, identity, plain
 from glorot_jax.errors import InputError, unknown
-from glorot_jax.specs import COUNT, SPECS, Data, Model, Optimizer, Schedule, log_spaced
+from glorot_jax.specs import COUNT, PRESETS, SPECS, Data, Model, Optimizer, Schedule, log_spaced, probe, read_probes
 
-PROBES = ("evaluation", "activations", "gradients", "jacobians")
 _SEED = Range(0, 2**32 - 1)
 _FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule}
 _NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "source", "settings")
@@ -48,10 +47,26 @@ class Run:
     steps: int
     loss: str | Callable
     record: Schedule
-    probes: tuple[str, ...]
+    probes: tuple[str | probe, ...]
     examples: int
     jacobian_examples: int
     order: str
+
+    def schedules(self) -> dict[Schedule, tuple[str | probe, ...]]:
+        """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
+        found: dict[Schedule, list[str | probe]] = {self.record: []}
+        for one in self.probes:
+            own = None if isinstance(one, str) else one.record
+            found.setdefault(own or self.record, []).append(one)
+        return {schedule: tuple(probes) for schedule, probes in found.items()}
+
+    def due(self) -> dict[int, int]:
+        """Returns the steps at which something is recorded, rising, each with the schedules due as bits."""
+        steps: dict[int, int] = {}
+        for number, schedule in enumerate(self.schedules()):
+            for step in schedule.steps(self.steps):
+                steps[step] = steps.get(step, 0) | 1 << number
+        return dict(sorted(steps.items()))
 
     def shared(self) -> dict[str, Any]:
         """Returns by path all that a compiled program is made for; what differs inside a cohort is left out."""
@@ -73,7 +88,8 @@ class Sweep(Spec):
         batch_size: examples of one update.
         loss: ``"nll"``, ``"quadratic"`` or a function ``(logits, labels) -> per-example loss``.
         record: at which steps the probes look.
-        probes: which of them (``glorot list probes``).
+        probes: which of them: names (``glorot list probes``), ``probe(…)`` for one with a schedule of its own or of
+            your own making, or a preset, ``"light"`` or ``"paper"``.
         examples: test examples that the layer statistics use; 300 in the paper.
         jacobian_examples: test examples that the layer Jacobians are averaged over.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
@@ -96,7 +112,7 @@ class Sweep(Spec):
     batch_size: int = field(default=10, among=COUNT)
     loss: Any = field(default="nll", among=Named("losses"))
     record: Schedule = field(default=log_spaced(3))
-    probes: tuple[Literal["evaluation", "activations", "gradients", "jacobians"], ...] = field(default=PROBES)
+    probes: tuple[Any, ...] = field(default=PRESETS["paper"], read=read_probes)
     examples: int = field(default=300, among=COUNT)
     jacobian_examples: int = field(default=4, among=COUNT)
     order: Literal["paired", "independent"] = "paired"
@@ -114,7 +130,7 @@ class Sweep(Spec):
             raise InputError(f"sweep.name: {self.name!r} can't name a folder", "letters, digits and . _ -")
         _check_list("seeds", self.seeds)
         for probes in self.probes if isinstance(self.probes, Grid) else (self.probes,):
-            _check_list("probes", probes)
+            _check_list("probes", tuple(one if isinstance(one, str) else one.name for one in probes))
         if isinstance(self.exclude, Mapping) or not hasattr(self.exclude, "__iter__"):
             raise InputError("sweep.exclude: it is a list of dicts or functions")
         object.__setattr__(self, "exclude", tuple(self.exclude))
@@ -190,7 +206,7 @@ class Sweep(Spec):
         runs = [_run(parts | {"seed": seed}) for parts in kept for seed in self.seeds]
         _refuse_twins(runs)
         for run in runs:
-            run.record.steps(run.steps)
+            run.due()
         return _named(runs)
 
     def _variants(self) -> Iterator[dict[str, Any]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
+from glorot_jax.errors import InputError
 from glorot_jax.models.points import LayerPoints, shift
 
 QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)
@@ -44,14 +46,64 @@ class Probe:
     Attributes:
         name: as listed and as chosen in a sweep.
         measure: ``scene -> {output: array}``, pure; it sees one run, the engine maps it over all.
-        outputs: ``scene -> {output: Output}``; the same names as ``measure`` returns.
+        outputs: ``scene -> {output: Output}``, the same names as ``measure`` returns; or one label for all.
         source: where the quantity is defined.
     """
 
     name: str
     measure: Callable[[Scene], dict[str, Array]]
-    outputs: Callable[[Scene], dict[str, Output]]
+    outputs: Callable[[Scene], dict[str, Output]] | Output
     source: str
+
+
+def described(spec: Any) -> Probe:
+    """Returns the probe of a description: a built-in name, or ``specs.probe``."""
+    from glorot_jax import probes
+
+    if isinstance(spec, str) or isinstance(spec.measure, str):
+        return probes.BUILT_IN[spec if isinstance(spec, str) else spec.measure]
+    line = (spec.measure.__doc__ or "").strip().partition("\n")[0]
+    label = Output(spec.dims, spec.long_name or line or spec.name.replace("_", " "), spec.units)
+
+    def measure(scene: Scene) -> dict[str, Array]:
+        found = spec.measure(scene)
+        return dict(found) if isinstance(found, Mapping) else {spec.name: found}
+
+    return Probe(name=spec.name, measure=measure, outputs=label, source="of the sweep's own")
+
+
+def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -> tuple[dict[str, Output], int]:
+    """Returns how a probe's arrays are labelled, and how many numbers they are, having seen that they fit.
+
+    Args:
+        scene: makes a scene of arguments like ``abstract``, which are shapes and types.
+
+    Raises:
+        InputError: it returns something else than arrays of numbers, or dimensions that its labels don't have.
+    """
+    shapes = scene(*abstract)
+    found = jax.eval_shape(lambda *arguments: _arrays(probe.name, probe.measure(scene(*arguments))), *abstract)
+    labels = probe.outputs
+    labels = dict.fromkeys(found, labels) if isinstance(labels, Output) else labels(shapes)
+    if found.keys() != labels.keys():
+        raise InputError(f"probes.{probe.name}: it returns {sorted(found)} and labels {sorted(labels)}")
+    sizes = {"layer": len(shapes.hidden)} | {dim: len(values) for dim, values in COORDINATES.items()}
+    for name, array in found.items():
+        dims = labels[name].dims
+        if len(dims) != array.ndim:
+            raise InputError(f"probes.{probe.name}: {name} has the shape {list(array.shape)} and the dims {list(dims)}")
+        for dim, size in zip(dims, array.shape, strict=True):
+            if sizes.get(dim, size) != size:
+                raise InputError(f"probes.{probe.name}: {name} has {size} along {dim!r}, not {sizes[dim]}")
+    return labels, sum(array.size for array in found.values())
+
+
+def _arrays(name: str, found: Mapping[str, Any]) -> dict[str, Array]:
+    """A probe's results as float arrays, or the line that says what else they are."""
+    for key, value in found.items():
+        if not isinstance(value, jax.Array | np.ndarray | float | int):
+            raise InputError(f"probes.{name}: {key} is {type(value).__name__}, not an array of numbers")
+    return {key: jnp.asarray(value, jnp.float32) for key, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -64,6 +116,8 @@ class Scene:
         loss: ``(logits, labels) -> per-example loss``.
         scale: uint8 inputs -> network inputs.
         valid, test: (inputs uint8 [n, features], labels [n]).
+        batch: the mini-batch of the run's next update: (network inputs [batch, features], labels [batch]).
+        updates: ``gradient -> what the optimizer would add to the parameters``, both by path.
         examples: how many test examples the layer statistics use.
         jacobian_examples: how many test examples the layer Jacobians are averaged over.
     """
@@ -74,6 +128,8 @@ class Scene:
     scale: Callable[[Array], Array]
     valid: tuple[Array, Array]
     test: tuple[Array, Array]
+    batch: tuple[Array, Array]
+    updates: Callable[[Mapping[str, Array]], Mapping[str, Array]]
     examples: int
     jacobian_examples: int
 

@@ -74,13 +74,13 @@ class Engine:
         """Trains all runs for so many steps without a record; returns seconds."""
         first = range(self.step, self.step + count, self.program.piece_steps)
         self.step += count
-        return self._call([(f, min(self.program.piece_steps, self.step - f), -1) for f in first])
+        return self._call([(f, min(self.program.piece_steps, self.step - f), -1, 0) for f in first])
 
     def record(self) -> float:
         """Records all runs once; returns seconds."""
-        return self._call([(self.step, 0, 0)])
+        return self._call([(self.step, 0, 0, 1)])
 
-    def _call(self, pieces: list[tuple[int, int, int]]) -> float:
+    def _call(self, pieces: list[tuple[int, int, int, int]]) -> float:
         begin = time.perf_counter()
         self.state, _ = self.fleet.train(Pieces.of(pieces), self.state)
         return time.perf_counter() - begin
