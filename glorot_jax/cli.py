@@ -126,7 +126,7 @@ def run(
 
     described = load_sweep(sweep).with_settings(settings)
     if not no_progress:
-        click.echo(f"{described.name}: {len(described.runs())} runs; starting JAX", err=True)
+        click.echo(f"{described.name}: starting JAX", err=True)
     from glorot_jax.engine import drive
 
     results = drive.run(

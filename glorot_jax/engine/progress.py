@@ -141,7 +141,9 @@ class Screen(Plain):
         head = Text(f"{self._sweep}  {self._phase}  {_span(passed)}", style="bold", no_wrap=True)
         parts: list[Any] = [head, Text(self.line())]
         if self._work:
-            parts.append(ProgressBar(total=self._work, completed=self._made, width=min(80, self._console.width)))
+            bar = Table.grid()  # a bar alone does not end its line
+            bar.add_row(ProgressBar(total=self._work, completed=self._made, width=min(80, self._console.width)))
+            parts.append(bar)
         ranked = sorted(self.variants().items(), key=lambda kv: kv[1][0])
         if ranked:
             table = Table(box=None, padding=(0, 2, 0, 0))

@@ -194,7 +194,7 @@ def test_run_prints_the_table_on_standard_output_and_talks_on_standard_error(pri
     folder, out, err = printed
     assert main(["table", str(folder)]) == 0
     assert out == capsys.readouterr().out
-    assert err.splitlines()[0] == "tiny: 4 runs; starting JAX"
+    assert err.splitlines()[0] == "tiny: starting JAX"
     assert "4 runs · step 24/24 · 100%" in err
     assert err.splitlines()[-1] == f"results: {folder}"
     assert "\r" not in err

@@ -177,6 +177,7 @@ def test_the_screen_fits_80_columns_and_shows_the_variants_best_first(screen):
     text = "\n".join(lines)
     for words in ("small  training", "step 100/400", "600 run-steps/s", "… and 5 more variants"):
         assert words in text
+    assert "variant" in [line.split(" ")[0] for line in lines], "its header stands on a line of its own"
     table = [line.split() for line in lines if line.startswith("tanh-")][-ROWS:]
     assert table[0] == [f"tanh-normalized-lr{ROWS + 4}", "71.0%", "2"]
     errors = [float(row[1].rstrip("%")) for row in table]
