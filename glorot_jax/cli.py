@@ -82,6 +82,22 @@ class _OneOf(click.Choice):
         raise unknown(param.opts[0].lstrip("-") if param else "value", value, self.choices)
 
 
+class _Named(click.ParamType):
+    """A name among a module's own, whose wrong values name the nearest; the module is not imported."""
+
+    name = "name"
+
+    def __init__(self, module: str):
+        self.module = module
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from glorot_jax.config import names_in
+
+        if value in names_in(self.module):
+            return value
+        raise unknown(param.opts[0].lstrip("-") if param else "value", value, names_in(self.module))
+
+
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from glorot_jax import __version__
@@ -296,7 +312,9 @@ def data() -> None:
 
 
 _data_dir = click.option(
-    "--data-dir", type=click.Path(), help="TensorFlow Datasets' folder.  [default: $TFDS_DATA_DIR, ~/tensorflow_datasets]"
+    "--data-dir",
+    type=click.Path(),
+    help="TensorFlow Datasets' folder.  [default: $TFDS_DATA_DIR or ~/tensorflow_datasets]",
 )
 
 
@@ -383,6 +401,40 @@ def show(name: str, count: int, size: int, seed: int, data_dir: str | None, outp
     images, labels, names = pictures.sample(described, count, seed, size)
     write(path, lambda p: contact_sheet(images, labels, names, p))
     click.echo(path)
+
+
+@cli.command()
+@click.option("--activation", type=_Named("activations"), default="tanh", show_default=True)
+@click.option("--init", type=_Named("initializers"), default="standard", show_default=True)
+@click.option("--depth", type=click.IntRange(1, 1000), default=5, show_default=True, help="Hidden layers.")
+@click.option("--width", type=click.IntRange(1), default=1000, show_default=True, help="Units in each.")
+@click.option("--features", type=click.IntRange(1), default=1024, show_default=True, help="Size of the input.")
+@click.option("--classes", type=click.IntRange(2), default=9, show_default=True, help="Size of the output.")
+@click.option(
+    "--input-moment",
+    type=float,
+    default=0.37,
+    show_default=True,
+    help="Mean square of the input; Shapeset's in [-1, 1].",
+)
+@click.option("--gain", type=float, default=1.0, show_default=True, help="Factor on all weights.")
+@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+def theory(
+    activation: str,
+    init: str,
+    depth: int,
+    width: int,
+    features: int,
+    classes: int,
+    input_moment: float,
+    gain: float,
+    form: str,
+) -> None:
+    """Predict every layer's activations, gradients and singular values at initialization; nothing is trained."""
+    from glorot_jax.theory import predict, render_prediction
+
+    settings = {"input_second_moment": input_moment, "gain": gain}
+    click.echo(render_prediction(predict(activation, init, (width,) * depth, features, classes, **settings), form))
 
 
 @cli.command()

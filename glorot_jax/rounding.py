@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 
 def times(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -33,6 +33,29 @@ def std(values: Float[Array, "..."]) -> Float[Array, ""]:
     """Returns the standard deviation of all values together, the mean taken off first."""
     flat = values.ravel()
     return jnp.sqrt(mean_square(flat - mean(flat)))
+
+
+def total(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the sum of all values."""
+    return mean(values.ravel()) * np.float32(values.size)
+
+
+def norm(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the square root of the sum of all squares, which may themselves be beyond float32."""
+    largest = jnp.max(jnp.abs(values))
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * jnp.sqrt(total(times(values / unit, values / unit)))
+
+
+def share(true: Bool[Array, "..."], axis: int | None = None) -> Float[Array, "..."]:
+    """Returns which share is true, of all or over an axis: counted in integers."""
+    count = true.size if axis is None else true.shape[axis]
+    return jnp.sum(true, axis=axis, dtype=jnp.int32).astype(jnp.float32) / np.float32(count)
+
+
+def share_below(values: Float[Array, "..."], edges: Float[Array, "edges"]) -> Float[Array, "edges"]:
+    """Returns which share of all values is smaller than each edge: compared and counted, nothing is rounded before."""
+    return share(values.ravel() < edges[:, None], axis=1)
 
 
 def quantile(values: Float[Array, "..."], at: tuple[float, ...]) -> Float[Array, "quantiles"]:

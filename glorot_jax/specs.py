@@ -136,7 +136,7 @@ class small_imagenet(_Pictures, Data):
     (those of ILSVRC 2012 and not of the ImageNet of 2009), in how they are made small (the 64×64 pictures of
     ``imagenet_resized``, luma, mean over areas), in which synsets belong to a superclass (all that lie below it in
     WordNet 3.0), and in flowers, of which ILSVRC has two classes alone: ``glorot data prepare small_imagenet`` says how
-    many are missing. Arguments as of ``mnist``; the validation set is fixed.
+    many are missing. Arguments as of ``tfds``.
 
     Source: Glorot & Bengio (2010), section 2.2; Chrabaszcz, Loshchilov & Hutter (2017), arXiv:1707.08819.
     """
@@ -154,8 +154,8 @@ class tfds(_Pictures, Data):
     Args:
         name: as TFDS has it, with config and version where wanted: ``"imagenet_resized/32x32"``, ``"mnist:3.0.1"``.
         scaling, data_dir: as of ``mnist``.
-        validation: how many of the last training examples are kept for validation; if not said, the set's own validation
-            split where it stands beside a test split, else a sixth of the training examples, at most 10 000.
+        validation: how many of the last training examples are kept for validation; if not said, the set's own
+            validation split where it stands beside a test split, else a sixth of the training examples, at most 10 000.
     """
 
     name: str = ""
@@ -489,6 +489,10 @@ class at(Schedule):
 PRESETS = {
     "light": ("evaluation", "activations"),
     "paper": ("evaluation", "activations", "gradients", "jacobians"),
+    "full": (
+        *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
+        *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
+    ),
 }
 """Sets of probes that a sweep may name."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from glorot_jax.rounding import mean, times
+from glorot_jax.rounding import mean, norm, times, total
 
 _STUDENT_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 12: 2.201, 16: 2.131}
 """Two-sided 95 % quantiles of Student's t for so many values."""
@@ -38,6 +38,191 @@ def mean_singular_value(matrix: Float[Array, "m n"]) -> Float[Array, ""]:
     return mean(singular_values(matrix))
 
 
+class Summary(NamedTuple):
+    """All singular values of a matrix in a few numbers."""
+
+    mean: Float[Array, ""]
+    rms: Float[Array, ""]
+    median: Float[Array, ""]
+    minimum: Float[Array, ""]
+    maximum: Float[Array, ""]
+    condition: Float[Array, ""]
+    log_mean: Float[Array, ""]
+
+
+def summary(values: Float[Array, "k"], longer_side: int) -> Summary:
+    """Returns the summary of a matrix' singular values, largest first.
+
+    Those below √(longer side) · ε of the largest, ε = 2⁻²³, are rounding alone and count as 0. With one of them the
+    condition is ∞ and the mean logarithm −∞; without any but them the condition is not defined: NaN.
+
+    Args:
+        longer_side: of the matrix.
+    """
+    resolution = np.float32(np.sqrt(longer_side) * np.finfo(np.float32).eps)
+    sure = jnp.where(values > resolution * values[0], values, 0)
+    below, above = sure[values.size // 2], sure[(values.size - 1) // 2]
+    return Summary(
+        mean=mean(values),
+        rms=norm(values) * np.float32(values.size**-0.5),
+        median=(below + above) / 2,
+        minimum=sure[-1],
+        maximum=sure[0],
+        condition=sure[0] / sure[-1],
+        log_mean=mean(jnp.log(sure)),
+    )
+
+
+class LanczosSummary(NamedTuple):
+    """What products with an operator tell of its singular values; the smallest and the logarithms are beyond them."""
+
+    mean: Estimate
+    rms: Estimate
+    median: Estimate
+    maximum: Estimate
+    share_below: Float[Array, "edges"]
+
+
+def lanczos_summary(
+    matvec: Callable[[Float[Array, "n"]], Float[Array, "m"]],
+    rmatvec: Callable[[Float[Array, "m"]], Float[Array, "n"]],
+    shape: tuple[int, int],
+    key: Key[Array, ""],
+    edges: Float[Array, "edges"],
+    *,
+    vectors: int = 4,
+    steps: int = 20,
+    frobenius: Float[Array, ""] | None = None,
+) -> LanczosSummary:
+    """Returns estimates of an operator's singular values by the quadrature of ``lanczos_mean_singular_value``.
+
+    The error of the median holds what the nodes' weights leave open (Chebyshev, Markov and Stieltjes: a vector's own
+    measure below a node lies between the weights up to it without and with its own). The largest node is never above
+    the largest singular value; how far below is guessed: what the vectors differ by and what
+    the last two steps brought.
+
+    Args:
+        edges: where the share of smaller singular values is asked for; as if they lay at the nodes, without error.
+        matvec, rmatvec, shape, key, vectors, steps, frobenius: as there; with ``frobenius`` the rms is exact.
+
+    Source: Golub & Meurant (2010), Matrices, moments and quadrature, chapters 3 and 6.
+    """
+    n = min(shape)
+    found = _quadratures(matvec, rmatvec, shape, key, vectors, steps)
+    nodes, weights = found.nodes, found.weights
+    return LanczosSummary(
+        mean=_mean(found, frobenius, n),
+        rms=_rms(found) if frobenius is None else Estimate(frobenius * np.float32(n**-0.5), jnp.zeros(())),
+        median=_median(nodes, weights),
+        maximum=_largest(found),
+        share_below=mean(times(weights.ravel(), nodes.ravel() < edges[:, None])) * np.float32(nodes.shape[1]),
+    )
+
+
+def lanczos_largest_singular_value(
+    matvec: Callable, rmatvec: Callable, shape: tuple[int, int], key: Key[Array, ""], vectors: int = 2, steps: int = 30
+) -> Estimate:
+    """Returns an operator's largest singular value from below, with the error that ``lanczos_summary`` guesses."""
+    return _largest(_quadratures(matvec, rmatvec, shape, key, vectors, steps))
+
+
+def _largest(found: _Quadrature) -> Estimate:
+    tips = found.nodes[:, 0]
+    largest = jnp.max(tips)
+    return Estimate(largest, largest - jnp.min(tips) + jnp.max(found.tip))
+
+
+def _rms(found: _Quadrature) -> Estimate:
+    """Root of the mean square, whose error is that of the mean square, halved relative to it."""
+    squares = jnp.sum(times(found.weights, found.nodes**2), axis=1)
+    root = jnp.sqrt(jnp.mean(squares))
+    spread = times(np.float32(_STUDENT_95[len(squares)] / np.sqrt(len(squares))), _spread(squares))
+    return Estimate(root, jnp.where(root > 0, spread / (2 * jnp.where(root > 0, root, 1)), 0))
+
+
+def _median(nodes: Float[Array, "vectors steps"], weights: Float[Array, "vectors steps"]) -> Estimate:
+    through = jnp.cumsum(weights, axis=1)  # of the nodes from the largest down to each
+    middle = jnp.max(jnp.where(through >= 0.5, nodes, 0), axis=1)
+    never_above = jnp.min(jnp.where(through <= 0.5, nodes, nodes[:, :1]), axis=1)
+    never_below = jnp.max(jnp.where(through - weights >= 0.5, nodes, 0), axis=1)
+    exhausted = (nodes[:, -1] <= 1e-6 * nodes[:, 0]) & (weights[:, -1] < 1e-6)  # the nodes are the spectrum itself
+    apart = jnp.where(exhausted, 0, jnp.maximum(never_above - middle, middle - never_below))
+    scatter = times(np.float32(_STUDENT_95[len(nodes)] / np.sqrt(len(nodes))), _spread(middle))
+    return Estimate(jnp.mean(middle), jnp.mean(apart) + scatter)
+
+
+def lanczos_largest_eigenvalue(
+    matvec: Callable[[Float[Array, "n"]], Float[Array, "n"]], size: int, key: Key[Array, ""], *, steps: int = 20
+) -> Estimate:
+    """Returns the algebraically largest eigenvalue of a symmetric operator, from below, from products alone.
+
+    Three vectors are kept: without orthogonalization against all earlier ones, eigenvalues come up twice, but the
+    largest stays right. The error is the residual's length: so near to the value an eigenvalue lies.
+
+    Args:
+        steps: products; fewer where the operator's rank allows no more.
+
+    Source: Paige (1980), Accuracy and effectiveness of the Lanczos algorithm for the symmetric eigenproblem.
+    """
+    steps = min(steps, size)
+
+    def step(j, carry):
+        before, v, alpha, beta = carry
+        product = matvec(v)
+        a = total(times(product, v))
+        rest = product - times(a, v) - times(beta[j], before)
+        new, b = _unit(rest, jnp.maximum(jnp.max(jnp.abs(alpha)), jnp.maximum(jnp.abs(a), jnp.max(beta))))
+        # Once nothing is left, v is 0: a quotient that is known puts nothing above the largest eigenvalue.
+        a = jnp.where(jnp.max(jnp.abs(v)) > 0, a, alpha[0])
+        return v, new, alpha.at[j].set(a), beta.at[j + 1].set(b)
+
+    start = jax.random.rademacher(key, (size,), jnp.float32) * np.float32(size**-0.5)
+    carry = jnp.zeros(size), start, jnp.zeros(steps), jnp.zeros(steps + 1)
+    _, _, alpha, beta = jax.lax.fori_loop(0, steps, step, carry)
+    tridiagonal = jnp.diag(alpha) + jnp.diag(beta[1:-1], 1) + jnp.diag(beta[1:-1], -1)
+    value, last = _top(tridiagonal)
+    return Estimate(value, beta[-1] * jnp.abs(last))
+
+
+@jax.custom_batching.sequential_vmap
+def _top(symmetric: Float[Array, "k k"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The largest eigenvalue, and the last component of its vector."""
+    values, vectors = jnp.linalg.eigh(symmetric)
+    return values[-1], vectors[-1, -1]
+
+
+def hutchinson_trace(
+    matvec: Callable[[Float[Array, "n"]], Float[Array, "n"]], size: int, key: Key[Array, ""], *, vectors: int = 16
+) -> Estimate:
+    """Returns the trace of an operator and the standard error of its mean over Rademacher vectors: E vᵀAv = tr A.
+
+    Source: Hutchinson (1990), A stochastic estimator of the trace of the influence matrix.
+    """
+
+    def one(key: Key[Array, ""]) -> Float[Array, ""]:
+        v = jax.random.rademacher(key, (size,), jnp.float32)
+        return total(times(v, matvec(v)))
+
+    found = jax.lax.map(one, jax.random.split(key, vectors))
+    return Estimate(mean(found), _spread(found) * np.float32(vectors**-0.5))
+
+
+def effective_ranks(values: Float[Array, "k"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns two smooth ranks of a matrix from its singular values, largest first: by entropy and by participation.
+
+    e^H with H the entropy of s/Σs, and (Σs²)²/Σs⁴; both are k for k equal values, 1 for a single one, 0 without any.
+
+    Source: Roy & Vetterli (2007), The effective rank, EUSIPCO.
+    """
+    some = values[0] > 0
+    s = values / jnp.where(some, values[0], 1)
+    p = s / jnp.where(some, total(s), 1)
+    entropy = -total(times(p, jnp.log(jnp.where(p > 0, p, 1))))
+    squares = times(s, s)
+    participation = total(squares) ** 2 / jnp.where(some, total(times(squares, squares)), 1)
+    return jnp.where(some, jnp.exp(entropy), 0), participation
+
+
 def lanczos_mean_singular_value(
     matvec: Callable[[Float[Array, "n"]], Float[Array, "m"]],
     rmatvec: Callable[[Float[Array, "m"]], Float[Array, "n"]],
@@ -63,12 +248,23 @@ def lanczos_mean_singular_value(
 
     Source: Golub & Kahan (1965); Ubaru, Chen & Saad (2017), stochastic Lanczos quadrature.
     """
+    return _mean(_quadratures(matvec, rmatvec, shape, key, vectors, steps), frobenius, min(shape))
+
+
+def _quadratures(
+    matvec: Callable, rmatvec: Callable, shape: tuple[int, int], key: Key[Array, ""], vectors: int, steps: int
+) -> _Quadrature:
+    """Quadratures of random vectors on the operator's smaller side, their arrays with a leading axis."""
     m, n = shape
     if m < n:  # on the smaller side there is less scatter and no zero that is known beforehand
         matvec, rmatvec, (m, n) = rmatvec, matvec, (n, m)
-    steps = min(steps, n)
     starts = jax.random.rademacher(key, (vectors, n), jnp.float32)
-    nodes, weights, truncation = jax.vmap(lambda v: _quadrature(matvec, rmatvec, (m, n), v, steps))(starts)
+    return jax.vmap(lambda v: _quadrature(matvec, rmatvec, (m, n), v, min(steps, n)))(starts)
+
+
+def _mean(found: _Quadrature, frobenius: Float[Array, ""] | None, n: int) -> Estimate:
+    nodes, weights, truncation, _ = found
+    vectors = len(nodes)
     means = jnp.sum(times(weights, nodes), axis=1)
     width = _STUDENT_95[vectors] / np.sqrt(vectors)
     if frobenius is not None:
@@ -83,10 +279,22 @@ def lanczos_mean_singular_value(
     return Estimate(jnp.mean(means), times(width, _spread(means)) + jnp.mean(truncation))
 
 
+class _Quadrature(NamedTuple):
+    """Gauss nodes (singular values, largest first) and weights of a start vector's spectral measure.
+
+    ``truncation`` is what two steps less would have changed in the mean, ``tip`` what in the largest node.
+    """
+
+    nodes: Float[Array, "steps"]
+    weights: Float[Array, "steps"]
+    truncation: Float[Array, ""]
+    tip: Float[Array, ""]
+
+
 def _quadrature(
     matvec: Callable, rmatvec: Callable, shape: tuple[int, int], start: Float[Array, "n"], steps: int
-) -> tuple[Float[Array, "steps"], Float[Array, "steps"], Float[Array, ""]]:
-    """Gauss nodes (singular values) and weights of the start vector's spectral measure, and what truncation may hide.
+) -> _Quadrature:
+    """The start vector's quadrature.
 
     Golub-Kahan with full reorthogonalization. After a breakdown (the Krylov space is exhausted, or A is 0) all
     further coefficients are 0: they add nodes at 0 that carry no weight.
@@ -113,7 +321,8 @@ def _quadrature(
     bidiagonal = jnp.diag(alpha) + jnp.diag(beta[1:-1], 1)
     nodes, weights = _gauss(bidiagonal)
     fewer_nodes, fewer_weights = _gauss(bidiagonal[: max(steps - 2, 1), : max(steps - 2, 1)])
-    return nodes, weights, jnp.abs(jnp.sum(times(weights, nodes)) - jnp.sum(times(fewer_weights, fewer_nodes)))
+    truncation = jnp.abs(jnp.sum(times(weights, nodes)) - jnp.sum(times(fewer_weights, fewer_nodes)))
+    return _Quadrature(nodes, weights, truncation, jnp.abs(nodes[0] - fewer_nodes[0]))
 
 
 def _spread(values: Float[Array, "k"]) -> Float[Array, ""]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from glorot_jax.engine.files import write, write_json
+from glorot_jax.errors import ResumableError
 
 _FORM = 1
 """Counted up when what is in the cache changes its meaning."""
@@ -21,29 +23,42 @@ _FORM = 1
 def folder(name: str, digest: str) -> Path:
     """Returns the private folder of one data set's arrays; ``digest`` tells where they came from."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "glorot_jax" / "data" / f"{name.replace('/', '-')}-{digest}-{_FORM}"
+    return base / "glorot_jax" / "data" / f"{re.sub('[/:]', '-', name)}-{digest}-{_FORM}"
 
 
 def load(
-    name: str, digest: str, make: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]
+    name: str,
+    digest: str,
+    make: Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]],
+    *,
+    anew: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns arrays, mapped into memory, and facts about them; ``make`` is called where there are none yet.
+    """Returns arrays, mapped into memory, and facts about them.
+
+    ``make`` is called where there are none yet, or if ``anew``.
 
     Arrays are checked against their SHA-256; what is damaged is made again. Nothing is unpickled.
     """
     place = folder(name, digest)
-    found = _open(place)
+    found = None if anew else _open(place)
     if found is not None:
         return found
     arrays, facts = make()
+    try:
+        _keep(place, arrays, facts)
+        found = _open(place)
+    except (OSError, ResumableError):  # a full or read-only disk costs the next start some seconds and nothing else
+        found = None
+    return found if found is not None else (dict(arrays), dict(facts))
+
+
+def _keep(place: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     _remove_others(place)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     for key, array in arrays.items():
         write(place / f"{key}.npy", lambda path, array=array: np.save(path, array, allow_pickle=False))
     sums = {key: _sha256(array) for key, array in arrays.items()}
     write_json(place / "index.json", {"arrays": sums, "facts": facts})  # last: it says that all is there
-    found = _open(place)
-    return found if found is not None else (dict(arrays), dict(facts))
 
 
 def _open(place: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -6,12 +6,15 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, Shaped
 from numpy.typing import DTypeLike
+
+from glorot_jax.errors import InputError
 
 Batch = tuple[Shaped[Array, "batch features"], Integer[Array, "batch"]]
 
@@ -71,8 +74,40 @@ class Dataset:
 
 @functools.cache
 def build(spec: object) -> Dataset:
-    """Returns the data set that a description such as ``shapeset()`` names, drawn or read once a process."""
+    """Returns the data set that a description such as ``shapeset()`` names, drawn or read once a process.
+
+    Raises:
+        InputError: it is not there, or larger than a device's memory.
+    """
+    _check_fits(spec)
     return _BUILDERS[type(spec).__name__](spec)
+
+
+def _check_fits(spec: object) -> None:
+    """Raises InputError if a device can't hold the examples; CPU devices share one memory, and each has a copy."""
+    from glorot_jax.data.memory import free
+
+    devices = jax.local_devices()
+    copies = len(devices) if devices[0].platform == "cpu" else 1
+    need, there = size(spec) * copies, free(devices[0])
+    if there is not None and need > there:
+        each = f", a copy for each of {copies} devices" if copies > 1 else ""
+        raise InputError(
+            f"data: {type(spec).__name__} takes {need:,} bytes{each}, and {there:,} are free",
+            "choose a smaller set" + ("; JAX_NUM_CPU_DEVICES=1 makes one copy" if copies > 1 else ""),
+        )
+
+
+def size(spec: Any) -> int:
+    """Returns the bytes that a description's examples take on a device, known before any is drawn or read."""
+    kind = type(spec).__name__
+    if kind == "shapeset":
+        return (spec.validation + spec.test) * (spec.size**2 + 4)
+    if kind == "arrays":
+        return sum(part.nbytes for split in spec.splits() for part in split)
+    from glorot_jax.data import pictures
+
+    return pictures.size(spec)
 
 
 def _shapeset(spec) -> Dataset:

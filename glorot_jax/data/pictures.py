@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +40,16 @@ class Pictures:
     source: str
 
 
-def load(spec: Any, progress: tfds.Progress = tfds.silent) -> Pictures:
+def load(spec: Any, progress: tfds.Progress = tfds.silent, *, anew: bool = False) -> Pictures:
     """Returns the data set that a description names, as it is prepared on this machine.
+
+    Args:
+        anew: decode it from the disk although the decoded examples are kept.
 
     Raises:
         InputError: it is not prepared, or damaged; the line says what to do.
     """
-    return _LOADERS[type(spec).__name__](spec, progress)
+    return _LOADERS[type(spec).__name__](spec, progress, anew)
 
 
 def three_splits(spec: Any, found: Pictures) -> tuple[Split, Split, Split]:
@@ -56,7 +61,9 @@ def three_splits(spec: Any, found: Pictures) -> tuple[Split, Split, Split]:
     splits = found.splits
     test = next((name for name in ("test", "validation") if name in splits), None)
     if "train" not in splits or test is None:
-        raise InputError(f"data: {found.source}: it has no {'train' if test else 'test'} split, only {', '.join(splits)}")
+        raise InputError(
+            f"data: {found.source}: it has no {'train' if test else 'test'} split, only {', '.join(splits)}"
+        )
     own = "validation" in splits and test != "validation"
     train, wanted = splits["train"], getattr(spec, "validation", None)
     if own and wanted is None:
@@ -71,15 +78,16 @@ def three_splits(spec: Any, found: Pictures) -> tuple[Split, Split, Split]:
 def size(spec: Any) -> int:
     """Returns the bytes that the examples take on a device, found without reading them; 0 if not prepared."""
     if isinstance(spec, specs.digits):
-        return _DIGITS * 64
+        return _DIGITS * (64 + 4)
     tree = tfds.find(_tree_name(spec), spec.data_dir)
-    return sum(tree.sizes.values()) * (int(np.prod(tree.shape)) + 4) if tree else 0
+    count = sum(n for split, n in tree.sizes.items() if split in _USED) if tree else 0
+    return count * (math.prod(tree.shape) + 4) if tree else 0
 
 
 # ---- one loader a kind
 
 
-def _original(spec: Any, progress: tfds.Progress) -> Pictures:
+def _original(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
     original = ORIGINALS[type(spec).__name__]
     tree = _prepared(spec)
 
@@ -94,7 +102,7 @@ def _original(spec: Any, progress: tfds.Progress) -> Pictures:
             )
         return _flat(splits), {}
 
-    arrays, _ = cache.load(original.name, tree.digest, make)
+    arrays, _ = cache.load(original.name, tree.digest, make, anew=anew)
     order = "the published order (TFDS's shuffle undone)"
     return Pictures(original.title, _nested(arrays), original.class_names, order, str(tree.path))
 
@@ -105,7 +113,7 @@ def _in_order(tree: tfds.Tree, split: str, progress: tfds.Progress) -> Split:
     return found["inputs"][place], found["labels"][place].astype(np.uint8)
 
 
-def _tfds(spec: Any, progress: tfds.Progress) -> Pictures:
+def _tfds(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
     tree = _prepared(spec)
 
     def make() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -115,19 +123,23 @@ def _tfds(spec: Any, progress: tfds.Progress) -> Pictures:
         for split, f in found.items():
             place = np.argsort(f["ids"], kind="stable") if ordered else slice(None)
             splits[split] = f["inputs"][place], f["labels"][place]
-        order = "sorted by the examples' id" if ordered else "TFDS's order on disk, a fixed shuffle of the published one"
+        order = (
+            "sorted by the examples' id" if ordered else "TFDS's order on disk, a fixed shuffle of the published one"
+        )
+        order = _ORDERS.get(type(spec).__name__, order)
         return _flat(splits), {"order": order, "class_names": tfds.class_names(tree)}
 
-    arrays, facts = cache.load(_tree_name(spec), tree.digest, make)
+    arrays, facts = cache.load(f"tfds-{_tree_name(spec)}", tree.digest, make, anew=anew)
     names = tuple(facts["class_names"])
     return Pictures(_tree_name(spec), _nested(arrays), names, facts["order"], str(tree.path))
 
 
 _USED = ("train", "validation", "test")
+_ORDERS = {"small_imagenet": "by a digest of each picture's pixels"}
 _DIGITS = 1797
 
 
-def _digits(spec: Any, progress: tfds.Progress) -> Pictures:
+def _digits(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
     found = importlib.util.find_spec("sklearn")
     path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz" if found and found.origin else None
     if path is None or not path.is_file():
@@ -142,7 +154,7 @@ def _digits(spec: Any, progress: tfds.Progress) -> Pictures:
     return Pictures("digits", splits, tuple("0123456789"), "scikit-learn's order", "scikit-learn")
 
 
-_LOADERS: dict[str, Callable[[Any, tfds.Progress], Pictures]] = {
+_LOADERS: dict[str, Callable[[Any, tfds.Progress, bool], Pictures]] = {
     **dict.fromkeys(ORIGINALS, _original),
     "tfds": _tfds,
     "small_imagenet": _tfds,
@@ -183,17 +195,11 @@ def describe(name: str, data_dir: str | None = None) -> Any:
     Raises:
         InputError: there is no such data set.
     """
-    if name == "digits":
-        return specs.digits()
-    if name == "shapeset":
-        return specs.shapeset()
+    if name in ("shapeset", "digits"):
+        return getattr(specs, name)()
     if name in NAMES:
         return getattr(specs, name)(data_dir=data_dir)
-    try:
-        known = tfds.find(name, data_dir) is not None
-    except InputError:
-        known = True
-    if not known:
+    if name.partition(":")[0] not in prepared_names(data_dir):
         raise unknown("name", name, (*NAMES, *prepared_names(data_dir)))
     return specs.tfds(name, data_dir=data_dir)
 
@@ -252,7 +258,7 @@ def prepare(
     if name not in ORIGINALS:
         tree = tfds.find(name, data_dir)
         if tree is None:
-            raise unknown("name", name, NAMES) if source else _by_tfds(name)
+            raise _by_tfds(name)
         return str(tree.path), [f"{name}: already prepared"]
     original = ORIGINALS[name]
     tree = tfds.find(name, data_dir)
@@ -273,22 +279,23 @@ def _write(original: Original, source: str | Path | None, data_dir: str | None, 
 
 
 def _by_tfds(name: str) -> InputError:
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
     return InputError(
-        f"name: {name!r} is not one of {', '.join(NAMES)}, and no such data set of TFDS is prepared here",
-        f"prepare it with TFDS itself, where TensorFlow is installed: tfds build {name} --file_format=array_record",
+        f"name: {name!r} is not known",
+        f"{f'{near[0]!r}? ' if near else ''}known: {', '.join(NAMES)}; any other is prepared by TFDS itself, "
+        f"where TensorFlow is installed: tfds build {name} --file_format=array_record",
     )
 
 
 def check(name: str, data_dir: str | None = None, progress: tfds.Progress = tfds.silent) -> dict[str, Any]:
-    """Returns what is in a data set: for each split its number of examples and how many each class has.
+    """Returns what is in a data set: for each split on the disk its number of examples and how many each class has.
 
     The decoded pictures of a set that is known byte for byte were compared with the published files' SHA-256.
     """
     spec = describe(name, data_dir)
     if isinstance(spec, specs.shapeset):
         raise InputError("name: shapeset is drawn anew for every step, there is nothing to check")
-    found = load(spec, progress)
-    parts = dict(zip(("training", "validation", "test"), three_splits(spec, found), strict=True))
+    found = load(spec, progress, anew=True)
     known = name in ORIGINALS
     return {
         "name": name,
@@ -299,7 +306,7 @@ def check(name: str, data_dir: str | None = None, progress: tfds.Progress = tfds
         "classes": list(found.class_names),
         "splits": {
             part: {"examples": len(y), "per_class": np.bincount(y, minlength=len(found.class_names)).tolist()}
-            for part, (_, y) in parts.items()
+            for part, (_, y) in found.splits.items()
         },
     }
 

@@ -47,7 +47,7 @@ def silent(text: str, done: int, total: int) -> None:
 
 
 def data_folder(data_dir: str | None) -> Path:
-    """Returns where trees are: what was said, else ``$TFDS_DATA_DIR``, else ``~/tensorflow_datasets``, as TFDS has it."""
+    """Returns where trees are: what was said, else as TFDS has it, ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
@@ -75,8 +75,11 @@ class Tree:
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:8]
 
 
-def find(name: str, data_dir: str | None) -> Tree | None:
+def find(name: str, data_dir: str | None, *, any_size: bool = False) -> Tree | None:
     """Returns the newest tree of ``name``, which may hold a config and a version (``a``, ``a/b``, ``a:1.0.0``).
+
+    Args:
+        any_size: its images may differ in size; ``shape`` is then empty.
 
     Raises:
         InputError: there is one, but it can't be read without TensorFlow, or it is damaged.
@@ -100,7 +103,7 @@ def find(name: str, data_dir: str | None) -> Tree | None:
             f"data: {path}: its files are {form}, which needs TensorFlow to be read",
             f"glorot data prepare {name} --data-dir another folder, or TFDS with file_format='array_record'",
         )
-    return Tree(path, splits, _image_shape(path, features))
+    return Tree(path, splits, () if any_size else _image_shape(path, features))
 
 
 def _image_shape(path: Path, features: Mapping[str, Any]) -> tuple[int, ...]:
@@ -131,32 +134,53 @@ def read(tree: Tree, split: str, progress: Progress = silent) -> dict[str, np.nd
     Raises:
         InputError: the tree lacks the split, is damaged, or is not labelled images.
     """
-    if split not in tree.sizes:
-        raise InputError(f"data: {tree.path}: it has no split {split!r}", f"its splits: {', '.join(tree.sizes)}")
-    tfds = _tfds()
-    count = tree.sizes[split]
-    try:
-        builder = tfds.builder_from_directory(str(tree.path))
-        image, label = _fields(builder.info.features, tree.path)
-        logging.getLogger("absl").addFilter(_no_advice)
-        source = builder.as_data_source(split=split)
-        inputs, labels = np.empty((count, *tree.shape), np.uint8), np.empty(count, np.int32)
-        ids: list[bytes] = []
-        for start in range(0, count, CHUNK):
-            stop = min(start + CHUNK, count)
-            rows = source.__getitems__(range(start, stop))
-            inputs[start:stop] = [row[image] for row in rows]
-            labels[start:stop] = [row[label] for row in rows]
-            ids += [row["id"] for row in rows if "id" in row]
-            progress(f"decoding {split}", stop, count)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the reader of a torn file comes up with
-        raise _damaged(tree.path, error) from error
+    count = tree.sizes.get(split, 0)
+    inputs, labels, ids = np.empty((count, *tree.shape), np.uint8), np.empty(count, np.int32), []
+    for start, rows in _rows(tree, split, progress):
+        here = slice(start, start + len(rows))
+        inputs[here], labels[here] = [row["image"] for row in rows], [row["label"] for row in rows]
+        ids += [row["id"] for row in rows if "id" in row]
     if labels.min(initial=0) < 0:
         raise InputError(f"data: {tree.path}: its {split} split is not labelled", "use a labelled split or arrays(…)")
     found = {"inputs": inputs, "labels": labels}
     return found | {"ids": np.array(ids)} if len(ids) == count else found
+
+
+def batches(tree: Tree, split: str, progress: Progress = silent) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields images [n, …] and labels [n] of a split too large to be held at once; raises as ``read``."""
+    for _, rows in _rows(tree, split, progress):
+        yield np.array([row["image"] for row in rows]), np.array([row["label"] for row in rows])
+
+
+def images(tree: Tree, split: str, progress: Progress = silent) -> Iterator[np.ndarray]:
+    """Yields the images of a split one by one, whatever their sizes; raises as ``read``."""
+    for _, rows in _rows(tree, split, progress):
+        yield from (row["image"] for row in rows)
+
+
+def _rows(tree: Tree, split: str, progress: Progress) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yields a place and the examples from there on, their image, label and ``id`` under these names."""
+    if split not in tree.sizes:
+        raise InputError(f"data: {tree.path}: it has no split {split!r}", f"its splits: {', '.join(tree.sizes)}")
+    count = tree.sizes[split]
+    for start in range(0, count, CHUNK):
+        try:
+            if not start:
+                logging.getLogger("absl").addFilter(_no_advice)
+                builder = _tfds().builder_from_directory(str(tree.path))
+                image, label = _fields(builder.info.features, tree.path)
+                source = builder.as_data_source(split=split)
+            found = source.__getitems__(range(start, min(start + CHUNK, count)))
+        except InputError:
+            raise
+        except Exception as error:  # whatever the reader of a torn file comes up with
+            raise _damaged(tree.path, error) from error
+        progress(f"decoding {split}", min(start + CHUNK, count), count)
+        yield start, [{"image": row[image], "label": row[label], **_number(row)} for row in found]
+
+
+def _number(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": row["id"]} if "id" in row else {}
 
 
 def _no_advice(record: logging.LogRecord) -> bool:
@@ -204,13 +228,14 @@ def write(original: Original, splits: Mapping[str, Split], data_dir: str | None,
     """Writes the tree of a known data set as TFDS's own builder would, whole or not at all, and returns its folder."""
     module, name = original.builder
     base = getattr(_tfds(module), name)
-    generators = _generators(splits, original.numbered, progress)
-    members = {"name": original.name, "__module__": module, "_split_generators": generators}
+    made = generators(splits, original.numbered, progress)
+    members = {"name": original.name, "__module__": module, "_split_generators": made}
     kind = type(name, (base,), members, skip_registration=True)
     return build(kind, original.class_names, data_dir)
 
 
-def _generators(splits: Mapping[str, Split], numbered: bool, progress: Progress) -> Callable:
+def generators(splits: Mapping[str, Split], numbered: bool, progress: Progress) -> Callable:
+    """Returns the method of a builder that yields these examples, by number and, if ``numbered``, with it."""
     total, done = sum(len(y) for _, y in splits.values()), itertools.count(1)
 
     def examples(split: str, inputs: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -222,10 +247,10 @@ def _generators(splits: Mapping[str, Split], numbered: bool, progress: Progress)
             yield i, {"image": picture, "label": int(label), **number}
             progress("writing", next(done), total)
 
-    def generators(self: Any, downloads: Any) -> dict[str, Any]:
+    def split_generators(self: Any, downloads: Any) -> dict[str, Any]:
         return {split: examples(split, *pair) for split, pair in splits.items()}
 
-    return generators
+    return split_generators
 
 
 def build(kind: type, names: Sequence[str], data_dir: str | None) -> Path:
@@ -309,13 +334,12 @@ def download(original: Original, data_dir: str | None, progress: Progress = sile
         InputError: the server can't be reached, within seconds.
         ResumableError: it broke off or sent something else.
     """
-    module, name = original.builder
-    registered = getattr(_tfds(module), name).url_infos
+    known = registered(original)
     folder = data_folder(data_dir) / "downloads" / "glorot_jax" / original.name
     for url in original.urls:
-        info = registered[url]
+        sha256, size = known[url]
         path = folder / url.rpartition("/")[2]
-        if path.is_file() and _sha256(path) == info.checksum:
+        if path.is_file() and _sha256(path) == sha256:
             continue
         if not _answers(url):
             raise InputError(
@@ -323,11 +347,17 @@ def download(original: Original, data_dir: str | None, progress: Progress = sile
                 f"glorot data prepare {original.name} --from PATH, with its files from elsewhere",
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, lambda p, url=url, info=info: _fetch(url, p, info.size, progress))
-        if _sha256(path) != info.checksum:
+        write_file(path, lambda p, url=url, size=size: _fetch(url, p, size, progress))
+        if _sha256(path) != sha256:
             path.unlink()
             raise ResumableError(f"data: {url}: what came is not what TFDS registers; try again, or use --from PATH")
     return folder
+
+
+def registered(original: Original) -> dict[str, tuple[str, int]]:
+    """Returns SHA-256 and size of each of the published files by URL, as they are registered in TFDS."""
+    module, name = original.builder
+    return {url: (i.checksum, int(i.size)) for url, i in getattr(_tfds(module), name).url_infos.items()}
 
 
 def _answers(url: str) -> bool:
@@ -355,6 +385,13 @@ def _fetch(url: str, path: Path, size: int, progress: Progress) -> None:
                 progress(f"downloading {url.rpartition('/')[2]}", file.tell(), size)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ResumableError(f"data: {url}: broken off: {error}; the same command goes on") from None
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raises InputError if a file's SHA-256 is another."""
+    found = _sha256(path)
+    if found != sha256:
+        raise InputError(f"from: {path}: its SHA-256 is {found[:12]}…, not {sha256[:12]}… as TFDS registers")
 
 
 def _sha256(path: Path) -> str:

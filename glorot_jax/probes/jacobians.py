@@ -8,11 +8,9 @@ from jaxtyping import Array, Float
 
 from glorot_jax import spectra
 from glorot_jax.models.points import LayerPoints
-from glorot_jax.probes.probe import Output, Probe, Scene
+from glorot_jax.probes.probe import EXACT_UP_TO, Output, Probe, Scene
 from glorot_jax.rounding import mean, times
 
-EXACT_UP_TO = 256
-"""Smaller side up to which all singular values are computed; above it they are estimated."""
 VECTORS, STEPS = 4, 20
 _PROBE_SEED = 0
 
@@ -28,8 +26,8 @@ def _measure(scene: Scene) -> dict[str, Array]:
 def _mean_and_error(scene: Scene, layer: LayerPoints) -> tuple[Array, Array]:
     weight = scene.params[layer.weight]
     slopes = scene.slopes[layer.activation]
-    if min(weight.shape) <= EXACT_UP_TO:
-        average = mean(jax.lax.map(lambda f: spectra.mean_singular_value(f[:, None] * weight.T), slopes))
+    if layer.activation in scene.singular_values:
+        average = mean(mean(scene.singular_values[layer.activation]))
         return average, jnp.zeros_like(average)
     values, errors = jax.lax.map(lambda f: _estimate(weight, f), slopes)
     # The examples share their probe vectors, so their errors may add up instead of averaging out.

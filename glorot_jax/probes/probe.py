@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
+from glorot_jax import spectra
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import LayerPoints, shift
 
 QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)
+EXACT_UP_TO = 256
+"""Smaller side of a matrix up to which all its singular values are computed; above it they are estimated."""
 
 
 class Output(NamedTuple):
@@ -36,7 +40,41 @@ class Output(NamedTuple):
     attrs: Mapping[str, object] = {}
 
 
-COORDINATES: Mapping[str, tuple[float, ...]] = {"quantile": QUANTILES}
+class Bins(NamedTuple):
+    """Bins of one width whose centres are multiples of it, so that 0 and ±1 are centres, not edges.
+
+    Attributes:
+        first, last: centres, in widths.
+        per_unit: bins in an interval of length 1.
+    """
+
+    first: int
+    last: int
+    per_unit: int
+
+    @property
+    def centres(self) -> tuple[float, ...]:
+        return tuple(k / self.per_unit for k in range(self.first, self.last + 1))
+
+    @property
+    def edges(self) -> np.ndarray:
+        return ((np.arange(self.first, self.last + 2) - 0.5) / self.per_unit).astype(np.float32)
+
+    @property
+    def width(self) -> float:
+        return 1 / self.per_unit
+
+
+ACTIVATION_BINS = Bins(-40, 40, 20)
+GRADIENT_BINS = Bins(-40, 40, 10)
+SINGULAR_VALUE_BINS = Bins(0, 80, 20)
+
+COORDINATES: Mapping[str, tuple[float, ...]] = {
+    "quantile": QUANTILES,
+    "activation_bin": ACTIVATION_BINS.centres,
+    "gradient_bin": GRADIENT_BINS.centres,
+    "singular_value_bin": SINGULAR_VALUE_BINS.centres,
+}
 
 
 @dataclass(frozen=True)
@@ -197,9 +235,85 @@ class Scene:
             for layer in self.hidden
         }
 
+    def slopes_at(self, points: Mapping[str, Float[Array, "n width"]]) -> dict[str, Float[Array, "n width"]]:
+        """f'(s) of each hidden layer at any s, given and returned by name of the layer's activation.
+
+        A network whose weights are 0 is its activations alone: s is the bias, whatever the input, and is shifted onto
+        the points; and no layer hears of the gradient above it.
+        """
+        weightless = {layer.weight: jnp.zeros_like(self.params[layer.weight]) for layer in self.layers}
+        count = len(next(iter(points.values())))
+        inputs = jnp.zeros((count, self.inputs.shape[1]))
+        resting = forward_with_values(self._module(weightless), inputs[:1])[1]
+        shifts = {layer.preactivation: points[layer.activation] - resting[layer.preactivation] for layer in self.hidden}
+
+        def shown(shifts):
+            found = values(_run(self._module(weightless), inputs, shifts)[1])
+            return {layer.activation: found[layer.activation] for layer in self.hidden}
+
+        out, pull = jax.vjp(shown, _shifted(self._zeros(inputs), shifts))
+        pulled = _by_point(pull(jax.tree.map(jnp.ones_like, out))[0])
+        return {layer.activation: pulled[layer.preactivation] for layer in self.hidden}
+
+    @cached_property
+    def singular_values(self) -> dict[str, Float[Array, "jacobian_examples k"]]:
+        """All singular values of the hidden layers' Jacobians ∂z^i/∂z^(i−1), by name of the layer's activation.
+
+        Of those layers alone whose smaller side is at most ``EXACT_UP_TO``.
+        """
+        return {
+            layer.activation: jax.lax.map(
+                lambda f, w=self.params[layer.weight]: spectra.singular_values(f[:, None] * w.T),
+                self.slopes[layer.activation],
+            )
+            for layer in self.hidden
+            if min(self.params[layer.weight].shape) <= EXACT_UP_TO
+        }
+
+    @cached_property
+    def batch_gradient(self) -> dict[str, Array]:
+        """Gradient of the mean loss on the run's next mini-batch, by path of the parameter."""
+        return jax.grad(lambda params: self.cost(params, *self.batch))(dict(self.params))
+
+    def cost(self, params: Mapping[str, Array], inputs: Array, labels: Array) -> Float[Array, ""]:
+        """Mean loss of the network with other parameters."""
+        return jnp.mean(self.loss(forward(self._module(params), inputs), labels))
+
+    def hessian_product(self, vector: Mapping[str, Array]) -> dict[str, Array]:
+        """H v, with H the Hessian of the mean loss on the fixed examples; v and the product by path."""
+        gradient = jax.grad(lambda params: self.cost(params, self.inputs, self.labels))
+        return jax.jvp(gradient, (dict(self.params),), (dict(vector),))[1]
+
+    @property
+    def flat_hessian(self) -> tuple[int, Callable[[Float[Array, "parameters"]], Float[Array, "parameters"]]]:
+        """Number of all parameters, and ``hessian_product`` on vectors of so many numbers."""
+        flat, unflat = jax.flatten_util.ravel_pytree(dict(self.params))
+        return flat.size, lambda vector: jax.flatten_util.ravel_pytree(self.hessian_product(unflat(vector)))[0]
+
+    @property
+    def loss_units(self) -> str:
+        return "nat" if self.loss.__name__ == "nll" else "1"
+
+    def _module(self, params: Mapping[str, Array]) -> nnx.Module:
+        """The run's network with some of its parameters replaced."""
+        graph, held, rest = nnx.split(self.build(), nnx.Param, ...)
+        replaced = [(path, v.replace(params.get(_name(path), v.get_value()))) for path, v in nnx.to_flat_state(held)]
+        return nnx.merge(graph, nnx.from_flat_state(replaced), rest)
+
     def _zeros(self, inputs: Array) -> nnx.State:
         _, shifts = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(self.module, inputs)
         return jax.tree.map(jnp.zeros_like, shifts)
+
+
+def with_output(name: str, layers: Sequence[Array]) -> dict[str, Array]:
+    """Returns values by layer as two arrays: those of the hidden layers, and that of the output layer, the last."""
+    return {name: jnp.stack(layers[:-1]), f"output_{name}": layers[-1]}
+
+
+def with_output_labels(name: str, label: Output) -> dict[str, Output]:
+    """Returns the labels of ``with_output``, made of those of the hidden layers."""
+    last = label._replace(dims=label.dims[1:], long_name=f"{label.long_name}, output layer")
+    return {name: label, f"output_{name}": last}
 
 
 def forward(module: nnx.Module, inputs: Array) -> Array:
@@ -220,6 +334,12 @@ def values(sown: nnx.State) -> dict[str, Array]:
 
 def _by_point(shifts: nnx.State) -> dict[str, Array]:
     return {_name(path).removesuffix(shift("")): value for path, value in _flat(shifts)}
+
+
+def _shifted(zeros: nnx.State, shifts: Mapping[str, Array]) -> nnx.State:
+    """Perturbations by point; 0 at the others."""
+    flat = [(path, v, _name(path).removesuffix(shift(""))) for path, v in nnx.to_flat_state(zeros)]
+    return nnx.from_flat_state([(path, v.replace(shifts.get(name, v.get_value()))) for path, v, name in flat])
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:

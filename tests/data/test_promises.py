@@ -1,0 +1,128 @@
+"""The engine's promises on sets that are held on the device: resuming, neighbours, devices, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from glorot_jax import Sweep, arrays, digits, grid, mlp, run, sgd, shapeset
+from glorot_jax.data import dataset, memory
+from glorot_jax.engine import devices, drive
+from glorot_jax.engine.plan import plan
+from glorot_jax.errors import InputError
+from tests.engine import small
+from tests.engine.small import assert_same_bits, parameters, records
+
+WIDTH = 4
+
+
+def sweep(**changes: Any) -> Sweep:
+    """The engine's small sweep with the probes that need not much compiling."""
+    return small.sweep(**{"probes": ("evaluation", "gradients")} | changes)
+
+
+def invented() -> arrays:
+    """Colour pictures whose number has no small divisor, in floats."""
+    chance = np.random.default_rng(0)
+    inputs, labels = chance.normal(size=(211, 4, 4, 3)).astype(np.float32), chance.integers(0, 3, 211)
+    return arrays(inputs, labels, validation=30, test=30, scaling="standard")
+
+
+KINDS = {"digits": lambda: digits(validation=97, test=100), "arrays": invented}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def undisturbed(request, tmp_path_factory):
+    """The small sweep on a held set, trained once: more than one epoch of ``arrays``."""
+    data = KINDS[request.param]()
+    return run(sweep(data=data), tmp_path_factory.mktemp("undisturbed") / "small", width=WIDTH), data
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_any_number_of_devices_gives_the_same_bits(undisturbed, tmp_path, monkeypatch, count):
+    whole, data = undisturbed
+    monkeypatch.setattr(devices, "local", lambda: jax.local_devices()[:count])
+    other = run(sweep(data=data), tmp_path / "small", width=WIDTH)
+    assert_same_bits(parameters(whole), parameters(other))
+    assert_same_bits(records(whole), records(other))
+
+
+def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
+    whole, data = undisturbed
+    model = mlp(widths=(16, 12), activation=grid("relu", "tanh"), init=grid("he_normal", "normalized"))
+    other = sweep(data=data, model=model, optimizer=sgd(learning_rate=grid(0.2, 0.05)), seeds=(7, 1, 5, 2))
+    mixed = run(other, tmp_path / "small", width=WIDTH)
+    assert len(parameters(whole).keys() & parameters(mixed).keys()) == 2
+    assert_same_bits(parameters(whole), parameters(mixed))
+    assert_same_bits(records(whole), records(mixed))
+
+
+def test_a_stopped_sweep_goes_on_to_the_same_bits(undisturbed, tmp_path):
+    whole, data = undisturbed
+    out = tmp_path / "small"
+
+    class Stop(drive._Silent):
+        commits = 0
+
+        def advance(self, news):
+            self.commits += 1
+            if self.commits == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep(data=data), out, width=WIDTH, progress=Stop(), segment_seconds=1e-6)
+    run(sweep(data=data), out, width=WIDTH)
+    assert_same_bits(parameters(whole), parameters(out))
+    assert_same_bits(records(whole), records(out))
+
+
+# ---- what a device can't hold
+
+
+def test_a_set_larger_than_the_memory_is_refused_by_plan_and_run_with_the_bytes(tmp_path, monkeypatch):
+    made = sweep(data=invented())
+    need = made.runs()[0].data
+    size = dataset.size(need)
+    assert size == 211 * (48 * 4 + 4)
+    copies = len(jax.local_devices())
+    dataset.build.cache_clear()
+    monkeypatch.setattr(memory, "free", lambda device: size * copies - 1)
+    line = f"data: arrays takes {size * copies:,} bytes, a copy for each of {copies} devices, and {size * copies - 1:,}"
+    with pytest.raises(InputError, match=line):
+        plan(made)
+    with pytest.raises(InputError, match=line):
+        run(made, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+    monkeypatch.setattr(memory, "free", lambda device: size * copies)
+    dataset.build(need)
+
+
+@pytest.mark.parametrize("data", [shapeset(size=16, validation=100, test=100), digits(), invented()])
+def test_the_size_is_known_before_anything_is_read(data):
+    """But for labels, which are counted as the device holds them."""
+    held = dataset.build(data)
+    assert dataset.size(data) == sum(a.nbytes for a in jax.tree.leaves(held.constants()))
+
+
+def test_free_memory_is_what_the_machine_the_container_or_the_device_says(tmp_path, monkeypatch):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 100, "bytes_in_use": 30}
+
+    assert memory.free(Device()) == 70
+    cpu = jax.local_devices()[0]
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free(cpu) is None
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 5 kB\n")
+    assert memory.free(cpu) == 5 * 1024
+    for name, content in {"max": "4000", "current": "3000", "stat": "anon 1\ninactive_file 500\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert memory.free(cpu) == 1500
+    (tmp_path / "memory.max").write_text("max")
+    assert memory.free(cpu) == 5 * 1024
