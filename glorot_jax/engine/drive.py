@@ -328,14 +328,17 @@ class _Trainer:
         due = [r for r in self.due if r > self.shard.last_recorded and r >= step]
         pieces, recorded = [], []
         budget = self.pace.budget()
-        while len(pieces) < PIECES and (due or step < last):
+        while len(pieces) < PIECES - 1 and (due or step < last):
             goal = due[0] if due else last
             count = min(goal - step, self.program.piece_steps, budget.steps)
             reaches = step + count == goal and bool(due)
             if (count == 0 and not reaches) or (reaches and not budget.allows(count)):
                 break
-            pieces.append((step, count, len(recorded) if reaches else -1, self.due.get(goal, 0)))
+            if count:
+                pieces.append((step, count, -1, 0))
             step += count
+            if reaches:  # a piece of its own, whose batch is that of the next update
+                pieces.append((step, 0, len(recorded), self.due[step]))
             budget.spend(count, reaches)
             if reaches:
                 recorded.append(due.pop(0))

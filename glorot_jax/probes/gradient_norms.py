@@ -93,7 +93,7 @@ _NOISE = {
 
 
 def _outputs(scene: Scene) -> dict[str, Output]:
-    batch = {"examples": len(scene.batch[1]), "method": "mean gradient of a mini-batch of the run's own"}
+    batch = {"examples": len(scene.batch[1]), "method": "mean gradient of the run's next mini-batch"}
     fixed = {"examples": scene.examples}
     labels = {
         "batch_gradient_norm": ("norm of the mini-batch's weight gradient", batch),

@@ -27,7 +27,7 @@ from tests.core.reference import FUNCTIONS, Function, Network, network
 from tests.engine.small import assert_same_bits, parameters, records, sweep
 
 EXAMPLES, JACOBIANS, BATCH, RATE = 30, 2, 10, 0.5
-BATCH_STEP = 0
+BATCH_STEP = 3
 """Whose mini-batch a record at step 3 shows its probes: the first of the piece that ends there."""
 DATA = shapeset(size=8, validation=40, test=40)
 WIDTHS = (8, 6)
