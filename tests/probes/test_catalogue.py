@@ -28,7 +28,7 @@ from tests.engine.small import assert_same_bits, parameters, records, sweep
 
 EXAMPLES, JACOBIANS, BATCH, RATE = 30, 2, 10, 0.5
 BATCH_STEP = 3
-"""Whose mini-batch a record at step 3 shows its probes: the first of the piece that ends there."""
+"""Whose mini-batch a record at step 3 shows its probes: that of the next update."""
 DATA = shapeset(size=8, validation=40, test=40)
 WIDTHS = (8, 6)
 NEW = tuple(name for name in PRESETS["full"] if name not in PRESETS["paper"])
