@@ -243,7 +243,7 @@ def table(
     if output is None:
         click.echo(made)
         return
-    from glorot_jax.engine.files import write
+    from glorot_jax.files import write
 
     write(_file(output), made if isinstance(made, bytes) else f"{made}\n".encode())
 
@@ -396,7 +396,7 @@ def show(name: str, count: int, size: int, seed: int, data_dir: str | None, outp
 
     described = pictures.describe(name, data_dir)
     from glorot_jax.data.contact_sheet import contact_sheet
-    from glorot_jax.engine.files import write
+    from glorot_jax.files import write
 
     images, labels, names = pictures.sample(described, count, seed, size)
     write(path, lambda p: contact_sheet(images, labels, names, p))

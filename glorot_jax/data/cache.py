@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from glorot_jax.engine.files import write, write_json
 from glorot_jax.errors import ResumableError
+from glorot_jax.files import cache_folder, write, write_json
 
 _FORM = 1
 """Counted up when what is in the cache changes its meaning."""
@@ -22,8 +21,7 @@ _FORM = 1
 
 def folder(name: str, digest: str) -> Path:
     """Returns the private folder of one data set's arrays; ``digest`` tells where they came from."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "glorot_jax" / "data" / f"{re.sub('[/:]', '-', name)}-{digest}-{_FORM}"
+    return cache_folder("data") / f"{re.sub('[/:]', '-', name)}-{digest}-{_FORM}"
 
 
 def load(

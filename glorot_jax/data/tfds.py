@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 
 from glorot_jax.data.originals import Original, Split
-from glorot_jax.engine.files import TEMPORARY, full_disk
-from glorot_jax.engine.files import write as write_file
 from glorot_jax.errors import InputError, ResumableError
+from glorot_jax.files import TEMPORARY, flush, full_disk
+from glorot_jax.files import write as write_file
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how much of it, and of how much."""
@@ -271,14 +271,14 @@ def build(kind: type, names: Sequence[str], data_dir: str | None) -> Path:
         goal = root / made.relative_to(staging)
         goal.parent.mkdir(parents=True, exist_ok=True)
         for path in (*made.iterdir(), made):
-            _flush(path)
+            flush(path)
         try:
             made.rename(goal)
         except OSError as error:
             raise InputError(
                 f"data: {goal}: can't be put in place: {error.strerror}", "move that folder away"
             ) from None
-        _flush(goal.parent)
+        flush(goal.parent)
     return goal
 
 
@@ -308,14 +308,6 @@ def _alone(folder: Path) -> Iterator[None]:
 def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tfds(module: str = "tensorflow_datasets") -> Any:

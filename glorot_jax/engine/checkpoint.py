@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glorot_jax.engine.files import full_disk
 from glorot_jax.errors import ResumableError
+from glorot_jax.files import full_disk
 
 Flat = dict[str, np.ndarray]
 

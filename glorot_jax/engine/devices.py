@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glorot_jax.files import cache_folder
+
 if TYPE_CHECKING:
     import jax
 
@@ -81,9 +83,8 @@ def _started() -> bool:
 
 def _cache_folder() -> Path:
     """A private folder for each kind of processor: who can write there can run code, and kinds reject each other's."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kind = hashlib.sha256(_processor().encode()).hexdigest()[:8]
-    folder = base / "glorot_jax" / "compiled" / f"{platform.machine()}-{kind}"
+    folder = cache_folder("compiled") / f"{platform.machine()}-{kind}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from glorot_jax.engine import shard as shards
-from glorot_jax.engine.files import TEMPORARY, append_json_line, write_json
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped
+from glorot_jax.files import TEMPORARY, append_json_line, write_json
 
 if TYPE_CHECKING:
     import jax
@@ -114,7 +114,8 @@ def run(
     from glorot_jax.engine import devices
 
     devices.configure()
-    for cohort in cohorts(sweep.runs()):
+    begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
+    for cohort in cohorts([run for run in sweep.runs() if run.id not in begun]):
         _width(cohort, devices.local())  # what can't be built is refused before anything is touched
     if fresh and results.exists():
         with shards.locked(results):
@@ -337,10 +338,9 @@ class _Trainer:
             if count:
                 pieces.append((step, count, -1, 0))
             step += count
+            budget.spend(count, reaches)
             if reaches:  # a piece of its own, whose batch is that of the next update
                 pieces.append((step, 0, len(recorded), self.due[step]))
-            budget.spend(count, reaches)
-            if reaches:
                 recorded.append(due.pop(0))
             if len(recorded) == RECORDS_PER_SEGMENT or budget.empty:
                 break
@@ -471,7 +471,6 @@ class _Signals:
     def __init__(self) -> None:
         self.caught = 0
         self._before: dict[int, Any] = {}
-        self._event = threading.Event()
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glorot_jax.engine.files import write
+from glorot_jax.files import write
 from glorot_jax.probes.probe import COORDINATES, Output
 
 if TYPE_CHECKING:

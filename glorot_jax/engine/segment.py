@@ -397,7 +397,7 @@ class _Blocks(_Run):
             return jax.lax.fori_loop(0, blocks["count"], block, carry)
 
         state, records, _ = jax.lax.fori_loop(0, pieces.count, piece, (state, records, buffer))
-        return state, records
+        return state, {name: array for found in records for name, array in found.items()}
 
     def _advance(self, state: Tree, hyper: Tree, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
         def body(i, state):
@@ -442,15 +442,16 @@ class _Blocks(_Run):
             "labels": jnp.zeros(shape, jnp.int32),
         }
 
-    def _measured(self, constants: Mapping, hyper: Tree, state: Tree, batch: tuple, due: Array, nothing: Tree) -> Tree:
-        """The block's records (width, …) where the piece ends at one, by the schedules that are due; else NaN."""
-        found: Tree = {}
-        for schedule in self._schedules:
+    def _measured(
+        self, constants: Mapping, hyper: Tree, state: Tree, batch: tuple, due: Array, nothing: list[Tree]
+    ) -> list[Tree]:
+        """The block's records (width, …) by schedule, where the piece ends at one and it is due; else NaN."""
+        found = []
+        for schedule, shape in zip(self._schedules, nothing, strict=True):
             look = functools.partial(self._look, constants, schedule)
-            names = jax.eval_shape(look, hyper, state, batch)
-            away = {name: jnp.full_like(nothing[name], jnp.nan) for name in names}
+            away = jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), shape)
             wanted = due > 0 if schedule is None else due >> schedule & 1 == 1
-            found |= jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch)
+            found.append(jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch))
         return found
 
     @property
@@ -461,18 +462,21 @@ class _Blocks(_Run):
     def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
         return jax.vmap(lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y))(hyper, state, *batch)
 
-    def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> Tree:
-        """NaN in the shape (blocks, records, width, …) of everything measured, with a last record that nobody reads."""
+    def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> list[Tree]:
+        """NaN in the shape (blocks, records, width, …) of everything measured, by schedule.
+
+        There is a last record more, which nobody reads.
+        """
         blocks, width = state["loss_sum"].shape
         shape = (width, self.setup.batch_size, self.setup.dataset.features)
         batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32)
-        found: Tree = {}
-        for schedule in self._schedules:
+
+        def empty(schedule: int | None) -> Tree:
             look = functools.partial(self._look, constants, schedule)
             made = jax.eval_shape(look, _at(hyper, 0), _at(state, 0), batch)
-            shapes = {name: (blocks, RECORDS_PER_SEGMENT + 1, *value.shape) for name, value in made.items()}
-            found |= {name: jnp.full(shape, jnp.nan, jnp.float32) for name, shape in shapes.items()}
-        return found
+            return jax.tree.map(lambda v: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, *v.shape), jnp.nan), made)
+
+        return [empty(schedule) for schedule in self._schedules]
 
     def _blame(self, state: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
         """For runs that diverged in this piece, the first tensor that was not finite, on the batch that showed it."""

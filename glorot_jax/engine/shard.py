@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glorot_jax.engine import checkpoint, records
-from glorot_jax.engine.files import TEMPORARY, write, write_json
 from glorot_jax.errors import InputError
+from glorot_jax.files import TEMPORARY, write, write_json
 
 if TYPE_CHECKING:
     import xarray as xr

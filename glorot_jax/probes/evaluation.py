@@ -44,7 +44,7 @@ def _outputs(scene: Scene) -> dict[str, Output]:
         f"{part}_{value}": Output((), f"{names[part]} {value}", units, {"examples": sizes[part], "method": method})
         for part in sizes
         for value, units, method in (
-            ("loss", "nat" if scene.loss.__name__ == "nll" else "1", "mean over all examples"),
+            ("loss", scene.loss_units, "mean over all examples"),
             ("error", "1", "share of wrong answers among all examples"),
         )
     }

@@ -10,11 +10,11 @@ import pytest
 
 from glorot_jax import Sweep, arrays, digits, grid, mlp, run, sgd, shapeset
 from glorot_jax.data import dataset, memory
-from glorot_jax.engine import devices, drive
+from glorot_jax.engine import devices
 from glorot_jax.engine.plan import plan
 from glorot_jax.errors import InputError
 from tests.engine import small
-from tests.engine.small import assert_same_bits, parameters, records
+from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records
 
 WIDTH = 4
 
@@ -64,16 +64,8 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(undisturbed, tmp_path):
     whole, data = undisturbed
     out = tmp_path / "small"
 
-    class Stop(drive._Silent):
-        commits = 0
-
-        def advance(self, news):
-            self.commits += 1
-            if self.commits == 3:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(sweep(data=data), out, width=WIDTH, progress=Stop(), segment_seconds=1e-6)
+        run(sweep(data=data), out, width=WIDTH, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
     run(sweep(data=data), out, width=WIDTH)
     assert_same_bits(parameters(whole), parameters(out))
     assert_same_bits(records(whole), records(out))

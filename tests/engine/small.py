@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from glorot_jax import Sweep, at, grid, load, mlp, sgd, shapeset
-from glorot_jax.engine import checkpoint, shard
+from glorot_jax.engine import checkpoint, drive, shard
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -24,6 +24,17 @@ def sweep(**changes: Any) -> Sweep:
         "jacobian_examples": 2,
     }
     return Sweep(**settings | changes)
+
+
+class DiesAtThirdCommit(drive._Silent):
+    """A watcher under which the process dies when the third segment has been committed."""
+
+    commits = 0
+
+    def advance(self, news: drive.Advance) -> None:
+        self.commits += 1
+        if self.commits == 3:
+            raise KeyboardInterrupt
 
 
 def parameters(results: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -189,9 +189,9 @@ def test_notes_are_shown_as_they_are_whatever_brackets_they_hold(screen):
     """To rich, [source …] is a style and [/tmp] closes one: a note would lose words, or raise."""
     made, shown = screen
     made.plan("small", 4800, 0, 12)
-    made.note("checkpoint 20: NOT_FOUND [source locations='x.cc:1'] [/tmp/a]")
+    made.note("checkpoint 20: NOT_FOUND [source locations='x.cc:1'] [/closed]")
     made.close()
-    assert "[source locations='x.cc:1'] [/tmp/a]" in "\n".join(frames(shown))
+    assert "[source locations='x.cc:1'] [/closed]" in "\n".join(frames(shown))
 
 
 def test_the_cursor_is_hidden_only_from_plan_to_close(screen):

@@ -19,10 +19,10 @@ from jax.experimental.compilation_cache import compilation_cache
 from glorot_jax import every, grid, load, mlp, run, sgd
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices, drive, plan
+from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.errors import InputError
-from tests.engine.small import assert_same_bits, parameters, records, sweep
+from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (1, 4)
@@ -136,16 +136,8 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(undisturbed, 
 def _stopped_half_way(out: Path, width: int) -> None:
     """Leaves a folder with two commits: the third segment dies."""
 
-    class Stop(drive._Silent):
-        commits = 0
-
-        def advance(self, news):
-            self.commits += 1
-            if self.commits == 3:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(sweep(), out, width=width, progress=Stop(), segment_seconds=1e-6)
+        run(sweep(), out, width=width, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
 
 
 def test_extending_a_sweep_trains_only_what_is_new(undisturbed, tmp_path):

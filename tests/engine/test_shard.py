@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from glorot_jax.engine import checkpoint, files, plan, records, shard
+from glorot_jax import files
+from glorot_jax.engine import checkpoint, plan, records, shard
 from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.probes.probe import Output
 from tests.cli.disk import small_disk

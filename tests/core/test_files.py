@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from glorot_jax.engine import files
-from glorot_jax.engine.files import append_json_line, full_disk, write, write_json
+from glorot_jax import files
 from glorot_jax.errors import ResumableError
+from glorot_jax.files import append_json_line, full_disk, write, write_json
 from tests.cli.disk import small_disk
 
 
@@ -86,7 +86,7 @@ def test_sigkill_while_a_file_is_replaced_again_and_again_leaves_a_whole_one(tmp
     script = textwrap.dedent(
         """
         import itertools, pathlib, sys
-        from glorot_jax.engine.files import write
+        from glorot_jax.files import write
         for letter in itertools.cycle(b"abc"):
             write(pathlib.Path(sys.argv[1]), bytes([letter]) * 1_000_000)
             print(flush=True)

@@ -31,12 +31,12 @@ def write(path: Path, content: bytes | memoryview | Callable[[Path], None]) -> N
                 content(temporary)
             else:
                 temporary.write_bytes(content)
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _flush(path.parent)
+        flush(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -69,9 +69,15 @@ def _no_space(error: Exception) -> bool:
     return getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Returns when a file's content, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder(kind: str) -> Path:
+    """Returns where things of a kind are kept that can be made again: below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glorot_jax" / kind
