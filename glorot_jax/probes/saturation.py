@@ -39,15 +39,9 @@ def _measure(scene: Scene) -> dict[str, Array]:
 def _slopes(scene: Scene) -> list[tuple[Array, Array, Array]]:
     """By hidden layer: f'(s) on the fixed examples, the largest |f'|, and f'(0)."""
     places = np.array([-NEAR_ZERO, NEAR_ZERO, *np.linspace(-REACH, REACH, FINENESS)], np.float32)
-    before = {layer.activation: scene.values[layer.preactivation] for layer in scene.hidden}
-    rows = -(-len(places) // min(s.shape[1] for s in before.values()))
-    grids = {name: jnp.resize(places, (rows, s.shape[1])) for name, s in before.items()}
-    found = scene.slopes_at({name: jnp.concatenate([s, grids[name]]) for name, s in before.items()})
-    made = []
-    for name, s in before.items():
-        grid = found[name][len(s) :].ravel()
-        made.append((found[name][: len(s)], jnp.max(jnp.abs(grid)), (grid[0] + grid[1]) / 2))
-    return made
+    slopes = scene.slopes_at({layer.activation: scene.values[layer.preactivation] for layer in scene.hidden})
+    grids = scene.slopes_at({layer.activation: jnp.asarray(places) for layer in scene.hidden})
+    return [(slopes[name], jnp.max(jnp.abs(grid)), (grid[0] + grid[1]) / 2) for name, grid in grids.items()]
 
 
 def _mean_cosine(z: Float[Array, "examples width"]) -> Float[Array, ""]:

@@ -563,12 +563,12 @@ def test_slopes_at_any_place_are_the_activations_own():
     names = activations.__all__
     functions = [getattr(activations, name) for name in names]
     found = jax.jit(
-        jax.vmap(lambda i: scene(params, i, names).slopes_at({"activation1": places, "activation2": -places}))
+        jax.vmap(lambda i: scene(params, i, names).slopes_at({"hidden1": places, "hidden2": -places}))
     )(jnp.arange(len(names)))
     for i, function in enumerate(functions):
         slope = jax.vmap(jax.vmap(jax.grad(function)))
-        close(found["activation1"][i], slope(places), atol=1e-5, name=names[i])
-        close(found["activation2"][i], slope(-places), atol=1e-5, name=names[i])
+        close(found["hidden1"][i], slope(places), atol=1e-5, name=names[i])
+        close(found["hidden2"][i], slope(-places), atol=1e-5, name=names[i])
 
 
 @pytest.fixture(scope="module")
