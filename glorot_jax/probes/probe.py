@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -86,20 +86,25 @@ class Probe:
         measure: ``scene -> {output: array}``, pure; it sees one run, the engine maps it over all.
         outputs: ``scene -> {output: Output}``, the same names as ``measure`` returns; or one label for all.
         source: where the quantity is defined.
+        by: the same probe by another method, for one that knows some (``specs.METHODS``).
     """
 
     name: str
     measure: Callable[[Scene], dict[str, Array]]
     outputs: Callable[[Scene], dict[str, Output]] | Output
     source: str
+    by: Callable[[str], Probe] | None = None
 
 
 def described(spec: Any) -> Probe:
     """Returns the probe of a description: a built-in name, or ``specs.probe``."""
     from glorot_jax import probes
 
-    if isinstance(spec, str) or isinstance(spec.measure, str):
-        return probes.BUILT_IN[spec if isinstance(spec, str) else spec.measure]
+    if isinstance(spec, str):
+        return probes.BUILT_IN[spec]
+    if isinstance(spec.measure, str):
+        probe = probes.BUILT_IN[spec.measure]
+        return probe.by(spec.method) if probe.by else probe
     line = (spec.measure.__doc__ or "").strip().partition("\n")[0]
     label = Output(spec.dims, spec.long_name or line or spec.name.replace("_", " "), spec.units)
 
@@ -158,6 +163,10 @@ class Scene:
         updates: ``gradient -> what the optimizer would add to the parameters``, both by path.
         examples: how many test examples the layer statistics use.
         jacobian_examples: how many test examples the layer Jacobians are averaged over.
+        learning_rate: the optimizer's, of this run; None if it has none that is a number.
+        stable_curvature: gives the curvature above which the optimizer's steps diverge on a quadratic; None for all
+            but gradient descent.
+        initial: gives the parameters that the run started from, by path.
     """
 
     build: Callable[[], nnx.Module]
@@ -170,6 +179,9 @@ class Scene:
     updates: Callable[[Mapping[str, Array]], Mapping[str, Array]]
     examples: int
     jacobian_examples: int
+    learning_rate: Float[Array, ""] | None = None
+    stable_curvature: Callable[[], Float[Array, ""]] | None = None
+    initial: Callable[[], Mapping[str, Array]] | None = None
 
     @property
     def module(self) -> nnx.Module:
@@ -256,21 +268,6 @@ class Scene:
         return {layer.activation: pulled[layer.preactivation] for layer in self.hidden}
 
     @cached_property
-    def singular_values(self) -> dict[str, Float[Array, "jacobian_examples k"]]:
-        """All singular values of the hidden layers' Jacobians ∂z^i/∂z^(i−1), by name of the layer's activation.
-
-        Of those layers alone whose smaller side is at most ``EXACT_UP_TO``.
-        """
-        return {
-            layer.activation: jax.lax.map(
-                lambda f, w=self.params[layer.weight]: spectra.singular_values(f[:, None] * w.T),
-                self.slopes[layer.activation],
-            )
-            for layer in self.hidden
-            if min(self.params[layer.weight].shape) <= EXACT_UP_TO
-        }
-
-    @cached_property
     def batch_gradient(self) -> dict[str, Array]:
         """Gradient of the mean loss on the run's next mini-batch, by path of the parameter."""
         return jax.grad(lambda params: self.cost(params, *self.batch))(dict(self.params))
@@ -293,6 +290,39 @@ class Scene:
     @property
     def loss_units(self) -> str:
         return "nat" if self.loss.__name__ == "nll" else "1"
+
+    @cached_property
+    def initial_params(self) -> Mapping[str, Array]:
+        """The parameters that the run started from, by path: drawn again from its seed, to the bit.
+
+        Raises:
+            InputError: the scene was made without a run behind it.
+        """
+        if self.initial is None:
+            raise InputError("scene.initial_params: this scene was made without a run, so without a start")
+        return self.initial()
+
+    @cached_property
+    def batch_gradients(self) -> dict[str, Array]:
+        """∂C/∂value of every point on the run's next mini-batch, example by example: name -> [batch, width]."""
+        inputs, labels = self.batch
+        return replace(self, scale=lambda scaled: scaled, test=(inputs, labels), examples=len(labels)).gradients
+
+    def jacobian_decomposed(self, layer: LayerPoints, decompose: Callable[[Array], Any]) -> Any:
+        """Returns ``decompose`` of a hidden layer's Jacobian ∂z^i/∂z^(i−1), example by example; done once for all."""
+        key = layer.activation, decompose
+        if key not in self._decomposed:
+            weight = self.params[layer.weight]
+            self._decomposed[key] = jax.lax.map(lambda f: decompose(f[:, None] * weight.T), self.slopes[key[0]])
+        return self._decomposed[key]
+
+    @cached_property
+    def _decomposed(self) -> dict[tuple, Any]:
+        return {}
+
+    def output(self, params: Mapping[str, Array], inputs: Array) -> Float[Array, "n classes"]:
+        """Logits of the network with other parameters."""
+        return forward(self._module(params), inputs)
 
     def _module(self, params: Mapping[str, Array]) -> nnx.Module:
         """The run's network with some of its parameters replaced."""
