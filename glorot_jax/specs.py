@@ -499,6 +499,7 @@ PRESETS = {
     "full": (
         *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
         *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
+        *("hessian_diagonal", "ntk"),
     ),
 }
 """Sets of probes that a sweep may name."""
@@ -545,7 +546,9 @@ class probe(Spec):
             if self.method not in METHODS.get(self.measure, (self._usual,)):
                 if self.measure in METHODS:
                     raise unknown("probe.method", self.method, METHODS[self.measure])
-                raise InputError(f"probe.method: {self.measure!r} knows one way alone", f"several: {', '.join(METHODS)}")
+                raise InputError(
+                    f"probe.method: {self.measure!r} knows one way alone", f"several: {', '.join(METHODS)}"
+                )
             return
         if not callable(self.measure):
             raise InputError(f"probe: {self.measure!r} is neither the name of a probe nor a function")

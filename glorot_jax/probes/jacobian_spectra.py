@@ -155,9 +155,7 @@ def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     may_be = "half-width of what the {} may be; 0 where exact"
     return made | {
         "jacobian_singular_value_histogram": Output(binned, f"density of the {text}", attrs=attrs),
-        "jacobian_singular_value_histogram_error": Output(
-            binned, may_be.format(f"density of the {text}"), attrs=attrs
-        ),
+        "jacobian_singular_value_histogram_error": Output(binned, may_be.format(f"density of the {text}"), attrs=attrs),
         "jacobian_singular_value_histogram_outside": Output(
             ("layer",), f"share outside all bins of the {text}", attrs=attrs
         ),

@@ -53,7 +53,9 @@ def _estimate(weight: Float[Array, "fan_in fan_out"], slope: Float[Array, "fan_o
 def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     said = by_layer(method, scene, lanczos=f"{SAID['lanczos']}, control variate ‖J‖_F")
     attrs = {"examples": scene.jacobian_examples, "method": said}
-    half = "half-width of the 95 % interval of the mean singular value; 0 where exact, rounding's bound by the Gram matrix"
+    half = (
+        "half-width of the 95 % interval of the mean singular value; 0 where exact, rounding's bound by the Gram matrix"
+    )
     return {
         "jacobian_mean_singular_value": Output(
             ("layer",), "mean singular value of the layer Jacobian ∂z^i/∂z^(i−1)", attrs=attrs

@@ -14,7 +14,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from glorot_jax import spectra
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import LayerPoints, shift
 
