@@ -590,6 +590,10 @@ class Schedule(Spec):
 
     family = "record"
 
+    def __str__(self) -> str:
+        """As a sweep file writes it."""
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.items().items())})"
+
     def steps(self, total: int) -> tuple[int, ...]:
         """Returns the steps in [0, total], rising, 0 and total included."""
         return tuple(sorted({0, total, *(s for s in self._inner(total) if 0 < s < total)}))
@@ -633,6 +637,9 @@ class at(Schedule):
                 raise InputError(f"record: {step!r} is not a step, an integer ≥ 0")
         object.__setattr__(self, "named", tuple(sorted(set(map(int, named)))))
 
+    def __str__(self) -> str:
+        return f"at({', '.join(map(str, self.named))})"
+
     def replace(self, name: str, value: Any, path: str) -> at:
         if name != "named":
             raise unknown(path, name, ("named",))
@@ -654,16 +661,21 @@ PRESETS = {
     "full": (
         *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
         *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
+        *("hessian_diagonal", "ntk"),
     ),
 }
 """Sets of probes that a sweep may name."""
+
+METHODS = dict.fromkeys(("jacobians", "jacobian_spectra"), ("auto", "exact", "gram", "lanczos"))
+"""How a built-in probe may be told to find its numbers, where it knows more than one way; the first is the usual."""
 
 
 @dataclass(frozen=True)
 class probe(Spec):
     """A measurement, with a schedule of its own or of your own making.
 
-    ``probe("jacobians", every(1000))`` makes a built-in one at other steps than the sweep's. A function takes what one
+    ``probe("jacobians", every(1000), method="exact")`` makes a built-in one at other steps than the sweep's and by a
+    method of your choice. A function takes what one
     run's probes see (``glorot_jax.probes.probe.Scene``) and returns an array, or a dict of them; it is vmapped over the
     runs and compiled into the step, and must be pure.
 
@@ -672,6 +684,9 @@ class probe(Spec):
         record: at which steps; those of the sweep if not said. Elsewhere its records hold NaN.
         dims: of a function's arrays, such as ``("layer",)``; a name that nobody knows is counted from 1.
         long_name, units: for labels; the function's first line of documentation and ``"1"`` if not said.
+        method: of a built-in that knows several: ``"exact"`` (all singular values), ``"gram"`` (of the Gram matrix: all
+            but the smallest), ``"lanczos"`` (estimated from products), ``"auto"`` (exact up to a smaller side of 256,
+            Lanczos above).
     """
 
     family = "probe"
@@ -681,6 +696,7 @@ class probe(Spec):
     dims: tuple[str, ...] = ()
     long_name: str = ""
     units: str = "1"
+    method: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -689,6 +705,12 @@ class probe(Spec):
                 raise unknown("probe", self.measure, names_in("probes/__init__"))
             if self.dims or self.long_name or self.units != "1":
                 raise InputError(f"probe: {self.measure!r} has labels of its own")
+            if self.method not in METHODS.get(self.measure, (self._usual,)):
+                if self.measure in METHODS:
+                    raise unknown("probe.method", self.method, METHODS[self.measure])
+                raise InputError(
+                    f"probe.method: {self.measure!r} knows one way alone", f"several: {', '.join(METHODS)}"
+                )
             return
         if not callable(self.measure):
             raise InputError(f"probe: {self.measure!r} is neither the name of a probe nor a function")
@@ -696,10 +718,20 @@ class probe(Spec):
             identity(self.measure)
         except ValueError as error:
             raise InputError(f"probe: {error}") from None
+        if self.method != self._usual:
+            raise InputError(f"probe.method: {self.method!r} is not for a function of your own", "leave it out")
 
     @property
     def name(self) -> str:
         return self.measure if isinstance(self.measure, str) else self.measure.__name__
+
+    @property
+    def _usual(self) -> str:
+        return self.defaults()["method"]
+
+    def items(self) -> dict[str, Any]:
+        """Returns all settings by name; the usual method is left out, so that it is no part of an identity."""
+        return {k: v for k, v in super().items().items() if (k, v) != ("method", self._usual)}
 
 
 def read_probes(value: Any, path: str) -> Any:

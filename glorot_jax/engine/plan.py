@@ -96,6 +96,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),
         probes=tuple(tuple(map(described, made)) for made in run.schedules().values()),
+        cadences=tuple(map(str, run.schedules())),
         batch_size=run.batch_size,
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,

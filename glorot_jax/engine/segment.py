@@ -30,7 +30,7 @@ from jaxtyping import Array
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import noted
-from glorot_jax.optimizers import transformation
+from glorot_jax.optimizers import stable_curvature, transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
 from glorot_jax.randomness import key
 
@@ -66,6 +66,7 @@ class Setup(NamedTuple):
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
         probes: those that are measured together, by schedule.
+        cadences: the schedules in words, as a sweep writes them.
     """
 
     dataset: Dataset
@@ -74,6 +75,7 @@ class Setup(NamedTuple):
     optimizer: tuple[object, Mapping[str, object]]
     loss: Callable[[Array, Array], Array]
     probes: tuple[tuple[Probe, ...], ...]
+    cadences: tuple[str, ...]
     batch_size: int
     examples: int
     jacobian_examples: int
@@ -437,6 +439,9 @@ class _Run:
             optimizer = self._optimizer(hyper)
             return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
 
+        def settle(params: Mapping[str, Array]) -> Mapping[str, Array]:
+            return self.network.settled(params, rest, drawing, fixed)
+
         return Scene(
             build=lambda params, rest: self.network.merge(params, rest, drawing, training=False),
             build_together=lambda params: self.network.together(params, rest, drawing),
@@ -444,7 +449,8 @@ class _Run:
             notes=self.network.notes,
             params=params,
             rest=rest,
-            settled=self.network.settled(params, rest, drawing, fixed),
+            settle=settle,
+            settled=settle(params),
             loss=setup.loss,
             scale=self.scaled,
             valid=constants["valid"],
@@ -454,23 +460,32 @@ class _Run:
             batch=(inputs, labels),
             updates=updates,
             jacobian_examples=setup.jacobian_examples,
+            learning_rate=self._optimizer_settings(hyper).get("learning_rate"),
+            stable_curvature=stable_curvature(*setup.optimizer, self._optimizer_settings(hyper)),
+            initial=lambda: self._initial_params(constants, hyper),
         )
+
+    @property
+    def _initial_params(self) -> Callable[[Mapping, Tree], Tree]:
+        """Parameters before the first update, made anew as ``start`` made them: run by run, so to the same bits."""
+        return jax.custom_batching.sequential_vmap(lambda constants, hyper: self.start(constants, hyper)["params"])
 
     def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
         """How each record is labelled, and how many numbers a run's records of one step are."""
         loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
-        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs={"method": loss})}
+        always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
+        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
         size = 1
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
         state = jax.eval_shape(self.start, constants, hyper)
         inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
         abstract = constants, hyper, state, inputs, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (batch, ()))
-        for schedule in self.setup.probes:
+        for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
             for probe in schedule:
                 made, numbers = checked_outputs(probe, self.scene, *abstract)
                 if twice := found.keys() & made.keys():
                     raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
-                found |= made
+                found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in made.items()}
                 size += numbers
         return found, size
 
@@ -486,8 +501,11 @@ class _Run:
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
 
     def _optimizer(self, hyper: Tree):
-        settings = {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
-        return transformation(*self.setup.optimizer, settings)
+        return transformation(*self.setup.optimizer, self._optimizer_settings(hyper))
+
+    @staticmethod
+    def _optimizer_settings(hyper: Tree) -> Tree:
+        return {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
 
 
 class _Blocks(_Run):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from glorot_jax.models.points import LayerPoints
 from glorot_jax.probes.probe import Output, Probe, Scene, with_output, with_output_labels
 from glorot_jax.rounding import mean, norm, std, times, total
 
@@ -20,14 +21,20 @@ def _measure(scene: Scene) -> dict[str, Array]:
     norms = [norm(scene.batch_gradient[name]) for name in names]
     grams = [_products(scene.values[at.source], scene.gradients[at.preactivation]) for at in scene.layers]
     signal, noise = zip(*map(_signal_and_noise, grams), strict=True)
+    of_biases = [_gram(scene.gradients[at.preactivation]) for at in scene.layers if _bias(at) in scene.params]
     return {
         **with_output("batch_gradient_norm", norms),
         **with_output("batch_gradient_std", [std(scene.batch_gradient[name]) for name in names]),
         "batch_gradient_norm_ratio": jnp.stack(norms[:-1]) / norms[-2],
         **with_output("update_ratio", [norm(updates[name]) / norm(scene.params[name]) for name in names]),
         **with_output("gradient_signal_to_noise", [jnp.sqrt(s / n) for s, n in zip(signal, noise, strict=True)]),
-        **_noise_scale(functools.reduce(operator.add, grams)),
+        **_noise_scale(functools.reduce(operator.add, [*grams, *of_biases])),
     }
+
+
+def _bias(layer: LayerPoints) -> str:
+    """The path of b in s = z W + b, whose gradient is ∂C/∂s."""
+    return f"{layer.weight.rpartition('.')[0]}.bias"
 
 
 def _products(z: Float[Array, "n fan_in"], e: Float[Array, "n fan_out"]) -> Float[Array, "n n"]:
@@ -74,15 +81,15 @@ def _estimates(squares: Array, everything: Array, n: int) -> tuple[Array, Array]
 
 _NOISE = {
     "gradient_covariance_trace": (
-        "trace of the covariance of per-example weight gradients",
+        "trace of the covariance of per-example gradients",
         "unbiased, from inner products of all pairs of examples' gradients",
     ),
     "gradient_square_norm": (
-        "squared norm of the true weight gradient",
+        "squared norm of the true gradient",
         "unbiased, mean inner product of two different examples' gradients; noise can make it negative",
     ),
     "gradient_noise_scale": (
-        "simple noise scale tr Σ/|G|² of the weight gradients",
+        "simple noise scale tr Σ/|G|² of the gradients",
         "ratio of two unbiased estimates; NaN where that of |G|² is not positive",
     ),
     "gradient_noise_scale_error": (
@@ -118,10 +125,17 @@ def _outputs(scene: Scene) -> dict[str, Output]:
             ("layer",), ratio, attrs=batch | {"method": f"{batch['method']}; ∞ or NaN (0/0) where the last one is 0"}
         ),
         **{
-            name: Output((), text, attrs=fixed | {"method": f"all weights, no biases; {method}"})
+            name: Output((), text, attrs=fixed | {"method": f"{_parameters(scene)}; {method}"})
             for name, (text, method) in _NOISE.items()
         },
     }
+
+
+def _parameters(scene: Scene) -> str:
+    """Whose gradients the noise scale is of: what it leaves out is named."""
+    seen = {path for layer in scene.layers for path in (layer.weight, _bias(layer))}
+    rest = sorted(scene.params.keys() - seen)
+    return f"all weights and biases of the layers, without {', '.join(rest)}" if rest else "all weights and biases"
 
 
 gradient_norms = Probe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from glorot_jax import spectra
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift, show
 
@@ -86,20 +85,25 @@ class Probe:
         measure: ``scene -> {output: array}``, pure; it sees one run, the engine maps it over all.
         outputs: ``scene -> {output: Output}``, the same names as ``measure`` returns; or one label for all.
         source: where the quantity is defined.
+        by: the same probe by another method, for one that knows some (``specs.METHODS``).
     """
 
     name: str
     measure: Callable[[Scene], dict[str, Array]]
     outputs: Callable[[Scene], dict[str, Output]] | Output
     source: str
+    by: Callable[[str], Probe] | None = None
 
 
 def described(spec: Any) -> Probe:
     """Returns the probe of a description: a built-in name, or ``specs.probe``."""
     from glorot_jax import probes
 
-    if isinstance(spec, str) or isinstance(spec.measure, str):
-        return probes.BUILT_IN[spec if isinstance(spec, str) else spec.measure]
+    if isinstance(spec, str):
+        return probes.BUILT_IN[spec]
+    if isinstance(spec.measure, str):
+        probe = probes.BUILT_IN[spec.measure]
+        return probe.by(spec.method) if probe.by else probe
     line = (spec.measure.__doc__ or "").strip().partition("\n")[0]
     label = Output(spec.dims, spec.long_name or line or spec.name.replace("_", " "), spec.units)
 
@@ -163,7 +167,8 @@ class Scene:
         notes: what the network shows.
         params: its trained arrays by path.
         rest: its other arrays by path: statistics, counters, settings.
-        settled: the same with the statistics of batch normalization taken from the fixed examples.
+        settle: ``params -> rest`` with the statistics of batch normalization taken from the fixed examples.
+        settled: that of ``params``.
         loss: ``(logits, labels) -> per-example loss``.
         scale: a set's inputs [n, features] -> network inputs [n, …].
         valid, test: (inputs [n, features], labels [n]).
@@ -171,6 +176,10 @@ class Scene:
         batch: the mini-batch of the run's next update: (network inputs [batch, …], labels [batch]).
         updates: ``gradient -> what the optimizer would add to the parameters``, both by path.
         jacobian_examples: how many test examples the layer Jacobians are averaged over.
+        learning_rate: the optimizer's, of this run; None if it has none that is a number.
+        stable_curvature: gives the curvature above which the optimizer's steps diverge on a quadratic; None for all
+            but gradient descent.
+        initial: gives the parameters that the run started from, by path.
     """
 
     build: Callable[[Mapping[str, Array], Mapping[str, Array]], nnx.Module]
@@ -179,6 +188,7 @@ class Scene:
     notes: Notes
     params: Mapping[str, Array]
     rest: Mapping[str, Array]
+    settle: Callable[[Mapping[str, Array]], Mapping[str, Array]]
     settled: Mapping[str, Array]
     loss: Callable[[Array, Array], Array]
     scale: Callable[[Array], Array]
@@ -189,6 +199,9 @@ class Scene:
     batch: tuple[Array, Array]
     updates: Callable[[Mapping[str, Array]], Mapping[str, Array]]
     jacobian_examples: int
+    learning_rate: Float[Array, ""] | None = None
+    stable_curvature: Callable[[], Float[Array, ""]] | None = None
+    initial: Callable[[], Mapping[str, Array]] | None = None
 
     @property
     def examples(self) -> int:
@@ -256,21 +269,6 @@ class Scene:
         return {name: jax.jvp(functions[name], (s,), (jnp.ones_like(s),))[1] for name, s in points.items()}
 
     @cached_property
-    def singular_values(self) -> dict[str, Float[Array, "jacobian_examples k"]]:
-        """All singular values of the hidden layers' Jacobians ∂z^i/∂z^(i−1), by name of the layer's activation.
-
-        Of those layers alone whose smaller side is at most ``EXACT_UP_TO``.
-        """
-        return {
-            layer.activation: jax.lax.map(
-                lambda f, w=self.params[layer.weight]: spectra.singular_values(f[:, None] * w.T),
-                self.slopes[layer.activation],
-            )
-            for layer in self.hidden
-            if layer.weight is not None and min(self.params[layer.weight].shape) <= EXACT_UP_TO
-        }
-
-    @cached_property
     def batch_gradient(self) -> dict[str, Array]:
         """Gradient of the mean loss on the run's next mini-batch, by path of the parameter: that of the next update."""
         return jax.grad(self.batch_cost)(dict(self.params))
@@ -298,6 +296,41 @@ class Scene:
     @property
     def loss_units(self) -> str:
         return "nat" if self.loss.__name__ == "nll" else "1"
+
+    @cached_property
+    def initial_params(self) -> Mapping[str, Array]:
+        """The parameters that the run started from, by path: drawn again from its seed, to the bit.
+
+        Raises:
+            InputError: the scene was made without a run behind it.
+        """
+        if self.initial is None:
+            raise InputError("scene.initial_params: this scene was made without a run, so without a start")
+        return self.initial()
+
+    @cached_property
+    def batch_gradients(self) -> dict[str, Array]:
+        """∂C/∂value of every point on the run's next mini-batch, example by example: name -> [batch, width]."""
+        inputs, labels = self.batch
+        return replace(self, inputs=inputs, labels=labels).gradients
+
+    def jacobian_decomposed(self, layer: LayerPoints, decompose: Callable[[Array], Any]) -> Any:
+        """Returns ``decompose`` of a hidden layer's Jacobian ∂z^i/∂z^(i−1), example by example; done once for all."""
+        key = layer.activation, decompose
+        if key not in self._decomposed:
+            weight = self.params[layer.weight]
+            self._decomposed[key] = jax.lax.map(lambda f: decompose(f[:, None] * weight.T), self.slopes[key[0]])
+        return self._decomposed[key]
+
+    @cached_property
+    def _decomposed(self) -> dict[tuple, Any]:
+        return {}
+
+    def output(
+        self, params: Mapping[str, Array], rest: Mapping[str, Array], inputs: Array
+    ) -> Float[Array, "n classes"]:
+        """Logits of the network with other parameters, in evaluation mode; ``rest`` is ``settle(params)``."""
+        return forward(self.build(params, rest), inputs)
 
     def _zeros(self, inputs: Array) -> nnx.State:
         _, shifts = nnx.capture(_call, nnx.Perturbation)(self.module, inputs)
