@@ -734,12 +734,38 @@ class probe(Spec):
         return {k: v for k, v in super().items().items() if (k, v) != ("method", self._usual)}
 
 
+@dataclass(frozen=True)
+class jacobian(Spec):
+    """Singular values of the Jacobian between two points of a network: ``jacobian("input", "blocks.2.branch")``.
+
+    Points are those that the network shows (``show`` and ``show_layer`` of ``glorot_jax``), named by the path of their
+    module, and ``"input"`` and ``"output"``. What leads around ``source`` counts as constant.
+
+    Args:
+        source, target: points, the source first.
+        record: at which steps; those of the sweep if not said. Elsewhere its records hold NaN.
+        method: ``"exact"`` (all singular values), ``"lanczos"`` (estimated from products) or ``"auto"``: exact up to a
+            smaller side of 256.
+    """
+
+    family = "probe"
+
+    source: str
+    target: str
+    record: Schedule | None = None
+    method: Literal["auto", "exact", "lanczos"] = "auto"
+
+    @property
+    def name(self) -> str:
+        return f"jacobian_{self.source}_{self.target}".replace(".", "_")
+
+
 def read_probes(value: Any, path: str) -> Any:
     """Returns probes as a tuple of names and descriptions: a preset opened, bare functions described."""
     known = (*names_in("probes/__init__"), *PRESETS)
     if isinstance(value, str) and value in PRESETS:
         return PRESETS[value]
-    if isinstance(value, str | probe) or callable(value):
+    if isinstance(value, str | probe | jacobian) or callable(value):
         value = (value,)
     if not hasattr(value, "__iter__"):
         raise InputError(f"{path}: {value!r} is not a list of probes", f"known: {', '.join(known)}")
@@ -747,9 +773,9 @@ def read_probes(value: Any, path: str) -> Any:
     for one in value:
         if isinstance(one, str) and one not in names_in("probes/__init__"):
             raise unknown(path, one, known)
-        if not isinstance(one, str | probe) and not callable(one):
+        if not isinstance(one, str | probe | jacobian) and not callable(one):
             raise InputError(f"{path}: {one!r} is neither the name of a probe, a function, nor probe(…)")
-        made.append(one if isinstance(one, str | probe) else probe(one))
+        made.append(one if isinstance(one, str | probe | jacobian) else probe(one))
     return tuple(made)
 
 
@@ -757,7 +783,7 @@ SPECS: dict[str, Callable] = {
     spec.__name__: spec
     for spec in (
         *(shapeset, mnist, fashion_mnist, cifar10, digits, small_imagenet, tfds),
-        *(mlp, sgd, adam, rmsprop, every, log_spaced, at, probe),
+        *(mlp, sgd, adam, rmsprop, every, log_spaced, at, probe, jacobian),
     )
 }
 """What ``--set`` may build by name."""

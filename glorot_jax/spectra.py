@@ -200,6 +200,13 @@ def lanczos_largest_singular_value(
     return _largest(_quadratures(matvec, rmatvec, shape, key, vectors, steps))
 
 
+def lanczos_rms(
+    matvec: Callable, rmatvec: Callable, shape: tuple[int, int], key: Key[Array, ""], vectors: int = 4
+) -> Estimate:
+    """Returns the root mean square singular value as ``lanczos_summary`` would, from one product for each vector."""
+    return _rms(_quadratures(matvec, rmatvec, shape, key, vectors, steps=1))
+
+
 def _largest(found: _Quadrature) -> Estimate:
     tips = found.nodes[:, 0]
     largest = jnp.max(tips)

@@ -44,7 +44,7 @@ def dataset(
     for name, array in values.items():
         label = outputs[name]
         for dim, size in zip(label.dims, array.shape[2:], strict=True):
-            coordinates.setdefault(dim, (dim, _coordinate(dim, size)))
+            coordinates.setdefault(dim, (dim, _coordinate(label, dim, size)))
         attrs = {"long_name": label.long_name, "units": label.units, **label.attrs}
         variables[name] = (("run", "step", *label.dims), array, attrs)
     made = xr.Dataset(variables, coordinates)
@@ -52,12 +52,18 @@ def dataset(
     made["run"].attrs = {"long_name": "run identity"}
     if "layer" in made:
         made["layer"].attrs = {"long_name": "hidden layer, 1 = next to the input", "units": "1"}
+    if "weight" in made:
+        made["weight"].attrs = {"long_name": "parameter, by its path in the network"}
+    if "module" in made:
+        made["module"].attrs = {"long_name": "part of the network, by its path"}
     if "quantile" in made:
         made["quantile"].attrs = {"long_name": "share of the values that lie below", "units": "1"}
     return made
 
 
-def _coordinate(dim: str, size: int) -> np.ndarray:
+def _coordinate(label: Output, dim: str, size: int) -> np.ndarray:
+    if dim in label.names:
+        return np.array(label.names[dim], dtype=object)
     return np.array(COORDINATES[dim]) if dim in COORDINATES else np.arange(1, size + 1)
 
 

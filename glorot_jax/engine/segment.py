@@ -439,13 +439,13 @@ class _Run:
             optimizer = self._optimizer(hyper)
             return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
 
-        def settle(params: Mapping[str, Array]) -> Mapping[str, Array]:
-            return self.network.settled(params, rest, drawing, fixed)
+        def settle(changed: Mapping[str, Array]) -> Mapping[str, Array]:
+            return self.network.settled(params | changed, rest, drawing, fixed)
 
         return Scene(
-            build=lambda params, rest: self.network.merge(params, rest, drawing, training=False),
-            build_together=lambda params: self.network.together(params, rest, drawing),
-            build_training=lambda params: self._training(params, rest, hyper, step),
+            build=lambda changed, rest: self.network.merge(params | changed, rest, drawing, training=False),
+            build_together=lambda changed: self.network.together(params | changed, rest, drawing),
+            build_training=lambda changed: self._training(params | changed, rest, hyper, step),
             notes=self.network.notes,
             params=params,
             rest=rest,

@@ -13,6 +13,7 @@ from glorot_jax.probes.histograms import histograms
 from glorot_jax.probes.input_output_jacobian import input_output_jacobian
 from glorot_jax.probes.jacobian_spectra import jacobian_spectra
 from glorot_jax.probes.jacobians import jacobians
+from glorot_jax.probes.module_outputs import module_outputs
 from glorot_jax.probes.ntk import ntk
 from glorot_jax.probes.saturation import saturation
 from glorot_jax.probes.weights import weights
@@ -29,6 +30,7 @@ __all__ = [
     "input_output_jacobian",
     "jacobian_spectra",
     "jacobians",
+    "module_outputs",
     "ntk",
     "saturation",
     "weights",
@@ -40,7 +42,7 @@ BUILT_IN = {
         *(evaluation, activations, gradients, jacobians),
         *(saturation, histograms, weights, gradient_norms),
         *(jacobian_spectra, input_output_jacobian, hessian, hessian_trace),
-        *(hessian_diagonal, ntk),
+        *(hessian_diagonal, ntk, module_outputs),
     )
 }
 """Probes that a sweep may name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene, with_output, with_output_labels
+from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene, by_weight, by_weight_labels
 from glorot_jax.rounding import mean, mean_square, quantile, share, std, times
 from glorot_jax.spectra import Estimate
 
@@ -23,24 +23,27 @@ _PROBE_SEED = 4
 def _measure(scene: Scene) -> dict[str, Array]:
     found = _diagonal(scene)
     entries, noise = found.mean, {name: jnp.sqrt(mean_square(e.ravel())) for name, e in found.error.items()}
-    names = [layer.weight for layer in scene.layers]
-    average = [_over_vectors(found.layer_means[name]) for name in names]
+    average = {path: _over_vectors(found.means[path]) for path in scene.weights}
+
+    def placed(name: str, value: Callable[[str], Array]) -> dict[str, Array]:
+        return by_weight(scene, f"hessian_diagonal_{name}", {path: value(path) for path in scene.weights})
+
     return {
-        **with_output("hessian_diagonal_mean", [a.value for a in average]),
-        **with_output("hessian_diagonal_mean_error", [a.error for a in average]),
-        **with_output("hessian_diagonal_std", [_true_spread(entries[name], noise[name]) for name in names]),
-        **with_output("hessian_diagonal_quantile", [quantile(entries[name], QUANTILES) for name in names]),
-        **with_output("hessian_diagonal_negative_fraction", [share(entries[name] < 0) for name in names]),
-        **with_output("hessian_diagonal_error", [noise[name] for name in names]),
+        **placed("mean", lambda path: average[path].value),
+        **placed("mean_error", lambda path: average[path].error),
+        **placed("std", lambda path: _true_spread(entries[path], noise[path])),
+        **placed("quantile", lambda path: quantile(entries[path], QUANTILES)),
+        **placed("negative_fraction", lambda path: share(entries[path] < 0)),
+        **placed("error", lambda path: noise[path]),
     }
 
 
 class _Diagonal(NamedTuple):
-    """Estimated entries and their standard errors, by path; and each vector's mean over a layer's entries."""
+    """Estimated entries and their standard errors, by path; and each vector's mean over the entries."""
 
     mean: Mapping[str, Array]
     error: Mapping[str, Array]
-    layer_means: Mapping[str, Float[Array, "vectors"]]
+    means: Mapping[str, Float[Array, "vectors"]]
 
 
 def _diagonal(scene: Scene) -> _Diagonal:
@@ -63,9 +66,9 @@ def _diagonal(scene: Scene) -> _Diagonal:
 
     counts = jnp.arange(1, VECTORS + 1, dtype=jnp.float32)
     keys = jax.random.split(jax.random.key(_PROBE_SEED), VECTORS)
-    (average, squares), layer_means = jax.lax.scan(one, (jnp.zeros(flat.size),) * 2, (counts, keys))
+    (average, squares), means = jax.lax.scan(one, (jnp.zeros(flat.size),) * 2, (counts, keys))
     error = jnp.sqrt(jnp.maximum(squares, 0) * np.float32(1 / (VECTORS * (VECTORS - 1))))
-    return _Diagonal(unflat(average), unflat(error), layer_means)
+    return _Diagonal(unflat(average), unflat(error), means)
 
 
 def _over_vectors(values: Float[Array, "vectors"]) -> Estimate:
@@ -99,7 +102,7 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     return {
         output: made
         for name, one in labels.items()
-        for output, made in with_output_labels(f"hessian_diagonal_{name}", one).items()
+        for output, made in by_weight_labels(scene, f"hessian_diagonal_{name}", one).items()
     }
 
 

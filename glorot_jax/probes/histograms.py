@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +18,8 @@ from glorot_jax.probes.probe import (
     Output,
     Probe,
     Scene,
+    by_weight,
+    by_weight_labels,
     with_output,
     with_output_labels,
 )
@@ -27,37 +32,45 @@ def _measure(scene: Scene) -> dict[str, Array]:
     ]
     each = _weight_gradients(scene)
     mean_back = [mean(jnp.moveaxis(scene.batch_gradients[at.preactivation], 0, -1)) for at in scene.layers]
-    mean_weight = [scene.batch_gradient[layer.weight] for layer in scene.layers]
     return {
         "activation_histogram": jnp.stack([inside for inside, _ in activations]),
         "activation_histogram_outside": jnp.stack([outside for _, outside in activations]),
-        **_spread("gradient", [scene.gradients[layer.preactivation] for layer in scene.layers]),
-        **_spread("weight_gradient", [each[layer.weight] for layer in scene.layers]),
-        **with_output("batch_gradient_quantile", [quantile(g, QUANTILES) for g in mean_weight]),
-        **with_output("batch_backpropagated_gradient_std", [std(e) for e in mean_back]),
-        **with_output("batch_backpropagated_gradient_quantile", [quantile(e, QUANTILES) for e in mean_back]),
+        **_spread("gradient", [scene.gradients[at.preactivation] for at in scene.layers], partial(with_output, scene)),
+        **_spread("weight_gradient", each, partial(_by_weight, scene)),
+        **_by_weight(
+            scene,
+            "batch_gradient_quantile",
+            [quantile(scene.batch_gradient[path], QUANTILES) for path in scene.weights],
+        ),
+        **with_output(scene, "batch_backpropagated_gradient_std", [std(e) for e in mean_back]),
+        **with_output(scene, "batch_backpropagated_gradient_quantile", [quantile(e, QUANTILES) for e in mean_back]),
     }
 
 
-def _weight_gradients(scene: Scene) -> dict[str, Float[Array, "jacobian_examples ..."]]:
-    """∂C/∂W of each of the first ``jacobian_examples`` examples by itself, by path of the weights."""
-    weights = {layer.weight: scene.params[layer.weight] for layer in scene.layers}
+def _by_weight(scene: Scene, name: str, values: list[Array]) -> dict[str, Array]:
+    return by_weight(scene, name, dict(zip(scene.weights, values, strict=True)))
+
+
+def _weight_gradients(scene: Scene) -> list[Float[Array, "jacobian_examples ..."]]:
+    """∂C/∂W of each of the first ``jacobian_examples`` examples by itself."""
+    weights = {path: scene.params[path] for path in scene.weights}
     first = scene.inputs[: scene.jacobian_examples], scene.labels[: scene.jacobian_examples]
-    return jax.lax.map(lambda one: jax.grad(scene.cost)(weights, one[0][None], one[1][None]), first)
+    found = jax.lax.map(lambda one: jax.grad(scene.example_cost)(weights, *one), first)
+    return [found[path] for path in scene.weights]
 
 
-def _spread(name: str, layers: list[Array]) -> dict[str, Array]:
-    """Root mean square, histogram relative to it, and quantiles, by layer."""
+def _spread(name: str, layers: list[Array], placed: Callable[[str, list[Array]], dict[str, Array]]) -> dict[str, Array]:
+    """Root mean square, histogram relative to it, and quantiles, by layer or weight as ``placed`` has it."""
     rms = [norm(g) * np.float32(g.size**-0.5) for g in layers]
     relative = [
         density(share_below(g, jnp.where(r > 0, r, 1) * GRADIENT_BINS.edges), GRADIENT_BINS)
         for g, r in zip(layers, rms, strict=True)
     ]
     return {
-        **with_output(f"{name}_rms", rms),
-        **with_output(f"{name}_histogram", [inside for inside, _ in relative]),
-        **with_output(f"{name}_histogram_outside", [outside for _, outside in relative]),
-        **with_output(f"{name}_quantile", [quantile(g, QUANTILES) for g in layers]),
+        **placed(f"{name}_rms", rms),
+        **placed(f"{name}_histogram", [inside for inside, _ in relative]),
+        **placed(f"{name}_histogram_outside", [outside for _, outside in relative]),
+        **placed(f"{name}_quantile", [quantile(g, QUANTILES) for g in layers]),
     }
 
 
@@ -77,24 +90,35 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     return {
         "activation_histogram": Output(("layer", "activation_bin"), "density of the activations", attrs=counted),
         "activation_histogram_outside": Output(("layer",), "share of the activations outside all bins", attrs=counted),
-        **_spread_labels("gradient", back, scene.examples, pooled),
-        **_spread_labels("weight_gradient", weight, min(scene.examples, scene.jacobian_examples), few),
-        **with_output_labels(
+        **_spread_labels("gradient", back, scene.examples, pooled, partial(with_output_labels, scene)),
+        **_spread_labels(
+            "weight_gradient",
+            weight,
+            min(scene.examples, scene.jacobian_examples),
+            few,
+            partial(by_weight_labels, scene),
+        ),
+        **by_weight_labels(
+            scene,
             "batch_gradient_quantile",
             Output(by_quantile, "quantile of the entries of the mini-batch's weight gradient", attrs=batch),
         ),
         **with_output_labels(
+            scene,
             "batch_backpropagated_gradient_std",
             Output(("layer",), f"standard deviation over a layer's units of the {mean_back}", attrs=batch),
         ),
         **with_output_labels(
+            scene,
             "batch_backpropagated_gradient_quantile",
             Output(by_quantile, f"quantile over a layer's units of the {mean_back}", attrs=batch),
         ),
     }
 
 
-def _spread_labels(name: str, text: str, examples: int, pooled: str) -> dict[str, Output]:
+def _spread_labels(
+    name: str, text: str, examples: int, pooled: str, placed: Callable[[str, Output], dict[str, Output]]
+) -> dict[str, Output]:
     attrs = {"examples": examples, "method": f"example by example, {pooled}"}
     relative = f"relative to {name}_rms of the layer (to 1 where that is 0)"
     counted = {
@@ -104,10 +128,10 @@ def _spread_labels(name: str, text: str, examples: int, pooled: str) -> dict[str
     }
     binned, outside = f"density of the {text} over their root mean square", f"share of the {text} outside all bins"
     return {
-        **with_output_labels(f"{name}_rms", Output(("layer",), f"root mean square of the {text}", attrs=attrs)),
-        **with_output_labels(f"{name}_histogram", Output(("layer", "gradient_bin"), binned, attrs=counted)),
-        **with_output_labels(f"{name}_histogram_outside", Output(("layer",), outside, attrs=counted)),
-        **with_output_labels(f"{name}_quantile", Output(("layer", "quantile"), f"quantile of the {text}", attrs=attrs)),
+        **placed(f"{name}_rms", Output(("layer",), f"root mean square of the {text}", attrs=attrs)),
+        **placed(f"{name}_histogram", Output(("layer", "gradient_bin"), binned, attrs=counted)),
+        **placed(f"{name}_histogram_outside", Output(("layer",), outside, attrs=counted)),
+        **placed(f"{name}_quantile", Output(("layer", "quantile"), f"quantile of the {text}", attrs=attrs)),
     }
 
 

@@ -12,9 +12,18 @@ from jaxtyping import Array, Float
 from glorot_jax import spectra
 from glorot_jax.models.points import LayerPoints
 from glorot_jax.probes.histograms import density
-from glorot_jax.probes.jacobian_methods import DECOMPOSITIONS, PROBE_SEED, STEPS, VECTORS, by_layer, chosen
+from glorot_jax.probes.jacobian_methods import (
+    PROBE_SEED,
+    STEPS,
+    VECTORS,
+    by_layer,
+    chosen,
+    decomposed,
+    known_rms,
+    of_layer,
+)
 from glorot_jax.probes.probe import SINGULAR_VALUE_BINS, Output, Probe, Scene
-from glorot_jax.rounding import mean, norm, share_below, times
+from glorot_jax.rounding import mean, norm, share_below
 
 
 def _measure(method: str, scene: Scene) -> dict[str, Array]:
@@ -24,12 +33,13 @@ def _measure(method: str, scene: Scene) -> dict[str, Array]:
 
 
 def _exact(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
-    values = scene.jacobian_decomposed(layer, DECOMPOSITIONS["exact"])
-    found = jax.vmap(partial(spectra.summary, longer_side=max(scene.params[layer.weight].shape)))(values)
+    values = decomposed(scene, layer, "exact")
+    found = jax.vmap(partial(spectra.summary, longer_side=max(of_layer(scene, layer).shape)))(values)
     rms = _rms(found.rms)
     inside, outside = density(share_below(values, _scaled(rms)), SINGULAR_VALUE_BINS)
     return {
         "jacobian_rms_singular_value": rms,
+        "jacobian_rms_singular_value_error": jnp.zeros(()),
         "jacobian_median_singular_value": mean(found.median),
         "jacobian_median_singular_value_error": jnp.zeros(()),
         "jacobian_min_singular_value": mean(found.minimum),
@@ -45,7 +55,7 @@ def _exact(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
 
 
 def _gram(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
-    values, errors = scene.jacobian_decomposed(layer, DECOMPOSITIONS["gram"])
+    values, errors = decomposed(scene, layer, "gram")
     found = jax.vmap(spectra.gram_summary)(values, errors)
     rms = _rms(found.rms)
     edges = _scaled(rms)
@@ -54,6 +64,7 @@ def _gram(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
     near = share_below(values - errors, edges) - share_below(values + errors, edges)
     return {
         "jacobian_rms_singular_value": rms,
+        "jacobian_rms_singular_value_error": jnp.zeros(()),
         "jacobian_median_singular_value": mean(found.median.value),
         "jacobian_median_singular_value_error": mean(found.median.error),
         "jacobian_min_singular_value": mean(found.minimum),
@@ -69,32 +80,32 @@ def _gram(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
 
 
 def _estimated(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
-    weight, slopes = scene.params[layer.weight], scene.slopes[layer.activation]
-    columns = jax.vmap(norm)(weight.T)
-    frobenius = jax.vmap(lambda f: norm(times(f, columns)))(slopes)
-    rms = _rms(frobenius) * np.float32(min(weight.shape) ** -0.5)
+    jacobians = of_layer(scene, layer)
+    each = jax.lax.map(lambda example: jacobians.at(example).rms(), jacobians.examples)
+    rms = _rms(each.value)
     edges = _scaled(rms)
 
-    def one(example: tuple[Array, Array]) -> spectra.LanczosSummary:
-        slope, frobenius = example
+    def one(example: Array) -> spectra.LanczosSummary:
+        jacobian = jacobians.at(example)
         return spectra.lanczos_summary(
-            lambda v: slope * (v @ weight),
-            lambda u: weight @ (slope * u),
-            (weight.shape[1], weight.shape[0]),
+            jacobian.ahead,
+            jacobian.back,
+            jacobian.shape,
             jax.random.key(PROBE_SEED),
             edges,
             vectors=VECTORS,
             steps=STEPS,
-            frobenius=frobenius,
+            frobenius=jacobian.frobenius,
         )
 
-    found = jax.lax.map(one, (slopes, frobenius))
+    found = jax.lax.map(one, jacobians.examples)
     # The examples share their probe vectors, so their errors may add up instead of averaging out.
     shares = jax.tree.map(lambda v: mean(v.T), found.shares)
     inside, outside = density(shares.below.value, SINGULAR_VALUE_BINS)
     unknown = jnp.full((), jnp.nan)
     return {
         "jacobian_rms_singular_value": rms,
+        "jacobian_rms_singular_value_error": mean(each.error),
         "jacobian_median_singular_value": mean(found.median.value),
         "jacobian_median_singular_value_error": mean(found.median.error),
         "jacobian_min_singular_value": unknown,
@@ -120,12 +131,14 @@ def _scaled(rms: Float[Array, ""]) -> Float[Array, "edges"]:
 def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     said = partial(by_layer, method, scene)
     found = said()
+    rms = known_rms(scene, scene.hidden, method)
     beyond = said(lanczos="NaN, products can't tell")
     resolution = "by SVD, values below √(longer side) 2⁻²³ of the largest count as 0"
     gram = "by the Gram matrix NaN where the smallest is below the root of that share of the largest"
     over = "over jacobian_rms_singular_value (over 1 where that is 0)"
     labels = {
-        "rms_singular_value": ("root mean square singular value", "exact, ‖J‖_F; root of the examples' mean square"),
+        "rms_singular_value": ("root mean square singular value", f"{rms}; root of the examples' mean square"),
+        "rms_singular_value_error": ("half-width of the 95 % interval of the rms singular value; 0 where exact", rms),
         "median_singular_value": ("median singular value", found),
         "median_singular_value_error": ("half-width of what the median may be; 0 where exact", found),
         "min_singular_value": ("smallest singular value", f"{beyond}; {resolution}, {gram}"),

@@ -6,13 +6,23 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from glorot_jax import spectra
 from glorot_jax.models.points import LayerPoints
-from glorot_jax.probes.jacobian_methods import DECOMPOSITIONS, PROBE_SEED, SAID, STEPS, VECTORS, by_layer, chosen
+from glorot_jax.probes.jacobian_methods import (
+    PROBE_SEED,
+    SAID,
+    STEPS,
+    VECTORS,
+    Jacobian,
+    by_layer,
+    chosen,
+    decomposed,
+    of_layer,
+)
 from glorot_jax.probes.probe import Output, Probe, Scene
-from glorot_jax.rounding import mean, times
+from glorot_jax.rounding import mean
 
 
 def _measure(method: str, scene: Scene) -> dict[str, Array]:
@@ -24,34 +34,34 @@ def _measure(method: str, scene: Scene) -> dict[str, Array]:
 
 
 def _mean_and_error(method: str, scene: Scene, layer: LayerPoints) -> tuple[Array, Array]:
-    name = chosen(method, scene, layer)
+    jacobian, name = of_layer(scene, layer), chosen(method, scene, layer)
     if name == "exact":
-        average = mean(mean(scene.jacobian_decomposed(layer, DECOMPOSITIONS[name])))
+        average = mean(mean(decomposed(scene, layer, name)))
         return average, jnp.zeros_like(average)
     # The examples share their probe vectors, or rounding of one kind, so their errors may add up instead of averaging
     # out.
     if name == "gram":
-        values, errors = scene.jacobian_decomposed(layer, DECOMPOSITIONS[name])
+        values, errors = decomposed(scene, layer, name)
         return mean(mean(values)), mean(mean(errors))
-    weight = scene.params[layer.weight]
-    values, errors = jax.lax.map(lambda f: _estimate(weight, f), scene.slopes[layer.activation])
+    values, errors = jax.lax.map(lambda example: _estimate(jacobian.at(example)), jacobian.examples)
     return mean(values), mean(errors)
 
 
-def _estimate(weight: Float[Array, "fan_in fan_out"], slope: Float[Array, "fan_out"]) -> tuple[Array, Array]:
+def _estimate(jacobian: Jacobian) -> spectra.Estimate:
     return spectra.lanczos_mean_singular_value(
-        lambda v: slope * (v @ weight),
-        lambda u: weight @ (slope * u),
-        (weight.shape[1], weight.shape[0]),
+        jacobian.ahead,
+        jacobian.back,
+        jacobian.shape,
         jax.random.key(PROBE_SEED),
         vectors=VECTORS,
         steps=STEPS,
-        frobenius=jnp.sqrt(jnp.sum(times(slope**2, jnp.sum(times(weight, weight), axis=0)))),
+        frobenius=jacobian.frobenius,
     )
 
 
 def _outputs(method: str, scene: Scene) -> dict[str, Output]:
-    said = by_layer(method, scene, lanczos=f"{SAID['lanczos']}, control variate ‖J‖_F")
+    known = any(layer.weight is not None for layer in scene.hidden)
+    said = by_layer(method, scene, lanczos=SAID["lanczos"] + (", control variate ‖J‖_F" if known else ""))
     attrs = {"examples": scene.jacobian_examples, "method": said}
     half = (
         "half-width of the 95 % interval of the mean singular value; 0 where exact, rounding's bound by the Gram matrix"

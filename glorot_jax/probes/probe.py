@@ -31,12 +31,14 @@ class Output(NamedTuple):
         long_name: one phrase for an axis or a legend.
         units: ``"1"`` for pure numbers.
         attrs: method, examples and whatever else makes the number honest.
+        names: by dimension, what its places are called, where they have names of their own.
     """
 
     dims: tuple[str, ...]
     long_name: str
     units: str = "1"
     attrs: Mapping[str, object] = {}
+    names: Mapping[str, tuple[str, ...]] = {}
 
 
 class Bins(NamedTuple):
@@ -96,11 +98,14 @@ class Probe:
 
 
 def described(spec: Any) -> Probe:
-    """Returns the probe of a description: a built-in name, or ``specs.probe``."""
-    from glorot_jax import probes
+    """Returns the probe of a description: a built-in name, ``specs.probe`` or ``specs.jacobian``."""
+    from glorot_jax import probes, specs
+    from glorot_jax.probes.input_output_jacobian import between_points
 
     if isinstance(spec, str):
         return probes.BUILT_IN[spec]
+    if isinstance(spec, specs.jacobian):
+        return between_points(spec.source, spec.target, spec.method)
     if isinstance(spec.measure, str):
         probe = probes.BUILT_IN[spec.measure]
         return probe.by(spec.method) if probe.by else probe
@@ -128,10 +133,14 @@ def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -
 
     def look(*arguments: Any) -> dict[str, Array]:
         seen = scene(*arguments)
-        found = _arrays(probe.name, probe.measure(seen))
+        try:
+            found = _arrays(probe.name, probe.measure(seen))
+        except InputError as error:
+            named = str(error).startswith("probes.")
+            raise error if named else InputError(f"probes.{probe.name}: {error}") from None
         made = probe.outputs
         labels.update(dict.fromkeys(found, made) if isinstance(made, Output) else made(seen))
-        sizes["layer"] = len(seen.hidden)
+        sizes["layer"] = len(seen.layers) - 1
         return found
 
     found = jax.eval_shape(look, *abstract)
@@ -160,8 +169,8 @@ class Scene:
     """What one run's probes see at a record: its module and the fixed examples. Each part is computed when asked for.
 
     Attributes:
-        build: ``(params, rest) -> module``, a network in evaluation mode; Flax wants a module of one's own inside every
-            JAX transformation.
+        build: ``(params, rest) -> module``, a network in evaluation mode; parameters that are not given are the run's
+            own, here and below. Flax wants a module of one's own inside every JAX transformation.
         build_together: ``params -> module``, without dropout, which normalizes a batch by its own statistics.
         build_training: ``params -> module``, the network as the run's next update uses it.
         notes: what the network shows.
@@ -229,19 +238,42 @@ class Scene:
 
     @property
     def hidden(self) -> tuple[LayerPoints, ...]:
-        return tuple(layer for layer in self.layers if layer.activation is not None)
+        """The layers that have an activation.
+
+        Raises:
+            InputError: the network shows none.
+        """
+        found = tuple(layer for layer in self.layers if layer.activation is not None)
+        if not found:
+            raise InputError(
+                "the network shows no hidden layer",
+                'write z = show_layer(self, "hidden1", s, activation) in place of z = activation(s) in its __call__',
+            )
+        return found
+
+    @property
+    def dense(self) -> bool:
+        """Whether every layer is a dense one whose weights are known, and some parameters' own are none beside."""
+        return all(layer.weight is not None for layer in self.layers)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Paths of the weights: the layers' own in a dense network, else all parameters but vectors and scalars."""
+        if self.dense:
+            return tuple(str(layer.weight) for layer in self.layers)
+        return tuple(path for path, value in self.params.items() if value.ndim > 1)
 
     @cached_property
     def _passes(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Values at all points, and ∂C/∂(point) where C sums the examples' losses: each row is its own example's."""
-        zeros = self._zeros(self.inputs)
+        zeros = self.zeros(self.inputs)
 
         def cost(shifts):
             logits, shown = forward_shifted(self.module, self.inputs, shifts)
             return jnp.sum(self.loss(logits, self.labels)), shown
 
         gradients, shown = jax.grad(cost, has_aux=True)(zeros)
-        return shown, _by_point(gradients)
+        return shown, by_point(gradients)
 
     @property
     def values(self) -> dict[str, Array]:
@@ -282,6 +314,10 @@ class Scene:
         """Mean loss of the network with other parameters; batch normalization sees these inputs as one batch."""
         return jnp.mean(self.loss(forward(self.build_together(params), inputs), labels))
 
+    def example_cost(self, params: Mapping[str, Array], x: Array, label: Array) -> Float[Array, ""]:
+        """Loss of one example under other parameters, by itself."""
+        return self.loss(self.output(params, self.settled, x[None]), label[None])[0]
+
     def hessian_product(self, vector: Mapping[str, Array]) -> dict[str, Array]:
         """H v, with H the Hessian of the mean loss on the fixed examples; v and the product by path."""
         gradient = jax.grad(lambda params: self.cost(params, self.inputs, self.labels))
@@ -314,16 +350,14 @@ class Scene:
         inputs, labels = self.batch
         return replace(self, inputs=inputs, labels=labels).gradients
 
-    def jacobian_decomposed(self, layer: LayerPoints, decompose: Callable[[Array], Any]) -> Any:
-        """Returns ``decompose`` of a hidden layer's Jacobian ∂z^i/∂z^(i−1), example by example; done once for all."""
-        key = layer.activation, decompose
-        if key not in self._decomposed:
-            weight = self.params[layer.weight]
-            self._decomposed[key] = jax.lax.map(lambda f: decompose(f[:, None] * weight.T), self.slopes[key[0]])
-        return self._decomposed[key]
+    def once(self, name: object, make: Callable[[], Any]) -> Any:
+        """Returns what ``make`` gave when it was first asked for under this name: probes share what costs."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     @cached_property
-    def _decomposed(self) -> dict[tuple, Any]:
+    def _made(self) -> dict[object, Any]:
         return {}
 
     def output(
@@ -332,20 +366,40 @@ class Scene:
         """Logits of the network with other parameters, in evaluation mode; ``rest`` is ``settle(params)``."""
         return forward(self.build(params, rest), inputs)
 
-    def _zeros(self, inputs: Array) -> nnx.State:
+    def zeros(self, inputs: Array) -> nnx.State:
+        """A shift by nothing of every point of the network on a batch of inputs."""
         _, shifts = nnx.capture(_call, nnx.Perturbation)(self.module, inputs)
         return jax.tree.map(jnp.zeros_like, shifts)
 
 
-def with_output(name: str, layers: Sequence[Array]) -> dict[str, Array]:
-    """Returns values by layer as two arrays: those of the hidden layers, and that of the output layer, the last."""
-    return {name: jnp.stack(layers[:-1]), f"output_{name}": layers[-1]}
+def with_output(scene: Scene, name: str, layers: Sequence[Array]) -> dict[str, Array]:
+    """Returns values by layer as two arrays: those of the hidden layers, if any, and that of the output layer."""
+    *hidden, last = layers
+    return ({name: jnp.stack(hidden)} if hidden else {}) | {f"output_{name}": last}
 
 
-def with_output_labels(name: str, label: Output) -> dict[str, Output]:
+def with_output_labels(scene: Scene, name: str, label: Output) -> dict[str, Output]:
     """Returns the labels of ``with_output``, made of those of the hidden layers."""
     last = label._replace(dims=label.dims[1:], long_name=f"{label.long_name}, output layer")
-    return {name: label, f"output_{name}": last}
+    return ({name: label} if len(scene.layers) > 1 else {}) | {f"output_{name}": last}
+
+
+def by_weight(scene: Scene, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns values by path of the weights: by layer where the network is dense, else along the dimension ``weight``.
+
+    Args:
+        values: of all of ``scene.weights``.
+    """
+    if scene.dense:
+        return with_output(scene, name, [values[path] for path in scene.weights])
+    return {name: jnp.stack([values[path] for path in scene.weights])}
+
+
+def by_weight_labels(scene: Scene, name: str, label: Output) -> dict[str, Output]:
+    """Returns the labels of ``by_weight``, made of those of the hidden layers, whose first dimension is ``layer``."""
+    if scene.dense:
+        return with_output_labels(scene, name, label)
+    return {name: label._replace(dims=("weight", *label.dims[1:]), names={"weight": scene.weights})}
 
 
 def forward(module: nnx.Module, inputs: Array) -> Array:
@@ -363,6 +417,12 @@ def forward_shifted(module: nnx.Module, inputs: Array, shifts: nnx.State) -> tup
     """Returns logits and values with ``shifts`` added to the points."""
     logits, sown = nnx.capture(_call, nnx.Intermediate, init=shifts)(module, inputs)
     return logits, values(sown)
+
+
+def forward_with_outputs(module: nnx.Module, inputs: Array) -> dict[str, Array]:
+    """Returns what the first call of each part of the network gave, by its path in order of their names."""
+    _, sown = nnx.capture(_call, nnx.Intermediate, method_outputs=nnx.Intermediate)(module, inputs)
+    return {_name(path[:-1]): value[0] for path, value in _flat(sown) if path[-1] == "__call__"}
 
 
 def values(sown: nnx.State) -> dict[str, Array]:
@@ -386,8 +446,15 @@ def _call(module: nnx.Module, inputs: Array) -> Array:
     return show(module, OUTPUT, module(show(module, INPUT, inputs)))
 
 
-def _by_point(shifts: nnx.State) -> dict[str, Array]:
+def by_point(shifts: nnx.State) -> dict[str, Array]:
+    """Returns shifts, or gradients with respect to them, by point."""
     return {_name(path).removesuffix(shift("")): value for path, value in _flat(shifts)}
+
+
+def only(zeros: nnx.State, point: str, value: Array) -> nnx.State:
+    """Returns a shift of one point alone; ``zeros`` are all of the network's."""
+    (place,) = [(path, v) for path, v in nnx.to_flat_state(zeros) if _name(path) == shift(point)]
+    return nnx.from_flat_state([(place[0], place[1].replace(value))])
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:

@@ -23,7 +23,7 @@ def _measure(scene: Scene) -> dict[str, Array]:
     slopes, largest, at_zero = zip(*_slopes(scene), strict=True)
     steep = [jnp.abs(f) >= NEGLIGIBLE * m for f, m in zip(slopes, largest, strict=True)]
     linear = [jnp.abs(f - o) <= NEGLIGIBLE * m for f, m, o in zip(slopes, largest, at_zero, strict=True)]
-    layers = [scene.values[layer.activation] for layer in scene.hidden]
+    layers = [scene.values[layer.activation].reshape(scene.examples, -1) for layer in scene.hidden]
     entropy, participation = zip(*(effective_ranks(singular_values(z)) for z in layers), strict=True)
     return {
         "saturated_fraction": jnp.stack([share(~on) for on in steep]),
@@ -32,7 +32,7 @@ def _measure(scene: Scene) -> dict[str, Array]:
         "activation_entropy_rank": jnp.stack(entropy),
         "activation_participation_rank": jnp.stack(participation),
         "activation_cosine": jnp.stack([_mean_cosine(z) for z in layers]),
-        "input_cosine": _mean_cosine(scene.inputs),
+        "input_cosine": _mean_cosine(scene.inputs.reshape(scene.examples, -1)),
     }
 
 

@@ -471,7 +471,8 @@ def scene(params: Mapping[str, jax.Array], index: jax.Array, choices=CHOICES) ->
     features, classes = params["layers.0.kernel"].shape[0], params[f"layers.{len(widths)}.kernel"].shape[1]
     x, labels = shown(features, classes)
 
-    def build(params: Mapping[str, jax.Array], rest: object = None) -> nnx.Module:
+    def build(changed: Mapping[str, jax.Array], rest: object = None) -> nnx.Module:
+        here = params | changed
         module = Mlp(
             (features,),
             classes,
@@ -485,7 +486,7 @@ def scene(params: Mapping[str, jax.Array], index: jax.Array, choices=CHOICES) ->
             inputs=jnp.zeros((1, features)),
         )
         for i, layer in enumerate(module.layers):
-            layer.kernel[...], layer.bias[...] = params[f"layers.{i}.kernel"], params[f"layers.{i}.bias"]
+            layer.kernel[...], layer.bias[...] = here[f"layers.{i}.kernel"], here[f"layers.{i}.bias"]
         return module
 
     module = build(params)
