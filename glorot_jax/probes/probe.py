@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer
 
 from glorot_jax.errors import InputError
-from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift, show
+from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift_of, show, value_of
 
 QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)
 EXACT_UP_TO = 256
@@ -422,7 +422,8 @@ def forward_shifted(module: nnx.Module, inputs: Array, shifts: nnx.State) -> tup
 def forward_with_outputs(module: nnx.Module, inputs: Array) -> dict[str, Array]:
     """Returns what the first call of each part of the network gave, by its path in order of their names."""
     _, sown = nnx.capture(_call, nnx.Intermediate, method_outputs=nnx.Intermediate)(module, inputs)
-    return {_name(path[:-1]): value[0] for path, value in _flat(sown) if path[-1] == "__call__"}
+    found = {_name(path[:-1]): value[0] for path, value in _flat(sown) if path[-1] == "__call__"}
+    return dict(sorted(found.items()))
 
 
 def values(sown: nnx.State) -> dict[str, Array]:
@@ -433,12 +434,15 @@ def values(sown: nnx.State) -> dict[str, Array]:
     """
     found = {}
     for path, value in _flat(sown):
+        name = value_of(path)
+        if name is None:
+            continue
         if len(value) != 1:
             raise InputError(
-                f"model: the point {_name(path)!r} is shown {len(value)} times in one call",
+                f"model: the point {name!r} is shown {len(value)} times in one call",
                 "a module that is called more than once can't show points",
             )
-        found[_name(path)] = value[0]
+        found[name] = value[0]
     return found
 
 
@@ -448,12 +452,12 @@ def _call(module: nnx.Module, inputs: Array) -> Array:
 
 def by_point(shifts: nnx.State) -> dict[str, Array]:
     """Returns shifts, or gradients with respect to them, by point."""
-    return {_name(path).removesuffix(shift("")): value for path, value in _flat(shifts)}
+    return {str(shift_of(path)): value for path, value in _flat(shifts)}
 
 
 def only(zeros: nnx.State, point: str, value: Array) -> nnx.State:
     """Returns a shift of one point alone; ``zeros`` are all of the network's."""
-    (place,) = [(path, v) for path, v in nnx.to_flat_state(zeros) if _name(path) == shift(point)]
+    (place,) = [(path, v) for path, v in nnx.to_flat_state(zeros) if shift_of(path) == point]
     return nnx.from_flat_state([(place[0], place[1].replace(value))])
 
 
