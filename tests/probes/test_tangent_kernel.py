@@ -58,7 +58,7 @@ def joined(params):
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_a_run_remembers_its_start_to_the_last_bit(tmp_path, width):
-    """Drawn, decomposed or fitted to data, alone or in a block; so the kernel has not moved at all then, and later has."""
+    """Drawn, decomposed or fitted to data, alone or in a block; so the kernel has not moved at all before training."""
     out = run(
         sweep(
             model=mlp(widths=(8, 6), init=grid(*STARTS)),
