@@ -73,7 +73,10 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     method = "Θ = J Jᵀ of all logits and parameters, of the first fixed test examples"
     start = "against that of the run's first parameters"
     labels = {
-        "ntk_eigenvalue": ("largest eigenvalues of the neural tangent kernel, in order", f"exact, {method}"),
+        "ntk_eigenvalue": (
+            "largest eigenvalues of the neural tangent kernel, in order",
+            f"{method}; rounding adds some 10⁻⁶ of the largest",
+        ),
         "ntk_trace": ("trace of the neural tangent kernel", f"exact, {method}"),
         "ntk_entropy_rank": (
             "effective rank of the neural tangent kernel by entropy",
