@@ -14,6 +14,7 @@ resuming and packing bitwise exact.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -91,6 +92,15 @@ class Pieces(NamedTuple):
         padded = np.array([*pieces, *[(0, 0, -1, 0)] * (PIECES - len(pieces))], np.int32)
         return Pieces(*padded.T.copy(), count=np.int32(len(pieces)))
 
+    def parts(self) -> list[Pieces]:
+        """Returns the schedule cut before and after each record, whose ``slot`` then is 0: the same bits, call by call.
+
+        So what records take can be told from what updates take.
+        """
+        rows = [tuple(map(int, row)) for row in zip(*self[:4], strict=True)][: self.count]
+        groups = (list(group) for _, group in itertools.groupby(rows, key=lambda row: row[2]))
+        return [Pieces.of([(first, steps, min(slot, 0), due) for first, steps, slot, due in group]) for group in groups]
+
 
 @dataclass(frozen=True)
 class Program:
@@ -106,6 +116,7 @@ class Program:
         blame: names of the tensors that ``first_nonfinite`` counts, in forward order: (kind, layer).
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
+        scene: ``(constants, hyper, state, inputs, labels) -> Scene`` of one run.
     """
 
     setup: Setup
@@ -118,6 +129,7 @@ class Program:
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
+    scene: Callable[..., Scene]
 
 
 def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
@@ -144,6 +156,7 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
         blame=network.blame,
         initialize=blocks.initialize,
         segment=blocks.train,
+        scene=blocks.scene,
     )
 
 
