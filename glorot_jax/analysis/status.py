@@ -16,6 +16,8 @@ from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 
 ROWS = 20
+DEAREST = 6
+"""Probes of a shard that are named with what they took; JSON has all."""
 _ORDER = ("diverged", "training", "pending", "done")
 
 
@@ -177,8 +179,9 @@ def _probe_lines(probes: dict[str, Any]) -> list[str]:
         ]
     if probes["each"] is not None:
         ranked = sorted(probes["each"].items(), key=lambda item: -item[1]["share"])
-        told = " · ".join(f"{name} {part['share']:.1%}" for name, part in ranked)
-        lines.append(f"      apportioned by the predicted ratio: {told}")
+        told = [f"{name} {part['share']:.1%}" for name, part in ranked[:DEAREST]]
+        told += [f"{len(ranked) - DEAREST} more"] if len(ranked) > DEAREST else []
+        lines.append(f"      apportioned by the predicted ratio: {' · '.join(told)}")
     return lines
 
 

@@ -314,7 +314,7 @@ class _Trainer:
         while not self.shard.done:
             pieces, steps = self._schedule()
             begin = time.perf_counter()
-            live, records, spent = self._waiting(lambda p=pieces, s=live: self._train(p, s))
+            live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
             seconds = time.perf_counter() - begin
             self._note_cost(spent)
             self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
@@ -342,7 +342,7 @@ class _Trainer:
             self.watcher.note(said)
             _event(self.results, "budget", shard=self.shard.folder.name, what=said, keep_every=picked["keep_every"])
 
-    def _train(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
+    def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
         """State and records after a segment; the seconds of its updates, and of each record by the schedules due."""
         found, spent = [], []
         for part in pieces.parts():

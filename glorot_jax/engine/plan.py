@@ -266,8 +266,8 @@ class Plan:
         costs = [row.cost for row in self.rows if row.cost is not None]
         if costs:
             lines.append(
-                f"  measured on this machine, which took {_duration(sum(cost.seconds for cost in costs))} with all that "
-                "is compiled, and kept: the next plan is quick\n"
+                f"  measured on this machine in {_duration(sum(cost.seconds for cost in costs))}, with all that had to "
+                "be compiled, and kept: the next plan is quick\n"
                 "  probes that share passes split their time in proportion to what each takes alone; MiB are what a "
                 "probe needs by itself"
             )
