@@ -201,9 +201,10 @@ def status(folder: str, form: str) -> None:
 @click.argument("sweep")
 @_sets
 @_width
+@click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, form: str) -> None:
-    """Say what SWEEP would compile, train and take, without training."""
+def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, form: str) -> None:
+    """Say what SWEEP would compile, train and take, probe by probe, without training."""
     import json
 
     from glorot_jax.engine.sweep import load_sweep
@@ -211,7 +212,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, form: str) ->
     described = load_sweep(sweep).with_settings(settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width)
+    made = make(described, width, quick=quick)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

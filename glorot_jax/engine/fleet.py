@@ -60,8 +60,15 @@ class Fleet:
 
     def text(self, state: State) -> str:
         """Returns the compiled training program as text."""
-        arguments = self._arguments(0, _NO_PIECES, state)
-        return jax.jit(self.program.segment, compiler_options=self._options()).lower(*arguments).compile().as_text()
+        return self.lowered(self.program.segment, *self._arguments(0, _NO_PIECES, state)).compile().as_text()
+
+    def first_block(self, state: State) -> tuple[Any, ...]:
+        """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""
+        return self._constants[self._places[0]], *jax.tree.map(lambda v: v[0], (self._hyper[0], state[0]))
+
+    def lowered(self, function: Callable, *arguments: Any) -> jax.stages.Lowered:
+        """Returns a function traced for the first device, to be compiled as the training program is."""
+        return jax.jit(function, compiler_options=self._options()).lower(*arguments)
 
     def start(self) -> State:
         """Returns the state of all runs before their first update."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,6 +101,15 @@ class Pieces(NamedTuple):
         padded = np.array([*pieces, *[(0, 0, -1, 0)] * (PIECES - len(pieces))], np.int32)
         return Pieces(*padded.T.copy(), count=np.int32(len(pieces)))
 
+    def parts(self) -> list[Pieces]:
+        """Returns the schedule cut before and after each record, whose ``slot`` then is 0: the same bits, call by call.
+
+        So what records take can be told from what updates take.
+        """
+        rows = [tuple(map(int, row)) for row in zip(*self[:4], strict=True)][: self.count]
+        groups = (list(group) for _, group in itertools.groupby(rows, key=lambda row: row[2]))
+        return [Pieces.of([(first, steps, min(slot, 0), due) for first, steps, slot, due in group]) for group in groups]
+
 
 @dataclass(frozen=True)
 class Program:
@@ -116,6 +126,7 @@ class Program:
             of every other parameter and point, then the loss.
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
+        scene: ``(constants, hyper, state, inputs, labels, step) -> Scene`` of one run.
     """
 
     setup: Setup
@@ -128,6 +139,7 @@ class Program:
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
+    scene: Callable[..., Scene]
 
 
 def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
@@ -154,6 +166,7 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
         blame=network.blame,
         initialize=blocks.initialize,
         segment=blocks.train,
+        scene=blocks.scene,
     )
 
 
