@@ -11,10 +11,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, field, identity, names_in
 from glorot_jax.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from glorot_jax.models.predictions import Predicted, Start
 
 POSITIVE = Range(0, closed=False)
 COUNT = Range(1)
@@ -302,6 +305,10 @@ class Model(Spec):
 
     family = "model"
 
+    def predict(self, start: Start) -> Predicted | None:
+        """Returns what theory says of the probes' outputs before the first update; None where it says nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class mlp(Model):
@@ -320,6 +327,11 @@ class mlp(Model):
     activation: Any = field(default="tanh", per_run=True, among=Named("activations"))
     init: Any = field(default="standard", per_run=True, among=Named("initializers"))
     gain: float = field(default=1.0, per_run=True, among=POSITIVE)
+
+    def predict(self, start: Start) -> Predicted | None:
+        from glorot_jax.models import predictions
+
+        return predictions.mlp(self, start)
 
 
 class Optimizer(Spec):

@@ -484,6 +484,8 @@ _VARIANCES: dict[str, Callable[[int, int], float]] = {
     "standard": lambda m, n: 1 / (3 * m),
     "truncated_normal": lambda m, n: 1 / m,
 }
+RANDOM_INITIALIZERS = tuple(_VARIANCES)
+"""Those of ``glorot_jax.initializers`` whose variance is known beforehand."""
 
 
 def weight_variance(init: str, fan_in: int, fan_out: int, *, output: bool = False) -> float:
