@@ -148,6 +148,12 @@ class Results:
             whole = whole.assign_coords({column: ("run", settings[column].to_numpy())})
         return whole
 
+    def predicted(self, cohort: str) -> list[str]:
+        """Returns which of a cohort's records have a prediction beside them."""
+        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        found = [set(one) for s in shards if (one := s.predictions()) is not None]
+        return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
+
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
         told = ", ".join(f"{n} {status}" for status, n in counts.items())
