@@ -294,19 +294,17 @@ def _with_predictions(parts: Sequence[xr.Dataset], predicted: Sequence[xr.Datase
     import xarray as xr
 
     known = {name: values for one in predicted if one is not None for name, values in one.items()}
+    coordinates = {dim: values[dim] for values in known.values() for dim in values.dims if dim != "run"}
 
-    def none(values: xr.DataArray, run: xr.DataArray) -> xr.DataArray:
-        return xr.full_like(values.isel(run=0, drop=True), np.nan).expand_dims(run=run)
+    def beside(part: xr.Dataset, one: xr.Dataset | None) -> xr.Dataset:
+        mine = {} if one is None else dict(one.sel(run=part["run"].to_numpy()).variables)
+        missing = {name: values.variable for name, values in known.items() if name not in mine}
+        runs = np.zeros(part.sizes["run"], int)
+        none = {name: xr.full_like(v.isel(run=runs), np.nan) for name, v in missing.items()}
+        made = part.assign({name: mine.get(name, none.get(name)) for name in known})
+        return made.assign_coords({dim: values for dim, values in coordinates.items() if dim not in made.coords})
 
-    return [
-        part.assign(
-            {
-                name: one[name] if one is not None and name in one else none(values, part["run"])
-                for name, values in known.items()
-            }
-        )
-        for part, one in zip(parts, predicted, strict=True)
-    ]
+    return [beside(part, one) for part, one in zip(parts, predicted, strict=True)]
 
 
 def _where(lost: Mapping[str, Any] | None) -> str:
