@@ -12,10 +12,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in
 from glorot_jax.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from glorot_jax.models.predictions import Predicted, Start
 
 POSITIVE = Range(0, closed=False)
 COUNT = Range(1)
@@ -329,6 +332,10 @@ class Model(Spec):
         """Returns what it is called in a line for a person."""
         return self.kind()
 
+    def predict(self, start: Start) -> Predicted | None:
+        """Returns what theory says of the probes' outputs before the first update; None where it says nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class mlp(Model):
@@ -356,6 +363,11 @@ class mlp(Model):
     def label(self) -> str:
         same = len(set(self.widths)) == 1
         return f"mlp {len(self.widths)}×{self.widths[0]}" if same else f"mlp {'-'.join(map(str, self.widths))}"
+
+    def predict(self, start: Start) -> Predicted | None:
+        from glorot_jax.models import predictions
+
+        return predictions.mlp(self, start)
 
 
 @dataclass(frozen=True, init=False)

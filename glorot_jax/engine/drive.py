@@ -293,13 +293,21 @@ class _Trainer:
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.data.dataset import build
         from glorot_jax.engine.fleet import Fleet
+        from glorot_jax.engine.predictions import Predictions
 
         self.program, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, int(shard.manifest["width"]))
         self.fleet = Fleet(self.program, layout, per_run(cohort), devices)
         self.devices = devices
         self.pace = _Pace(segment_seconds / 3)
+        self.predictions = Predictions(shard.folder, cohort, self.program)
 
     def train(self) -> None:
+        try:
+            self._train()
+        finally:
+            self.predictions.stop()
+
+    def _train(self) -> None:
         state, notes = self.shard.restore()
         for note in notes:
             self.watcher.note(note)
@@ -318,6 +326,7 @@ class _Trainer:
             seconds = time.perf_counter() - begin
             self._note_cost(spent)
             self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
+            self._predict(last=self.shard.step + int(pieces.steps.sum()) == self.shard.manifest["steps"])
             self._commit(live, records, steps, pieces, seconds)
             if self.signals.caught and not self.shard.done:
                 raise Stopped(
@@ -357,6 +366,14 @@ class _Trainer:
         """Adds a segment's seconds to what the manifest holds from the next commit on."""
         probes = self.shard.manifest["probes"]
         self.shard.manifest["probes"] = probes | {"measured": costs.added(probes["measured"], spent)}
+
+    def _predict(self, last: bool) -> None:
+        """Begins with the predictions once the first segment is trained; they are on disk before the last commit."""
+        self.predictions.begin()
+        if last:
+            self._waiting(self.predictions.finish)
+            for note in self.predictions.notes:
+                self.watcher.note(note)
 
     def _schedule(self) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take."""

@@ -73,7 +73,7 @@ def append(folder: Path, records: xr.Dataset) -> Entry:
     first, last = int(steps[0]), int(steps[-1])
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(v).tobytes() for v in records.data_vars.values()))
     name = f"rec-{first:08d}-{last:08d}-{digest.hexdigest()[:8]}.nc"
-    write(folder / name, _netcdf(records))
+    write(folder / name, netcdf(records))
     return {"file": name, "first": first, "last": last, "count": len(steps), "bytes": (folder / name).stat().st_size}
 
 
@@ -114,8 +114,8 @@ def read(path: Path) -> xr.Dataset:
         return opened.load()
 
 
-def _netcdf(records: xr.Dataset) -> memoryview:
-    """A file's content, made in memory: HDF5 that meets a full disk can take the process with it (measured)."""
+def netcdf(records: xr.Dataset) -> memoryview:
+    """Returns a file's content, made in memory: HDF5 that meets a full disk can take the process with it (measured)."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return records.to_netcdf(None, engine="h5netcdf")

@@ -76,9 +76,9 @@ class Engine:
         self.step += count
         return self._call([(f, min(self.program.piece_steps, self.step - f), -1, 0) for f in first])
 
-    def record(self) -> float:
-        """Records all runs once; returns seconds."""
-        return self._call([(self.step, 0, 0, 1)])
+    def record(self, due: int = 1) -> float:
+        """Records all runs once, those schedules' probes that ``due`` names by bits; returns seconds."""
+        return self._call([(self.step, 0, 0, due)])
 
     def _call(self, pieces: list[tuple[int, int, int, int]]) -> float:
         begin = time.perf_counter()

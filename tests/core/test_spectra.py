@@ -52,6 +52,16 @@ def half_rank(draw: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return with_spectrum(draw, shape, draw.uniform(0.5, 2, size=min(shape) // 2))
 
 
+def even(draw: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Singular values uniform on [0, 1]."""
+    return with_spectrum(draw, shape, draw.uniform(size=min(shape)))
+
+
+def outlier(draw: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A random bulk and one singular value ten times as large as the bulk's largest."""
+    return (gaussian(draw, shape) + with_spectrum(draw, shape, np.array([20.0]))).astype(np.float32)
+
+
 def true_means(matrices: np.ndarray) -> np.ndarray:
     return np.array([scipy.linalg.svdvals(a.astype(np.float64)).mean() for a in matrices])
 
@@ -70,13 +80,13 @@ def test_singular_values_are_numpys(shape):
     ("shape", "known"), [((100, 100), True), ((100, 100), False), ((180, 64), True), ((64, 180), False)]
 )
 def test_the_truth_lies_within_the_stated_error_nine_times_in_ten(shape, known):
-    """At least 90 % of 200 matrices of four spectra; and the error is no excuse: half of them state less than so."""
+    """At least 90 % of 210 matrices of six spectra; and the error is no excuse: half of them state less than so."""
     draw = np.random.default_rng(1)
-    families = gaussian, saturated, decaying, half_rank
-    matrices = np.stack([family(draw, shape) for family in families for _ in range(50)])
-    value, error = map(np.asarray, estimates(matrices, jax.random.split(jax.random.key(0), 200), known=known))
+    families = gaussian, saturated, decaying, half_rank, even, outlier
+    matrices = np.stack([family(draw, shape) for family in families for _ in range(35)])
+    value, error = map(np.asarray, estimates(matrices, jax.random.split(jax.random.key(0), 210), known=known))
     inside = np.abs(value - true_means(matrices)) <= error
-    assert inside.mean() >= 0.9, inside.reshape(4, 50).mean(axis=1)
+    assert inside.mean() >= 0.9, inside.reshape(6, 35).mean(axis=1)
     assert np.median(error / value) < (0.15 if known else 0.3)
 
 
