@@ -158,6 +158,7 @@ class CohortPlan:
     record_bytes: int
     records: int
     seconds: float
+    streamed_bytes: int = 0
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -174,6 +175,7 @@ class CohortPlan:
             "bytes_per_device": self.bytes_per_device,
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
+            "streamed_bytes_per_step": self.streamed_bytes,
             "estimated_seconds": round(self.seconds, 1),
         }
 
@@ -218,6 +220,10 @@ class Plan:
                 f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
                 f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
             ]
+            if row.streamed_bytes:
+                lines.append(
+                    f"    training examples stay on the host; {_bytes(row.streamed_bytes)} a step are streamed"
+                )
         lines.append(
             "  times are estimated from the matrix products of a block, timed just now; compilation comes on top"
         )
@@ -230,6 +236,7 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
 
     from glorot_jax.data.dataset import build
     from glorot_jax.engine import devices
+    from glorot_jax.engine.feed import Feed
 
     devices.configure()
     used = devices.local()
@@ -238,6 +245,7 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
         run = cohort.runs[0]
         program, layout, why = program_for(cohort, build(run.data), used, width)
         arrays = per_run(cohort)
+        feed = Feed(program, layout, arrays) if program.feeding else None
         constants, hyper = program.setup.dataset.constants(), layout.spread_all(arrays)[0]
         state = jax.eval_shape(
             program.initialize, constants, hyper, layout.block_plans(arrays["seed"], arrays["stream"])[0]
@@ -251,10 +259,11 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
                 why_width=why,
                 param_count=program.param_count,
                 state_bytes=_tree_bytes(state) // places,
-                constant_bytes=_tree_bytes(constants),
+                constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
                 record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
                 seconds=_estimate(program, layout, state["params"], run),
+                streamed_bytes=feed.bytes_per_step if feed else 0,
             )
         )
     return Plan(sweep, tuple(rows), jax.default_backend())

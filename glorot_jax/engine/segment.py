@@ -14,6 +14,7 @@ resuming and packing bitwise exact.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,6 +39,8 @@ DRAW_TOGETHER = 8
 """Batches drawn in one go: enough to fill vector units, few enough to stay in cache."""
 PIECE_BYTES = 16 * 2**20
 """Room for drawn batches on a device, per call."""
+STREAM_BYTES = 8 * 2**20
+"""Room for the batches that the host brings for one call: some hundred steps of MNIST for a handful of seeds."""
 CHUNK_BYTES = 256 * 2**20
 """Room for the parameters of the blocks that one call works on."""
 MOST_BLOCKS = 32
@@ -106,6 +109,7 @@ class Program:
         blame: names of the tensors that ``first_nonfinite`` counts, in forward order: (kind, layer).
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
+        feeding: how the host brings batches, if it does; see ``Feeding``.
     """
 
     setup: Setup
@@ -118,6 +122,28 @@ class Program:
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
+    feeding: Feeding | None = None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What a program takes, and how it begins, where training examples stay on the host.
+
+    ``Program.initialize`` then returns zeros, which ``begin`` fills; ``Program.segment`` takes ``brought`` as a last
+    argument.
+
+    Attributes:
+        rows: batches that one call takes.
+        brought: ``inputs`` (rows and some, batch, …) and ``labels``; ``row`` (room, width), where the batches of each
+            of a block's distinct seeds begin; ``first``, the step of which that first batch is.
+        first_inputs: (runs, batches, batch, …), what runs that begin together may look at.
+        begin: ``(constants, hyper, place, first_inputs, state) -> state``.
+    """
+
+    rows: int
+    brought: Mapping[str, jax.ShapeDtypeStruct]
+    first_inputs: jax.ShapeDtypeStruct
+    begin: Callable[..., Tree]
 
 
 def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
@@ -133,10 +159,11 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
     piece_steps -= piece_steps % DRAW_TOGETHER
     blocks = _Blocks(setup, network, piece_steps, width)
     outputs, size = blocks.outputs(per_run)
+    room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
     return Program(
         setup=setup,
         width=width,
-        room=int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS)),
+        room=room,
         outputs=outputs,
         record_size=size,
         param_count=network.param_count,
@@ -144,6 +171,27 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
         blame=network.blame,
         initialize=blocks.initialize,
         segment=blocks.train,
+        feeding=_feeding(blocks, room) if setup.dataset.stream else None,
+    )
+
+
+def _feeding(blocks: _Blocks, room: int) -> Feeding:
+    setup = blocks.setup
+    one = jax.ShapeDtypeStruct((setup.batch_size, *setup.dataset.shape), np.dtype(setup.dataset.dtype))
+    batch_bytes = math.prod(one.shape) * one.dtype.itemsize + 4 * setup.batch_size
+    rows = max(STREAM_BYTES // batch_bytes, 2 * room * blocks.width)  # a step and the next of runs that share nothing
+    together = int(np.clip(STREAM_BYTES // (blocks.first_batches * batch_bytes), 1, blocks.width))
+    held = rows + DRAW_TOGETHER  # so many are copied at a time, from the last row too
+    return Feeding(
+        rows=rows,
+        brought={
+            "inputs": jax.ShapeDtypeStruct((held, *one.shape), one.dtype),
+            "labels": jax.ShapeDtypeStruct((held, setup.batch_size), np.int32),
+            "row": jax.ShapeDtypeStruct((room, blocks.width), np.int32),
+            "first": jax.ShapeDtypeStruct((), np.int32),
+        },
+        first_inputs=jax.ShapeDtypeStruct((together, blocks.first_batches, *one.shape), one.dtype),
+        begin=blocks.begin,
     )
 
 
@@ -231,11 +279,12 @@ class _Run:
     def __init__(self, setup: Setup, network: _Network):
         self.setup, self.network = setup, network
 
-    def start(self, constants: Mapping, hyper: Tree) -> Tree:
-        """State of a run before its first update."""
+    def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
+        """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
-        pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+        if pixels is None:
+            steps = jnp.arange(self.first_batches)
+            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
         inputs = self.scaled(pixels).reshape(-1, self.setup.dataset.features)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
@@ -247,6 +296,18 @@ class _Run:
             "diverged_step": jnp.int32(ALIVE),
             "first_nonfinite": jnp.int32(ALIVE),
         }
+
+    @property
+    def first_batches(self) -> int:
+        """How many batches initializers may look at."""
+        return -(-INIT_EXAMPLES // self.setup.batch_size)
+
+    @property
+    def _brought(self) -> jax.ShapeDtypeStruct | None:
+        """What ``start`` takes as a run's first batches."""
+        data = self.setup.dataset
+        shape = (self.first_batches, self.setup.batch_size, *data.shape)
+        return jax.ShapeDtypeStruct(shape, np.dtype(data.dtype)) if data.stream else None
 
     def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
@@ -320,7 +381,7 @@ class _Run:
         found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs={"method": loss})}
         size = 1
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
-        state = jax.eval_shape(self.start, constants, hyper)
+        state = jax.eval_shape(self.start, constants, hyper, self._brought)
         inputs = jax.ShapeDtypeStruct((*batch, self.setup.dataset.features), jnp.float32)
         abstract = constants, hyper, state, inputs, jax.ShapeDtypeStruct(batch, jnp.int32)
         for schedule in self.setup.probes:
@@ -364,15 +425,42 @@ class _Blocks(_Run):
             started = jax.lax.map(lambda h: self.start(constants, h), _at(hyper, b))
             return _put(state, started, b)
 
-        run = jax.eval_shape(lambda: self.start(constants, _at(_at(hyper, 0), 0)))
+        run = jax.eval_shape(lambda x: self.start(constants, _at(_at(hyper, 0), 0), x), self._brought)
         shape = hyper["seed"].shape
         nothing = jax.tree.map(lambda v: jnp.zeros((*shape, *v.shape), v.dtype), run)
+        if self.setup.dataset.stream:
+            return nothing
         return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
-    def train(self, constants: Mapping, hyper: Tree, blocks: Tree, pieces: Pieces, state: Tree) -> tuple[Tree, Tree]:
+    def begin(self, constants: Mapping, hyper: Tree, place: Tree, first_inputs: Array, state: Tree) -> Tree:
+        """Returns the state with some runs of block ``place["block"]``, from ``place["run"]`` on, as they begin."""
+
+        def block(b, state):
+            mine = jax.tree.map(
+                lambda v: jax.lax.dynamic_slice_in_dim(v, place["run"], len(first_inputs)), _at(hyper, b)
+            )
+            started = jax.lax.map(lambda brought: self.start(constants, *brought), (mine, first_inputs))
+            return jax.tree.map(
+                lambda v, p: jax.lax.dynamic_update_slice(v, p[None], (b, place["run"], *(0,) * (p.ndim - 1))),
+                state,
+                started,
+            )
+
+        return jax.lax.fori_loop(place["block"], place["block"] + 1, block, state)
+
+    def train(
+        self,
+        constants: Mapping,
+        hyper: Tree,
+        blocks: Tree,
+        pieces: Pieces,
+        state: Tree,
+        brought: Tree | None = None,
+    ) -> tuple[Tree, Tree]:
         """Returns the state after all pieces and the records that they wrote.
 
-        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs.
+        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs. ``brought``, as in ``Feeding``, are the
+        batches if they are not drawn here.
         """
         records = self._empty_records(constants, hyper, state)
         buffer = self._empty_batches()
@@ -383,7 +471,10 @@ class _Blocks(_Run):
             def block(b, carry):
                 state, records, buffer = carry
                 mine, settings, plan = (_at(tree, b) for tree in (state, hyper, blocks["seeds"]))
-                buffer = self._fill(constants, plan, buffer, first, steps)
+                if brought is None:
+                    buffer = self._fill(constants, plan, buffer, first, steps)
+                else:
+                    buffer = self._copy(brought, b, plan, buffer, first, steps)
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
                 mine["first_nonfinite"] = self._blame(mine, plan, buffer, first)
                 nothing = jax.tree.map(lambda v: v[0, 0], records)  # its shape is that of a block's record
@@ -431,6 +522,23 @@ class _Blocks(_Run):
                     buffer["inputs"], inputs[None], (seed, part, *(0,) * (inputs.ndim - 1))
                 ),
                 "labels": jax.lax.dynamic_update_slice(buffer["labels"], labels[None], (seed, part, 0)),
+            }
+
+        return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
+
+    def _copy(self, brought: Tree, b: Array, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
+        """Fills the buffer as ``_fill`` does, with batches that the host brought."""
+        rounds = jnp.maximum(steps + DRAW_TOGETHER - 1, DRAW_TOGETHER) // DRAW_TOGETHER
+        begin = _at(brought["row"], b) + first - brought["first"]
+
+        def one_round(k, buffer):
+            seed, part = k // rounds, (k % rounds) * DRAW_TOGETHER
+            some = {
+                name: jax.lax.dynamic_slice_in_dim(brought[name], begin[seed] + part, DRAW_TOGETHER) for name in buffer
+            }
+            return {
+                name: jax.lax.dynamic_update_slice(array, some[name][None], (seed, part, *(0,) * (array.ndim - 2)))
+                for name, array in buffer.items()
             }
 
         return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
