@@ -20,7 +20,6 @@ def invented(placement: str = "device") -> arrays:
 KINDS = {
     "digits": lambda: digits(validation=97, test=100),
     "arrays": invented,
-    "arrays on the host": lambda: invented("host"),
     "a tree": lambda: tfds("mnist", validation=13),
     "a tree on the host": lambda: tfds("mnist", validation=13, placement="host"),
 }

@@ -12,7 +12,7 @@ from glorot_jax.engine.plan import plan
 from glorot_jax.errors import InputError
 from tests.data import made_up
 from tests.data.kinds import KINDS, invented, sweep
-from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, train_under_kills
+from tests.engine.small import assert_same_bits, parameters, records, train_under_kills
 
 WIDTH = 4
 
@@ -32,6 +32,7 @@ def undisturbed(request, tree, tmp_path_factory):
     return run(sweep(data=KINDS[request.param]()), out, width=WIDTH), request.param
 
 
+@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
 @pytest.mark.parametrize("count", [1, 2])
 def test_any_number_of_devices_gives_the_same_bits(undisturbed, tmp_path, monkeypatch, count):
     whole, kind = undisturbed
@@ -41,6 +42,7 @@ def test_any_number_of_devices_gives_the_same_bits(undisturbed, tmp_path, monkey
     assert_same_bits(records(whole), records(other))
 
 
+@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
 def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
     whole, kind = undisturbed
     model = mlp(widths=(16, 12), activation=grid("relu", "tanh"), init=grid("he_normal", "normalized"))
@@ -49,17 +51,6 @@ def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
     assert len(parameters(whole).keys() & parameters(mixed).keys()) == 2
     assert_same_bits(parameters(whole), parameters(mixed))
     assert_same_bits(records(whole), records(mixed))
-
-
-def test_a_stopped_sweep_goes_on_to_the_same_bits(undisturbed, tmp_path):
-    whole, kind = undisturbed
-    out = tmp_path / "small"
-
-    with pytest.raises(KeyboardInterrupt):
-        run(sweep(data=KINDS[kind]()), out, width=WIDTH, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
-    run(sweep(data=KINDS[kind]()), out, width=WIDTH)
-    assert_same_bits(parameters(whole), parameters(out))
-    assert_same_bits(records(whole), records(out))
 
 
 def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
