@@ -143,8 +143,7 @@ def _tfds(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
         ordered = all("ids" in f for f in found.values())
         splits = {}
         for split, f in found.items():
-            place = np.argsort(f["ids"], kind="stable") if ordered else slice(None)
-            splits[split] = f["inputs"][place], f["labels"][place]
+            splits[split] = _sorted(f) if ordered else (f["inputs"], f["labels"])
         order = (
             "sorted by the examples' id" if ordered else "TFDS's order on disk, a fixed shuffle of the published one"
         )
@@ -154,6 +153,13 @@ def _tfds(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
     arrays, facts = cache.load(f"tfds-{_tree_name(spec)}", tree.digest, make, anew=anew)
     names = tuple(facts["class_names"])
     return Pictures(_tree_name(spec), _nested(arrays), names, facts["order"], str(tree.path))
+
+
+def _sorted(found: Mapping[str, np.ndarray]) -> Split:
+    """A split in the order of its examples' ids."""
+    place = np.argsort(found["ids"], kind="stable")
+    inputs = cache.room(found["inputs"].shape, found["inputs"].dtype)
+    return np.take(found["inputs"], place, axis=0, out=inputs, mode="clip"), found["labels"][place]
 
 
 _USED = ("train", "validation", "test")

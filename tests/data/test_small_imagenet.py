@@ -196,6 +196,21 @@ def test_a_torn_file_and_one_that_is_not_there_are_said(home):
     assert not (home / "data").exists()
 
 
+@pytest.mark.parametrize("at", [("writing", 33), ("writing", 219)])
+def test_an_interrupted_preparation_leaves_nothing_and_can_be_repeated(home, at):
+    file = npz(home / "a.npz", dict.fromkeys(NAMES, 22))
+
+    def interrupt(text: str, done: int, total: int) -> None:
+        if (text, done) == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pictures.prepare("small_imagenet", file, progress=interrupt)
+    assert [p for p in (home / "data").rglob("*") if p.is_file()] == []
+    assert pictures.prepare("small_imagenet", file)[1] == []
+    assert sum(s["examples"] for s in pictures.check("small_imagenet")["splits"].values()) == 220
+
+
 # ---- prepared from imagenet_resized
 
 
