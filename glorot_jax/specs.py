@@ -49,29 +49,35 @@ class shapeset(Data):
     test: int = field(default=10_000, among=COUNT)
 
 
+_WHERE = ("data_dir", "placement")
+
+
 @dataclass(frozen=True)
 class _Pictures:
     """What all sets of real pictures have in common.
 
-    Where a set lies on one machine is no part of what a run is: ``data_dir`` is left out of settings and identities.
+    Where a set lies is no part of what a run is: ``data_dir`` and ``placement`` are left out of settings and
+    identities.
     """
 
     scaling: Literal["unit", "symmetric", "standard"] = "unit"
     validation: int = field(default=10_000, among=COUNT)
     data_dir: str | None = None
+    placement: Literal["device", "host"] = "device"
 
     def __post_init__(self) -> None:
         if isinstance(self.data_dir, os.PathLike):
             object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
         super().__post_init__()  # type: ignore[misc]
-        if isinstance(self.data_dir, Grid):
-            raise InputError(f"{type(self).__name__}.data_dir: it can't be a grid")
+        for name in _WHERE:
+            if isinstance(getattr(self, name), Grid):
+                raise InputError(f"{type(self).__name__}.{name}: it can't be a grid")
 
     def items(self) -> dict[str, Any]:
-        return {k: v for k, v in super().items().items() if k != "data_dir"}  # type: ignore[misc]
+        return {k: v for k, v in super().items().items() if k not in _WHERE}  # type: ignore[misc]
 
     def defaults(self) -> dict[str, Any]:
-        return {k: v for k, v in super().defaults().items() if k != "data_dir"}  # type: ignore[misc]
+        return {k: v for k, v in super().defaults().items() if k not in _WHERE}  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,9 @@ class mnist(_Pictures, Data):
             the training pixels, all together.
         validation: how many of the last training examples are kept for validation.
         data_dir: where TensorFlow Datasets' trees are; ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets`` if not said.
+        placement: where the training examples are while they are trained on, ``"device"`` or ``"host"``; bits are the
+            same, and only sets larger than a device's memory need the second, which takes ``pip install
+            'glorot-jax[stream]'``. Validation and test examples are always on the device.
 
     Source: LeCun, Cortes & Burges (1998); Glorot & Bengio (2010), section 2.2.
     """
@@ -117,7 +126,7 @@ class cifar10(_Pictures, Data):
 
 @dataclass(frozen=True)
 class digits(Data):
-    """The 1797 handwritten digits of 8×8 pixels that come with scikit-learn: there without a network.
+    """The 1797 handwritten digits of 8×8 pixels that come with this package: there without a network.
 
     Args:
         scaling: as of ``mnist``. Grey levels 0 to 16 are kept as the nearest of 0 to 255.
@@ -157,7 +166,7 @@ class tfds(_Pictures, Data):
 
     Args:
         name: as TFDS has it, with config and version where wanted: ``"imagenet_resized/32x32"``, ``"mnist:3.0.1"``.
-        scaling, data_dir: as of ``mnist``.
+        scaling, data_dir, placement: as of ``mnist``.
         validation: how many of the last training examples are kept for validation; if not said, the set's own
             validation split where it stands beside a test split, else a sixth of the training examples, at most 10 000.
     """
@@ -171,8 +180,10 @@ class tfds(_Pictures, Data):
         scaling: Literal["unit", "symmetric", "standard"] = "unit",
         validation: int | None = None,
         data_dir: str | None = None,
+        placement: Literal["device", "host"] = "device",
     ):
         given = {"name": name, "scaling": scaling, "validation": validation, "data_dir": data_dir}
+        given |= {"placement": placement}
         for attribute, value in given.items():
             object.__setattr__(self, attribute, value)
         self.__post_init__()
@@ -183,13 +194,13 @@ class tfds(_Pictures, Data):
 
 @dataclass(frozen=True, init=False)
 class arrays(Data):
-    """A data set of one's own, held on the device: ``arrays(x, y, validation=1000, test=1000)``.
+    """A data set of one's own: ``arrays(x, y, validation=1000, test=1000)``.
 
     Every epoch is a permutation without replacement, a pure function of seed and epoch; batches follow each other
     without a gap, so one may hold the end of an epoch and the begin of the next.
 
     Args:
-        inputs: [n, …], uint8 (kept so on the device, scaled inside the step) or floating.
+        inputs: [n, …], uint8 (kept so, scaled inside the step) or floating; may be mapped from a file.
         labels: [n], integers from 0.
         validation, test: how many of the last examples are kept apart (training, then validation, then test), or
             pairs ``(inputs, labels)`` of their own.
@@ -197,6 +208,7 @@ class arrays(Data):
             standard deviation 1 over the training inputs, ``"none"`` (the default for floating inputs).
         name: in tables and messages.
         class_names: one a label; the labels themselves if not said.
+        placement: as of ``mnist``.
 
     Raises:
         InputError: shapes, types or labels don't fit; the line says which.
@@ -205,6 +217,7 @@ class arrays(Data):
     name: str
     digest: str
     scaling: str
+    placement: str
     class_names: tuple[str, ...] = field(compare=False, repr=False)
     train: tuple[Any, Any] = field(compare=False, repr=False)
     validation: tuple[Any, Any] = field(compare=False, repr=False)
@@ -220,6 +233,7 @@ class arrays(Data):
         scaling: str | None = None,
         name: str = "arrays",
         class_names: Any = None,
+        placement: str = "device",
     ):
         import numpy as np
 
@@ -244,14 +258,19 @@ class arrays(Data):
         scaling = scaling or ("unit" if byte else "none")
         if scaling not in known:
             raise unknown("data.scaling", scaling, known)
+        if placement not in ("device", "host"):
+            raise unknown("data.placement", placement, ("device", "host"))
         classes = 1 + max(int(y.max()) for _, y in (train, *held.values()))
         names = tuple(map(str, class_names if class_names is not None else range(classes)))
         if len(names) < classes:
             raise InputError(f"data.class_names: {len(names)} names for labels up to {classes - 1}")
         digest = hashlib.sha256()
         for x, y in (train, held["validation"], held["test"]):
-            digest.update(f"{x.dtype}{x.shape}{len(names)}".encode() + x.tobytes() + y.tobytes())
+            digest.update(f"{x.dtype}{x.shape}{len(names)}".encode())
+            digest.update(memoryview(x).cast("B"))
+            digest.update(memoryview(y).cast("B"))
         settings = {"name": name, "digest": digest.hexdigest()[:12], "scaling": scaling, "class_names": names}
+        settings |= {"placement": placement}
         for attribute, value in (settings | {"train": train, **held}).items():
             object.__setattr__(self, attribute, value)
 
@@ -266,15 +285,15 @@ class arrays(Data):
         return {"name": self.name}  # what it is called changes no run
 
     def replace(self, name: str, value: Any, path: str) -> arrays:
-        if name != "scaling":
-            raise unknown(path, name, ("scaling",))
+        if name not in ("scaling", "placement"):
+            raise unknown(path, name, ("scaling", "placement"))
         return arrays(
             *self.train,
             validation=self.validation,
             test=self.test,
-            scaling=value,
             name=self.name,
             class_names=self.class_names,
+            **{"scaling": self.scaling, "placement": self.placement} | {name: value},
         )
 
 
@@ -291,14 +310,14 @@ def _split(path: str, pair: Any) -> tuple[Any, Any]:
     if inputs.dtype != np.uint8:
         if not np.issubdtype(inputs.dtype, np.floating):
             raise InputError(f"{path}: {inputs.dtype} inputs are not uint8 or floating")
-        inputs = inputs.astype(np.float32)
-        if not np.isfinite(inputs).all():
+        inputs = inputs.astype(np.float32, copy=False)
+        if not all(np.isfinite(part).all() for part in np.array_split(inputs, 1 + inputs.nbytes // 2**26)):
             raise InputError(f"{path}: an input is not finite")
-    if inputs.ndim < 2 or labels.ndim != 1 or len(inputs) != len(labels) or not len(labels):
+    if inputs.ndim < 2 or labels.ndim != 1 or len(inputs) != len(labels) or not inputs.size:
         raise InputError(f"{path}: inputs {list(inputs.shape)} and labels {list(labels.shape)} are not [n, …] and [n]")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise InputError(f"{path}: labels are not integers ≥ 0")
-    return np.ascontiguousarray(inputs), labels.astype(np.int32)
+    return np.ascontiguousarray(inputs), np.ascontiguousarray(labels, np.int32)
 
 
 class Model(Spec):
@@ -327,6 +346,12 @@ class Model(Spec):
                 its setting ``NAME_index``.
         """
         raise NotImplementedError
+
+    def reads_inputs(self, functions: Mapping[str, tuple[Callable, ...]]) -> bool:
+        """Returns whether initial weights depend on training inputs; arguments as of ``network``. This imports JAX."""
+        from glorot_jax.initializers import needs_inputs
+
+        return any(needs_inputs(f) for name in functions if name.endswith("init") for f in functions[name])
 
     def label(self) -> str:
         """Returns what it is called in a line for a person."""
@@ -460,6 +485,11 @@ class module(Model):
         per_run = self.per_run()
         fixed = {k: v for k, v in self.arguments.items() if k not in per_run}
         return partial(build, self.function, fixed, functions)
+
+    def reads_inputs(self, functions: Mapping[str, tuple[Callable, ...]]) -> bool:
+        from glorot_jax.models.build import parameters
+
+        return "inputs" in parameters(self.function)
 
     def label(self) -> str:
         per_run = self.per_run()

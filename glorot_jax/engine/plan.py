@@ -89,10 +89,12 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     from glorot_jax.probes.probe import described
 
     run = cohort.runs[0]
+    functions = _functions(cohort)
     picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
     return Setup(
         dataset=dataset,
-        network=run.model.network(_functions(cohort)),
+        network=run.model.network(functions),
+        reads_inputs=run.model.reads_inputs(functions),
         input_shape=(dataset.features,) if run.model.flattened else picture,
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),
@@ -160,6 +162,7 @@ class CohortPlan:
     seconds: float
     keep_every: int
     cost: Cost | None
+    streamed_bytes: int = 0
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -176,6 +179,7 @@ class CohortPlan:
             "bytes_per_device": self.bytes_per_device,
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
+            "streamed_bytes_per_step": self.streamed_bytes,
             "estimated_seconds": round(self.seconds, 1),
             "probes": None if self.cost is None else self._probes(self.cost),
         }
@@ -262,7 +266,8 @@ class Plan:
                 f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
                 *([] if row.cost is None else row._probe_lines(row.cost)),
             ]
-        costs = [row.cost for row in self.rows if row.cost is not None]
+            if row.streamed_bytes:
+                costs = [row.cost for row in self.rows if row.cost is not None]
         if costs:
             lines.append(
                 f"  measured on this machine in {_duration(sum(cost.seconds for cost in costs))}, with all that had to "
@@ -294,6 +299,7 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
     from glorot_jax.data.dataset import build
     from glorot_jax.engine import cost as costs
     from glorot_jax.engine import devices
+    from glorot_jax.engine.feed import Feed
 
     devices.configure()
     used = devices.local()
@@ -302,6 +308,7 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
         run = cohort.runs[0]
         program, layout, why = program_for(cohort, build(run.data), used, width)
         arrays = per_run(cohort)
+        feed = Feed(program, layout, arrays) if program.feeding else None
         constants, hyper = program.setup.dataset.constants(), layout.spread_all(arrays)[0]
         state = jax.eval_shape(
             program.initialize, constants, hyper, layout.block_plans(arrays["seed"], arrays["stream"])[0]
@@ -317,7 +324,7 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
                 why_width=why,
                 param_count=program.param_count,
                 state_bytes=_tree_bytes(state) // places,
-                constant_bytes=_tree_bytes(constants),
+                constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
                 record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
                 seconds=_estimate(program, layout, state["params"], run)
@@ -325,6 +332,7 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
                 else costs.forecast(cost, run, keep).seconds * layout.blocks_per_device,
                 keep_every=keep,
                 cost=cost,
+                streamed_bytes=feed.bytes_per_step if feed else 0,
             )
         )
     return Plan(sweep, tuple(rows), jax.default_backend())

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,8 @@ DRAW_TOGETHER = 8
 """Batches drawn in one go: enough to fill vector units, few enough to stay in cache."""
 PIECE_BYTES = 16 * 2**20
 """Room for drawn batches on a device, per call."""
+STREAM_BYTES = 8 * 2**20
+"""Room for the batches that the host brings for one call: some hundred steps of MNIST for a handful of seeds."""
 CHUNK_BYTES = 256 * 2**20
 """Room for the parameters of the blocks that one call works on."""
 MOST_BLOCKS = 32
@@ -63,6 +66,7 @@ class Setup(NamedTuple):
     Attributes:
         network: ``(shape, classes, key=, inputs=, **settings) -> nnx.Module``: shape of one input, a batch of inputs
             for initializers that look at data, and the run's own settings.
+        reads_inputs: whether the network looks at that batch when it is built.
         input_shape: of one input as the network takes it.
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
@@ -72,6 +76,7 @@ class Setup(NamedTuple):
 
     dataset: Dataset
     network: Callable[..., nnx.Module]
+    reads_inputs: bool
     input_shape: tuple[int, ...]
     optimizer: tuple[object, Mapping[str, object]]
     loss: Callable[[Array, Array], Array]
@@ -127,6 +132,7 @@ class Program:
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
         scene: ``(constants, hyper, state, inputs, labels, step) -> Scene`` of one run.
+        feeding: how the host brings batches, if it does; see ``Feeding``.
     """
 
     setup: Setup
@@ -140,6 +146,28 @@ class Program:
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
     scene: Callable[..., Scene]
+    feeding: Feeding | None = None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What a program takes, and how it begins, where training examples stay on the host.
+
+    ``Program.initialize`` then returns zeros, which ``begin`` fills; ``Program.segment`` takes ``brought`` as a last
+    argument.
+
+    Attributes:
+        rows: batches that one call takes.
+        brought: ``inputs`` (rows and some, batch, …) and ``labels``; ``row`` (room, width), where the batches of each
+            of a block's distinct seeds begin; ``first``, the step of which that first batch is.
+        first_inputs: (runs, batches, batch, …), what runs that begin together may look at.
+        begin: ``(constants, hyper, place, first_inputs, state) -> state``.
+    """
+
+    rows: int
+    brought: Mapping[str, jax.ShapeDtypeStruct]
+    first_inputs: jax.ShapeDtypeStruct
+    begin: Callable[..., Tree]
 
 
 def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
@@ -155,10 +183,11 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
     piece_steps -= piece_steps % DRAW_TOGETHER
     blocks = _Blocks(setup, network, piece_steps, width)
     outputs, size = blocks.outputs(per_run)
+    room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
     return Program(
         setup=setup,
         width=width,
-        room=int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS)),
+        room=room,
         outputs=outputs,
         record_size=size,
         param_count=network.param_count,
@@ -167,6 +196,27 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
         initialize=blocks.initialize,
         segment=blocks.train,
         scene=blocks.scene,
+        feeding=_feeding(blocks, room) if setup.dataset.stream else None,
+    )
+
+
+def _feeding(blocks: _Blocks, room: int) -> Feeding:
+    setup = blocks.setup
+    one = jax.ShapeDtypeStruct((setup.batch_size, *setup.dataset.shape), np.dtype(setup.dataset.dtype))
+    batch_bytes = math.prod(one.shape) * one.dtype.itemsize + 4 * setup.batch_size
+    rows = max(STREAM_BYTES // batch_bytes, 2 * room * blocks.width)  # a step and the next of runs that share nothing
+    together = int(np.clip(STREAM_BYTES // (blocks.first_batches * batch_bytes), 1, blocks.width))
+    held = rows + DRAW_TOGETHER  # so many are copied at a time, from the last row too
+    return Feeding(
+        rows=rows,
+        brought={
+            "inputs": jax.ShapeDtypeStruct((held, *one.shape), one.dtype),
+            "labels": jax.ShapeDtypeStruct((held, setup.batch_size), np.int32),
+            "row": jax.ShapeDtypeStruct((room, blocks.width), np.int32),
+            "first": jax.ShapeDtypeStruct((), np.int32),
+        },
+        first_inputs=jax.ShapeDtypeStruct((together, blocks.first_batches, *one.shape), one.dtype),
+        begin=blocks.begin,
     )
 
 
@@ -367,11 +417,12 @@ class _Run:
     def __init__(self, setup: Setup, network: _Network):
         self.setup, self.network = setup, network
 
-    def start(self, constants: Mapping, hyper: Tree) -> Tree:
-        """State of a run before its first update."""
+    def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
+        """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
-        pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+        if pixels is None:
+            steps = jnp.arange(self.first_batches)
+            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
         inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
@@ -383,6 +434,18 @@ class _Run:
             "diverged_step": jnp.int32(ALIVE),
             "first_nonfinite": jnp.int32(ALIVE),
         }
+
+    @property
+    def first_batches(self) -> int:
+        """How many batches initializers may look at."""
+        return -(-INIT_EXAMPLES // self.setup.batch_size)
+
+    @property
+    def _brought(self) -> jax.ShapeDtypeStruct | None:
+        """What ``start`` takes as a run's first batches."""
+        data = self.setup.dataset
+        shape = (self.first_batches, self.setup.batch_size, *data.shape)
+        return jax.ShapeDtypeStruct(shape, np.dtype(data.dtype)) if data.stream else None
 
     def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
@@ -478,10 +541,24 @@ class _Run:
             initial=lambda: self._initial_params(constants, hyper),
         )
 
-    @property
-    def _initial_params(self) -> Callable[[Mapping, Tree], Tree]:
-        """Parameters before the first update, made anew as ``start`` made them: run by run, so to the same bits."""
-        return jax.custom_batching.sequential_vmap(lambda constants, hyper: self.start(constants, hyper)["params"])
+    def _initial_params(self, constants: Mapping, hyper: Tree) -> Tree:
+        """Parameters before the first update, made anew as ``start`` made them: run by run, so to the same bits.
+
+        Raises:
+            InputError: they depend on training examples that stay on the host.
+        """
+        pixels = None
+        if (brought := self._brought) is not None:
+            if self.setup.reads_inputs:
+                raise InputError(
+                    "initial weights that look at data can't be drawn again where the data stay on the host",
+                    "placement='device'",
+                )
+            pixels = jnp.zeros(brought.shape, brought.dtype)
+        again = jax.custom_batching.sequential_vmap(
+            lambda constants, hyper: self.start(constants, hyper, pixels)["params"]
+        )
+        return again(constants, hyper)
 
     def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
         """How each record is labelled, and how many numbers a run's records of one step are."""
@@ -490,7 +567,7 @@ class _Run:
         found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
         size = 1
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
-        state = jax.eval_shape(self.start, constants, hyper)
+        state = jax.eval_shape(self.start, constants, hyper, self._brought)
         inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
         abstract = constants, hyper, state, inputs, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (batch, ()))
         for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
@@ -535,15 +612,42 @@ class _Blocks(_Run):
             started = jax.lax.map(lambda h: self.start(constants, h), _at(hyper, b))
             return _put(state, started, b)
 
-        run = jax.eval_shape(lambda: self.start(constants, _at(_at(hyper, 0), 0)))
+        run = jax.eval_shape(lambda x: self.start(constants, _at(_at(hyper, 0), 0), x), self._brought)
         shape = hyper["seed"].shape
         nothing = jax.tree.map(lambda v: jnp.zeros((*shape, *v.shape), v.dtype), run)
+        if self.setup.dataset.stream:
+            return nothing
         return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
-    def train(self, constants: Mapping, hyper: Tree, blocks: Tree, pieces: Pieces, state: Tree) -> tuple[Tree, Tree]:
+    def begin(self, constants: Mapping, hyper: Tree, place: Tree, first_inputs: Array, state: Tree) -> Tree:
+        """Returns the state with some runs of block ``place["block"]``, from ``place["run"]`` on, as they begin."""
+
+        def block(b, state):
+            mine = jax.tree.map(
+                lambda v: jax.lax.dynamic_slice_in_dim(v, place["run"], len(first_inputs)), _at(hyper, b)
+            )
+            started = jax.lax.map(lambda brought: self.start(constants, *brought), (mine, first_inputs))
+            return jax.tree.map(
+                lambda v, p: jax.lax.dynamic_update_slice(v, p[None], (b, place["run"], *(0,) * (p.ndim - 1))),
+                state,
+                started,
+            )
+
+        return jax.lax.fori_loop(place["block"], place["block"] + 1, block, state)
+
+    def train(
+        self,
+        constants: Mapping,
+        hyper: Tree,
+        blocks: Tree,
+        pieces: Pieces,
+        state: Tree,
+        brought: Tree | None = None,
+    ) -> tuple[Tree, Tree]:
         """Returns the state after all pieces and the records that they wrote.
 
-        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs.
+        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs. ``brought``, as in ``Feeding``, are the
+        batches if they are not drawn here.
         """
         records = self._empty_records(constants, hyper, state)
         buffer = self._empty_batches()
@@ -554,7 +658,10 @@ class _Blocks(_Run):
             def block(b, carry):
                 state, records, buffer = carry
                 mine, settings, plan = (_at(tree, b) for tree in (state, hyper, blocks["seeds"]))
-                buffer = self._fill(constants, plan, buffer, first, steps)
+                if brought is None:
+                    buffer = self._fill(constants, plan, buffer, first, steps)
+                else:
+                    buffer = self._copy(brought, b, plan, buffer, first, steps)
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
                 mine["first_nonfinite"] = self._blame(mine, settings, plan, buffer, first)
                 nothing = jax.tree.map(lambda v: v[0, 0], records)  # its shape is that of a block's record
@@ -603,6 +710,23 @@ class _Blocks(_Run):
                     buffer["inputs"], inputs[None], (seed, part, *(0,) * (inputs.ndim - 1))
                 ),
                 "labels": jax.lax.dynamic_update_slice(buffer["labels"], labels[None], (seed, part, 0)),
+            }
+
+        return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
+
+    def _copy(self, brought: Tree, b: Array, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
+        """Fills the buffer as ``_fill`` does, with batches that the host brought."""
+        rounds = jnp.maximum(steps + DRAW_TOGETHER - 1, DRAW_TOGETHER) // DRAW_TOGETHER
+        begin = _at(brought["row"], b) + first - brought["first"]
+
+        def one_round(k, buffer):
+            seed, part = k // rounds, (k % rounds) * DRAW_TOGETHER
+            some = {
+                name: jax.lax.dynamic_slice_in_dim(brought[name], begin[seed] + part, DRAW_TOGETHER) for name in buffer
+            }
+            return {
+                name: jax.lax.dynamic_update_slice(array, some[name][None], (seed, part, *(0,) * (array.ndim - 2)))
+                for name, array in buffer.items()
             }
 
         return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
