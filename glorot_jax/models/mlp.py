@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
-from glorot_jax import activations, initializers
-from glorot_jax.models.points import Hyper, LayerPoints, show
+from glorot_jax import initializers
+from glorot_jax.models.points import Activation, show_layer
 
 SMALL_BATCH = 32
 """Examples up to which a weight gradient is summed up inside the update."""
@@ -89,8 +89,7 @@ class Mlp(nnx.Module):
         key: Key[Array, ""],
         inputs: Float[Array, "batch features"],
     ):
-        self.activation_index = Hyper(activation_index)
-        self.activations = activation
+        self.activation = Activation(activation, activation_index)
         sizes = (features, *widths, classes)
         layers, z = [], inputs
         for i, shape in enumerate(itertools.pairwise(sizes), start=1):
@@ -98,31 +97,14 @@ class Mlp(nnx.Module):
             kernel = initializers.select(init_index, init, jax.random.fold_in(key, i), shape, layer=layer, inputs=z)
             layers.append(Dense(gain * kernel))
             if any(initializers.needs_inputs(f) for f in init):
-                z = self._activate(layers[-1](z))
+                z = self.activation(layers[-1](z))
             else:
                 z = jnp.zeros((1, shape[1]), jnp.float32)  # nobody looks
         self.layers = nnx.List(layers)
 
     def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
-        z = show(self, "activation0", x)
-        *hidden, output = self.layers
+        z = x
+        *hidden, last = self.layers
         for i, layer in enumerate(hidden, start=1):
-            s = show(self, f"preactivation{i}", layer(z))
-            z = show(self, f"activation{i}", self._activate(s))
-        return show(self, f"preactivation{len(self.layers)}", output(z))
-
-    def points(self) -> tuple[LayerPoints, ...]:
-        """Returns the layers in forward order, the output layer last."""
-        last = len(self.layers)
-        return tuple(
-            LayerPoints(
-                weight=f"layers.{i - 1}.kernel",
-                source=f"activation{i - 1}",
-                preactivation=f"preactivation{i}",
-                activation=None if i == last else f"activation{i}",
-            )
-            for i in range(1, last + 1)
-        )
-
-    def _activate(self, s: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
-        return activations.select(self.activation_index[...], self.activations, s)
+            z = show_layer(self, f"hidden{i}", layer(z), self.activation, kernel=layer.kernel)
+        return show_layer(self, "logits", last(z), kernel=last.kernel)

@@ -2,42 +2,179 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
+
+from glorot_jax import activations
+
+INPUT, OUTPUT = "input", "output"
+"""Points of every network: what it is called with, and what it returns."""
 
 
 class Hyper(nnx.Variable):
     """A per-run setting inside a module (an activation's index, a gain): lives along the run axis, is not trained."""
 
 
+class Activation(nnx.Module):
+    """The activation that this run chose among its cohort's: elementwise, called like a function."""
+
+    def __init__(self, functions: Sequence[Callable[[Array], Array]], index: Integer[Array, ""]):
+        self.functions = tuple(functions)
+        self.index = Hyper(index)
+
+    def __call__(self, s: Float[Array, "..."]) -> Float[Array, "..."]:
+        return activations.select(self.index[...], self.functions, s)
+
+
 class LayerPoints(NamedTuple):
     """Where one layer shows itself, in forward order; layer 1 is the first, as in the paper.
 
     Attributes:
-        weight: path of the weight matrix [fan_in, fan_out] among the parameters, such as ``layers.0.kernel``.
-        source: the point that holds the layer's input z.
-        preactivation: the point that holds s = z W + b.
-        activation: the point that holds f(s); None for an output layer.
+        preactivation: the point that holds s.
+        activation: the point that holds f(s), f elementwise; None for an output layer.
+        weight: path of W [fan_in, fan_out] among the parameters if s = z W + b, else None.
+        source: the point that holds z then, else None.
     """
 
-    weight: str
-    source: str
     preactivation: str
     activation: str | None
+    weight: str | None = None
+    source: str | None = None
 
 
 def show(module: nnx.Module, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns ``value`` and makes it a point: readable under ``name``, and ∂C/∂value and Jacobians available there.
 
-    Outside ``nnx.capture``, and inside it when neither is asked for, this does nothing and costs nothing.
+    Its name among all points is that of the module's path and ``name``: ``blocks.0.branch``. Outside ``nnx.capture``,
+    and inside it when neither is asked for, this does nothing and costs nothing.
     """
+    if (notes := _notes.get()) is not None:
+        notes.append(_Shown(module, name))
     value = module.perturb(shift(name), value)
     module.sow(nnx.Intermediate, name, value)
     return value
 
 
+def show_layer(
+    module: nnx.Module,
+    name: str,
+    s: Float[Array, "..."],
+    activation: Callable[[Array], Array] | None = None,
+    *,
+    kernel: nnx.Param | None = None,
+) -> Float[Array, "..."]:
+    """Returns f(s), or s without an activation, and makes both points: s ``NAME_preactivation`` and f(s) ``NAME``.
+
+    The line that a module needs for each layer that probes shall look into.
+
+    Args:
+        activation: elementwise; None for a layer without one, such as the last.
+        kernel: W [fan_in, fan_out], if s = z W + b with z the layer shown before or, for the first, the network's
+            input; singular values of the layer are then those of f'(s) W, without a pass through the network.
+    """
+    if activation is None:
+        z = show(module, name, s)
+        layer = _Layer(module, name, None, None, kernel)
+    else:
+        s = show(module, preactivation(name), s)
+        z = show(module, name, activation(s))
+        layer = _Layer(module, preactivation(name), name, activation, kernel)
+    if (notes := _notes.get()) is not None:
+        notes.append(layer)
+    return z
+
+
+class Notes(NamedTuple):
+    """What a network showed in one call.
+
+    Attributes:
+        points: names in forward order.
+        layers: those of ``show_layer``, the last without an activation: the network's output if it showed none.
+        functions: the activation of each hidden layer by its point; of use inside the same trace alone.
+    """
+
+    points: tuple[str, ...]
+    layers: tuple[LayerPoints, ...]
+    functions: dict[str, Callable[[Array], Array]]
+
+
+@contextlib.contextmanager
+def noted(module: nnx.Module) -> Iterator[Callable[[], Notes]]:
+    """Notes what ``module`` shows meanwhile; the function that it gives tells it afterwards.
+
+    Raises:
+        LookupError: there, if something was shown by a module that is not part of it: from inside a Flax transformation.
+    """
+    notes: list[_Shown | _Layer] = []
+    token = _notes.set(notes)
+    try:
+        yield lambda: _told(module, notes)
+    finally:
+        _notes.reset(token)
+
+
 def shift(name: str) -> str:
     """Returns the name of the perturbation that is added to the point ``name``."""
     return f"{name}_shift"
+
+
+def preactivation(name: str) -> str:
+    """Returns the point that holds s of the layer ``name``."""
+    return f"{name}_preactivation"
+
+
+class _Shown(NamedTuple):
+    module: nnx.Module
+    name: str
+
+
+class _Layer(NamedTuple):
+    module: nnx.Module
+    preactivation: str
+    activation: str | None
+    function: Callable[[Array], Array] | None
+    kernel: nnx.Param | None
+
+
+_notes: ContextVar[list[_Shown | _Layer] | None] = ContextVar("notes", default=None)
+
+
+def _told(module: nnx.Module, notes: Sequence[_Shown | _Layer]) -> Notes:
+    paths = {id(node): path for path, node in nnx.iter_graph(module)}
+
+    def named(owner: nnx.Module, name: str) -> str:
+        if id(owner) not in paths:
+            raise LookupError(f"{type(owner).__name__}.{name}")
+        return ".".join(map(str, (*paths[id(owner)], name)))
+
+    points, layers, functions = [], [], {}
+    below = INPUT
+    for note in notes:
+        if isinstance(note, _Shown):
+            points.append(named(note.module, note.name))
+            continue
+        weight = None if note.kernel is None else ".".join(map(str, paths[id(note.kernel)]))
+        layer = LayerPoints(
+            preactivation=named(note.module, note.preactivation),
+            activation=None if note.activation is None else named(note.module, note.activation),
+            weight=weight,
+            source=below if weight else None,
+        )
+        if layer.activation is not None:
+            functions[layer.activation] = note.function
+        below = layer.activation or layer.preactivation
+        layers.append(layer)
+    if not layers or layers[-1].activation is not None:
+        layers.append(LayerPoints(preactivation=OUTPUT, activation=None))
+    return Notes(tuple(points), tuple(layers), functions)
+
+
+def as_hyper(value: Float[Array, ""]) -> Hyper:
+    """Returns a per-run number in the form that a module can keep as an attribute and reckon with."""
+    return Hyper(jnp.asarray(value))
