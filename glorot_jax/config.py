@@ -154,7 +154,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _checked(value: Any, hint: Any, among: Range | Named | None, path: str) -> Any:
     if isinstance(among, Named):
-        return _function(value, among, path)
+        return named_function(value, among, path)
     if hint is Any:
         return value
     origin, arms = get_origin(hint), get_args(hint)
@@ -228,7 +228,8 @@ def resolve(value: str | Callable, module: str) -> Callable:
     return getattr(importlib.import_module(f"glorot_jax.{module}"), value) if isinstance(value, str) else value
 
 
-def _function(value: Any, among: Named, path: str) -> Any:
+def named_function(value: Any, among: Named, path: str) -> Any:
+    """Returns the name of one of our functions, or a function that can be recorded, or raises the line for it."""
     if isinstance(value, str):
         if value not in names_in(among.module):
             raise unknown(path, value, names_in(among.module))

@@ -62,12 +62,12 @@ def call(
     key: Key[Array, ""],
     shape: Shape,
     *,
-    layer: LayerInfo,
+    layer: LayerInfo | None,
     inputs: Float[Array, "batch fan_in"],
 ) -> Weights:
     """Returns the initializer's weights, showing it just what its signature names."""
     offered = {"layer": layer, "inputs": inputs}
-    return initializer(key, shape, jnp.float32, **{k: v for k, v in offered.items() if k in _named(initializer)})
+    return initializer(key, shape, jnp.float32, **{k: offered[k] for k in wants(initializer)})
 
 
 def select(
@@ -76,7 +76,7 @@ def select(
     key: Key[Array, ""],
     shape: Shape,
     *,
-    layer: LayerInfo,
+    layer: LayerInfo | None,
     inputs: Float[Array, "batch fan_in"],
 ) -> Weights:
     """Returns the weights of ``initializers[index]``, each behind a branch of its own: none rounds as its company does.
@@ -95,7 +95,12 @@ def select(
 
 def needs_inputs(initializer: Initializer) -> bool:
     """Returns whether the initializer looks at data."""
-    return "inputs" in _named(initializer)
+    return "inputs" in wants(initializer)
+
+
+def wants(initializer: Initializer) -> frozenset[str]:
+    """Returns what an initializer asks to be told beyond key, shape and dtype."""
+    return _named(initializer) & {"layer", "inputs"}
 
 
 @functools.cache

@@ -9,11 +9,12 @@ import hashlib
 import numbers
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from glorot_jax.config import Grid, Named, Range, Spec, field, identity, names_in
+from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in
 from glorot_jax.errors import InputError, unknown
 
 POSITIVE = Range(0, closed=False)
@@ -302,6 +303,32 @@ class Model(Spec):
 
     family = "model"
 
+    @property
+    def flattened(self) -> bool:
+        """Whether it takes inputs as vectors and not in the data's own shape."""
+        return True
+
+    def choices(self) -> dict[str, str]:
+        """Returns the settings that name functions of which each run chooses one, with the module of ours for them."""
+        return {
+            f.name: f.metadata["among"].module
+            for f in self._fields()
+            if f.metadata.get("per_run") and isinstance(f.metadata.get("among"), Named)
+        }
+
+    def network(self, functions: Mapping[str, tuple[Callable, ...]]) -> Callable:
+        """Returns ``(shape, classes, key=, inputs=, **settings) -> Flax module``. This imports JAX.
+
+        Args:
+            functions: of each setting in ``choices``, those that a cohort's runs choose from; the run's own choice is
+                its setting ``NAME_index``.
+        """
+        raise NotImplementedError
+
+    def label(self) -> str:
+        """Returns what it is called in a line for a person."""
+        return self.kind()
+
 
 @dataclass(frozen=True)
 class mlp(Model):
@@ -320,6 +347,141 @@ class mlp(Model):
     activation: Any = field(default="tanh", per_run=True, among=Named("activations"))
     init: Any = field(default="standard", per_run=True, among=Named("initializers"))
     gain: float = field(default=1.0, per_run=True, among=POSITIVE)
+
+    def network(self, functions: Mapping[str, tuple[Callable, ...]]) -> Callable:
+        from glorot_jax.models.mlp import Mlp
+
+        return partial(Mlp, widths=self.widths, **functions)
+
+    def label(self) -> str:
+        same = len(set(self.widths)) == 1
+        return f"mlp {len(self.widths)}×{self.widths[0]}" if same else f"mlp {'-'.join(map(str, self.widths))}"
+
+
+@dataclass(frozen=True, init=False)
+class module(Model):
+    """Any Flax module: ``module(MyNet, width=grid(64, 128), gain=grid(0.5, 1.0), activation=grid("tanh", "relu"))``.
+
+    The class or factory is called with the arguments given here and with those of these that its signature names:
+    ``rngs`` (the run's own ``nnx.Rngs``), ``shape`` of one input, ``features``, their number, ``classes``, and
+    ``inputs``, a training batch. Its module is called with a batch and returns logits [batch, classes].
+
+    A floating argument is data along the run axis and arrives as a scalar variable: any number of values is one
+    program. So is an argument whose name ends in ``activation`` (it arrives as a module to be called) or ``init`` (it
+    arrives as a ``kernel_init``), each the name of one of ours or a function. All others, such as widths, shape
+    programs of their own.
+
+    Args:
+        function: a class of ``nnx.Module``, a function that returns one, or a class of ``linen.Module``.
+        flatten: give it inputs as vectors, not in the data's own shape [height, width, channels].
+        static: names of floating arguments that it has to know when it is built, such as a dropout rate.
+        arguments: of the class or factory; each may be a ``grid``.
+    """
+
+    function: Callable
+    flatten: bool
+    static_names: tuple[str, ...]
+    arguments: dict[str, Any]
+
+    def __init__(
+        self, function: Callable, /, *, flatten: bool = False, static: str | tuple[str, ...] = (), **arguments: Any
+    ):
+        if not callable(function):
+            raise InputError(f"module: {function!r} is not a class or a function that returns a Flax module")
+        try:
+            identity(function)
+        except ValueError as error:
+            raise InputError(f"module: {error}") from None
+        names = (static,) if isinstance(static, str) else tuple(static)
+        for name in names:
+            if name not in arguments:
+                raise unknown("module.static", name, arguments)
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "flatten", bool(flatten))
+        object.__setattr__(self, "static_names", names)
+        object.__setattr__(self, "arguments", {k: self._argument(k, v) for k, v in arguments.items()})
+
+    def __hash__(self) -> int:
+        return hash((self.function, self.flatten, self.static_names, tuple(self.arguments)))
+
+    @property
+    def flattened(self) -> bool:
+        return self.flatten
+
+    def items(self) -> dict[str, Any]:
+        return {"flatten": self.flatten, "static": self.static_names, **self.arguments}
+
+    def defaults(self) -> dict[str, Any]:
+        return {"flatten": False, "static": ()}
+
+    def kind(self) -> str:
+        return identity(self.function)
+
+    def static(self) -> dict[str, Any]:
+        per_run = self.per_run()
+        return {k: v for k, v in self.items().items() if k not in per_run}
+
+    def per_run(self) -> dict[str, Any]:
+        choices = self.choices()
+        numbers = {k: v for k, v in self.arguments.items() if isinstance(v, float) and k not in self.static_names}
+        return {k: v for k, v in self.arguments.items() if k in choices} | numbers
+
+    def choices(self) -> dict[str, str]:
+        kinds = {"activation": "activations", "init": "initializers"}
+        return {
+            name: kinds[name.rpartition("_")[2]]
+            for name, value in self.arguments.items()
+            if name.rpartition("_")[2] in kinds and (isinstance(value, str | Grid) or callable(value))
+        }
+
+    def replace(self, name: str, value: Any, path: str) -> module:
+        if name == "flatten":
+            return module(self.function, **{"flatten": value, "static": self.static_names, **self.arguments})
+        if name not in self.arguments:
+            raise unknown(path, name, self.arguments)
+        changed = self.arguments | {name: value}
+        return module(self.function, flatten=self.flatten, static=self.static_names, **changed)
+
+    def network(self, functions: Mapping[str, tuple[Callable, ...]]) -> Callable:
+        from glorot_jax.models.build import build
+
+        per_run = self.per_run()
+        fixed = {k: v for k, v in self.arguments.items() if k not in per_run}
+        return partial(build, self.function, fixed, functions)
+
+    def label(self) -> str:
+        per_run = self.per_run()
+        shown = ", ".join(f"{k}={v}" for k, v in self.arguments.items() if k not in per_run)
+        return f"{self.kind().partition('@')[0]}({shown})"
+
+    @staticmethod
+    def _argument(name: str, value: Any) -> Any:
+        kind = {"activation": "activations", "init": "initializers"}.get(name.rpartition("_")[2])
+
+        def one(v: Any) -> Any:
+            if kind is not None and (isinstance(v, str) or callable(v)):
+                return named_function(v, Named(kind), f"module.{name}")
+            if isinstance(v, list | tuple):
+                return tuple(map(one, v))
+            if v is None or isinstance(v, bool | str):
+                return v
+            if isinstance(v, numbers.Integral):
+                return int(v)
+            if isinstance(v, numbers.Real):
+                if not Range().holds(v):
+                    raise InputError(f"module.{name}: {v!r} is not a finite number")
+                return float(v)
+            try:
+                return v if callable(v) and identity(v) else canonical_json(v) and v
+            except (TypeError, ValueError) as error:
+                raise InputError(f"module.{name}: {error}") from None
+
+        if not isinstance(value, Grid):
+            return one(value)
+        values = tuple(map(one, value))
+        if any(isinstance(v, float) for v in values):  # 1 beside 0.5 is a number, not a size
+            values = tuple(float(v) if type(v) is int else v for v in values)
+        return Grid(values)
 
 
 class Optimizer(Spec):

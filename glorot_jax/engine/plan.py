@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,9 +56,8 @@ class Cohort:
     def label(self) -> str:
         """One line for a person: network, data, optimizer."""
         shared = self.shared
-        widths = list(shared["model.widths"])
-        net = f"{len(widths)}×{widths[0]}" if len(set(widths)) == 1 else "-".join(map(str, widths))
-        return f"{shared['model']} {net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}"
+        net = self.runs[0].model.label()
+        return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}"
 
 
 def cohorts(runs: Sequence[Run]) -> list[Cohort]:
@@ -76,7 +74,7 @@ def cohorts(runs: Sequence[Run]) -> list[Cohort]:
             shared=shared[name],
             choices={
                 path: tuple(sorted({str(run.config[path]) for run in members}))
-                for path in ("model.activation", "model.init")
+                for path in (f"model.{name}" for name in members[0].model.choices())
             },
             runs=tuple(sorted(members, key=lambda run: run.seed)),
         )
@@ -87,19 +85,14 @@ def cohorts(runs: Sequence[Run]) -> list[Cohort]:
 def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     """Returns what the compiled side needs of a cohort."""
     from glorot_jax.engine.segment import Setup
-    from glorot_jax.models.mlp import Mlp
     from glorot_jax.probes.probe import described
 
     run = cohort.runs[0]
-    functions = {path: _functions(cohort, path) for path in cohort.choices}
+    picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
     return Setup(
         dataset=dataset,
-        network=partial(
-            Mlp,
-            widths=tuple(run.model.widths),
-            activation=functions["model.activation"],
-            init=functions["model.init"],
-        ),
+        network=run.model.network(_functions(cohort)),
+        input_shape=(dataset.features,) if run.model.flattened else picture,
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),
         probes=tuple(tuple(map(described, made)) for made in run.schedules().values()),
@@ -109,11 +102,14 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     )
 
 
-def _functions(cohort: Cohort, path: str) -> tuple[Callable, ...]:
-    field = path.partition(".")[2]
-    module = {"activation": "activations", "init": "initializers"}[field]
-    by_name = {str(run.config[path]): getattr(run.model, field) for run in cohort.runs}
-    return tuple(resolve(by_name[name], module) for name in cohort.choices[path])
+def _functions(cohort: Cohort) -> dict[str, tuple[Callable, ...]]:
+    """Of each setting that names functions, those that the cohort's runs choose from."""
+    found = {}
+    for field, module in cohort.runs[0].model.choices().items():
+        path = f"model.{field}"
+        by_name = {str(run.config[path]): run.model.per_run()[field] for run in cohort.runs}
+        found[field] = tuple(resolve(by_name[name], module) for name in cohort.choices[path])
+    return found
 
 
 def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
@@ -122,12 +118,14 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
     arrays = {
         "seed": np.array([run.seed for run in runs], np.uint32),
         "stream": np.array([0 if run.order == "paired" else int(run.id[:8], 16) for run in runs], np.uint32),
-        "model.gain": np.array([run.model.gain for run in runs], np.float32),
     }
     for path, names in cohort.choices.items():
         arrays[f"{path}_index"] = np.array([names.index(str(run.config[path])) for run in runs], np.int32)
-    for name in runs[0].optimizer.per_run():
-        arrays[f"optimizer.{name}"] = np.array([run.optimizer.per_run()[name] for run in runs], np.float32)
+    for family in ("model", "optimizer"):
+        for name in getattr(runs[0], family).per_run():
+            if f"{family}.{name}" not in cohort.choices:
+                values = [getattr(run, family).per_run()[name] for run in runs]
+                arrays[f"{family}.{name}"] = np.array(values, np.float32)
     return arrays
 
 

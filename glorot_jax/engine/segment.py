@@ -13,8 +13,11 @@ resuming and packing bitwise exact.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +29,7 @@ from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.errors import InputError
+from glorot_jax.models.points import noted
 from glorot_jax.optimizers import transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
 from glorot_jax.randomness import key
@@ -56,7 +60,9 @@ class Setup(NamedTuple):
     """What a cohort's runs share, and so what a program is compiled for.
 
     Attributes:
-        network: ``(features, classes, key, inputs, per_run) -> nnx.Module``.
+        network: ``(shape, classes, key=, inputs=, **settings) -> nnx.Module``: shape of one input, a batch of inputs
+            for initializers that look at data, and the run's own settings.
+        input_shape: of one input as the network takes it.
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
         probes: those that are measured together, by schedule.
@@ -64,6 +70,7 @@ class Setup(NamedTuple):
 
     dataset: Dataset
     network: Callable[..., nnx.Module]
+    input_shape: tuple[int, ...]
     optimizer: tuple[object, Mapping[str, object]]
     loss: Callable[[Array, Array], Array]
     probes: tuple[tuple[Probe, ...], ...]
@@ -103,7 +110,8 @@ class Program:
         record_size: numbers of a run's records at one step.
         param_count: parameters of one run.
         piece_steps: the longest piece.
-        blame: names of the tensors that ``first_nonfinite`` counts, in forward order: (kind, layer).
+        blame: names of the tensors that ``first_nonfinite`` counts: of each layer in forward order (kind, layer), then
+            of every other parameter and point, then the loss.
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
     """
@@ -153,53 +161,162 @@ def count_params(setup: Setup, per_run: Mapping[str, Array]) -> int:
 
 
 class _Network:
-    """The module's structure, found once without computing anything, and the way from plain arrays back to it."""
+    """The module's structure, found once without computing anything, and the way from plain arrays back to it.
+
+    A run's arrays are its trained parameters, and the rest: statistics, counters, the run's settings. Generators of
+    random numbers are in neither: each use of the network has its own, made from a key that is a function of the step.
+    """
 
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self.setup = setup
-        module = nnx.eval_shape(lambda: self._build(jax.random.key(0), self._no_inputs(), per_run))
-        self._graph, params, rest = nnx.split(module, nnx.Param, ...)
-        self._params, self._rest = (_Paths(state) for state in (params, rest))
-        self.param_count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
-        self._layers = module.points()
-        self.blame = (
-            *(
-                (kind, i)
-                for i, layer in enumerate(self._layers, start=1)
-                for kind, point in (
-                    ("weight", layer.weight),
-                    ("preactivation", layer.preactivation),
-                    ("activation", layer.activation),
-                )
-                if point is not None
-            ),
-            ("loss", None),
-        )
+        graphs, states = [], []
+        for training in (True, False):
+            with _refused():
+                module = nnx.eval_shape(lambda: self._build(jax.random.key(0), self._no_inputs(), per_run))
+            module.train() if training else module.eval()
+            graph, *state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+            graphs.append(graph)
+            states.append(state)
+        self._graphs = {True: graphs[0], False: graphs[1]}
+        self._params, self._random, self._rest = map(_Paths, states[0])
+        self.param_count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(states[0][0]))
+        self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
+        self._look(per_run)
+        self.blame = tuple(name for name, _ in self._named_tensors)
 
     def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
-        _, params, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, ...)
+        _, params, _, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, nnx.RngState, ...)
         return self._params.flat(params), self._rest.flat(rest)
 
-    def merge(self, params: Tree, rest: Tree) -> nnx.Module:
-        return nnx.merge(self._graph, self._params.state(params), self._rest.state(rest))
+    def merge(self, params: Tree, rest: Tree, key: Array, *, training: bool) -> nnx.Module:
+        """The network in training or evaluation mode; ``key`` is the source of what it draws."""
+        return nnx.merge(self._graphs[training], self._params.state(params), self._drawing(key), self._rest.state(rest))
 
-    def first_nonfinite(self, params: Tree, rest: Tree, inputs: Array) -> Array:
+    def rest(self, module: nnx.Module) -> Tree:
+        """What a call of a network left beside its parameters.
+
+        Raises:
+            InputError: it made or dropped state while it was called.
+        """
+        rest = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
+        try:
+            return self._rest.flat(rest)
+        except ValueError:
+            raise InputError(
+                f"model: {type(module).__name__} makes state of its own while it is called",
+                "make all of it when the module is built",
+            ) from None
+
+    def together(self, params: Tree, rest: Tree, key: Array) -> nnx.Module:
+        """The network without dropout, every batch normalized by its own statistics."""
+        if not self.normalizes_batches:
+            return self.merge(params, rest, key, training=False)
+        module = self.merge(params, rest, key, training=True)
+        for _, part in nnx.iter_modules(module):
+            if hasattr(part, "deterministic"):
+                part.deterministic = True
+        return module
+
+    def settled(self, params: Tree, rest: Tree, key: Array, inputs: Array) -> Tree:
+        """The rest with every batch normalization's statistics taken from ``inputs``."""
+        if not self.normalizes_batches:
+            return rest
+        module = self.together(params, rest, key)
+        for _, part in nnx.iter_modules(module):
+            if isinstance(part, nnx.BatchNorm):
+                part.momentum = 0.0
+        forward(module, inputs)
+        return self.rest(module)
+
+    def first_nonfinite(self, module: nnx.Module, params: Tree, inputs: Array) -> Array:
         """Index into ``blame`` of the first tensor of the forward pass that holds a non-finite number."""
-        _, values = forward_with_values(self.merge(params, rest), inputs)
-        tensors = []
-        for layer in self._layers:
-            tensors += [params[layer.weight], values[layer.preactivation]]
-            tensors += [] if layer.activation is None else [values[layer.activation]]
-        bad = jnp.stack([*(~jnp.all(jnp.isfinite(t)) for t in tensors), jnp.array(True)])
-        return jnp.argmax(bad).astype(jnp.int32)
+        _, values = forward_with_values(module, inputs)
+        tensors = {"params": params, "values": values}
+        bad = [~jnp.all(jnp.isfinite(tensors[kind][name])) for _, (kind, name) in self._named_tensors[:-1]]
+        return jnp.argmax(jnp.stack([*bad, jnp.array(True)])).astype(jnp.int32)
+
+    def _look(self, per_run: Mapping[str, Array]) -> None:
+        """Calls the network once, abstractly, to see what it shows."""
+
+        def call(key: Array, inputs: Array) -> Array:
+            module = self._build(key, inputs, per_run)
+            module.eval()
+            with noted(module) as told:
+                logits, values = forward_with_values(module, inputs)
+            self.notes = told()
+            self._shown = set(values)
+            return logits
+
+        with _refused():
+            logits = jax.eval_shape(call, jax.random.key(0), self._no_inputs())
+        classes = self.setup.dataset.classes
+        if not isinstance(logits, jax.ShapeDtypeStruct) or logits.shape != (1, classes):
+            found = list(logits.shape) if isinstance(logits, jax.ShapeDtypeStruct) else type(logits).__name__
+            raise InputError(f"model: for a batch of 1 it returns {found}, not logits [1, {classes}]")
+
+    @functools.cached_property
+    def _named_tensors(self) -> list[tuple[tuple[str, int | None], tuple[str, str]]]:
+        """By what it is called in a message: a tensor's kind (of parameter or value) and its path."""
+        layers = [
+            ((kind, i), (where, point))
+            for i, layer in enumerate(self.notes.layers, start=1)
+            for kind, where, point in (
+                ("weight", "params", layer.weight),
+                ("preactivation", "values", layer.preactivation),
+                ("activation", "values", layer.activation),
+            )
+            if point is not None
+        ]
+        told = {point for _, point in layers}
+        others = [
+            ((name, None), (where, name))
+            for where, names in (("params", self._params.names), ("values", self.notes.points))
+            for name in names
+            if name not in told and (where == "params" or name in self._shown)
+        ]
+        return [*layers, *others, (("loss", None), ("", ""))]
+
+    def _drawing(self, key: Array) -> nnx.State:
+        """Generators that start from ``key``, each with numbers of its own."""
+        return self._random.state(
+            {
+                name: jax.random.fold_in(key, zlib.crc32(name.encode()))
+                if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+                else jnp.zeros(leaf.shape, leaf.dtype)
+                for name, leaf in self._random.abstract().items()
+            }
+        )
 
     def _build(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> nnx.Module:
-        data = self.setup.dataset
         settings = {k.removeprefix("model."): v for k, v in per_run.items() if k.startswith("model.")}
-        return self.setup.network(data.features, data.classes, key=key, inputs=inputs, **settings)
+        shape, classes = self.setup.input_shape, self.setup.dataset.classes
+        return self.setup.network(shape, classes, key=key, inputs=inputs, **settings)
 
     def _no_inputs(self) -> Array:
-        return jnp.zeros((1, self.setup.dataset.features), jnp.float32)
+        return jnp.zeros((1, *self.setup.input_shape), jnp.float32)
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What a module can't do, as the one line that says so."""
+    try:
+        yield
+    except InputError:
+        raise
+    except LookupError as error:
+        raise InputError(
+            f"model: {error} is shown from inside a Flax transformation, where no probe reaches it",
+            "show it outside of nnx.scan, nnx.vmap, nnx.remat and their like",
+        ) from error
+    except jax.errors.ConcretizationTypeError as error:
+        where = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename][-1]
+        raise InputError(
+            f"model: {where.name}, line {where.lineno}, decides by a number that differs from run to run: {where.line}",
+            "a floating argument that has to be known is named in static=(…)",
+        ) from error
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0]
+        raise InputError(f"model: it can't be built: {type(error).__name__}: {line}") from error
 
 
 class _Paths:
@@ -217,6 +334,10 @@ class _Paths:
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         return dict(self._leaves)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._leaves)
 
 
 def _path(path: tuple) -> str:
@@ -236,7 +357,7 @@ class _Run:
         seed, stream = hyper["seed"], hyper["stream"]
         steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
         pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = self.scaled(pixels).reshape(-1, self.setup.dataset.features)
+        inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -253,10 +374,11 @@ class _Run:
         params, rest = state["params"], state["rest"]
 
         def cost(params):
-            logits = forward(self.network.merge(params, rest), inputs)
-            return jnp.mean(self.setup.loss(logits, labels))
+            module = self._training(params, rest, hyper, step)
+            logits = forward(module, inputs)
+            return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
 
-        loss, gradient = jax.value_and_grad(cost)(params)
+        (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
@@ -264,53 +386,73 @@ class _Run:
         updates, new_memory = optimizer.update(gradient, memory, params)
         new = {
             "params": jax.tree.map(lambda p, u: p + u, params, updates),
+            "rest": new_rest,
             "optimizer": _flat(new_memory),
             "loss_sum": state["loss_sum"] + loss,
             "loss_count": state["loss_count"] + 1,
         }
         kept = {name: state[name] for name in new}
         return {
-            **jax.tree.map(lambda n, k: jnp.where(goes_on, n, k), new, kept),
-            "rest": rest,
+            **jax.tree.map(lambda n, k: k if n is k else jnp.where(goes_on, n, k), new, kept),
             "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
             "first_nonfinite": state["first_nonfinite"],
         }
 
+    def _training(self, params: Tree, rest: Tree, hyper: Tree, step: Array) -> nnx.Module:
+        """The network as the update of a step uses it."""
+        drawing = key(hyper["seed"], "module", stream=hyper["stream"], step=step)
+        return self.network.merge(params, rest, drawing, training=True)
+
     def measure(
-        self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, inputs: Array, labels: Array
+        self,
+        constants: Mapping,
+        schedule: int | None,
+        hyper: Tree,
+        state: Tree,
+        inputs: Array,
+        labels: Array,
+        step: Array,
     ) -> Tree:
         """A run's records by schedule, the training loss first: NaN once it has diverged.
 
-        The batch is the first of its piece.
+        The batch is that of the update ``step``, which comes next.
         """
         alive = state["diverged_step"] == ALIVE
 
         def measured(found: Mapping) -> Tree:
             return {name: jnp.where(alive, jnp.asarray(v, jnp.float32), jnp.nan) for name, v in found.items()}
 
-        scene = self.scene(constants, hyper, state, inputs, labels)
+        scene = self.scene(constants, hyper, state, inputs, labels, step)
         if schedule is None:
-            return measured({"train_loss": self._train_loss(state, scene, inputs, labels)})
+            return measured({"train_loss": self._train_loss(state, scene)})
         return measured({k: v for probe in self.setup.probes[schedule] for k, v in probe.measure(scene).items()})
 
-    def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array) -> Scene:
+    def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
         """What the probes of a run see; the batch is that of its next update."""
-        setup, params = self.setup, state["params"]
+        setup, params, rest = self.setup, state["params"], state["rest"]
+        drawing = key(hyper["seed"], "module in evaluation", stream=hyper["stream"])
+        fixed = self.scaled(constants["test"][0][: setup.examples])  # here, for nobody to make it inside a loop
 
         def updates(gradient: Mapping[str, Array]) -> Mapping[str, Array]:
             optimizer = self._optimizer(hyper)
             return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
 
         return Scene(
-            build=lambda: self.network.merge(params, state["rest"]),
+            build=lambda params, rest: self.network.merge(params, rest, drawing, training=False),
+            build_together=lambda params: self.network.together(params, rest, drawing),
+            build_training=lambda params: self._training(params, rest, hyper, step),
+            notes=self.network.notes,
             params=params,
+            rest=rest,
+            settled=self.network.settled(params, rest, drawing, fixed),
             loss=setup.loss,
-            scale=setup.dataset.scale,
+            scale=self.scaled,
             valid=constants["valid"],
             test=constants["test"],
+            inputs=fixed,
+            labels=constants["test"][1][: setup.examples],
             batch=(inputs, labels),
             updates=updates,
-            examples=setup.examples,
             jacobian_examples=setup.jacobian_examples,
         )
 
@@ -321,8 +463,8 @@ class _Run:
         size = 1
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
         state = jax.eval_shape(self.start, constants, hyper)
-        inputs = jax.ShapeDtypeStruct((*batch, self.setup.dataset.features), jnp.float32)
-        abstract = constants, hyper, state, inputs, jax.ShapeDtypeStruct(batch, jnp.int32)
+        inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
+        abstract = constants, hyper, state, inputs, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (batch, ()))
         for schedule in self.setup.probes:
             for probe in schedule:
                 made, numbers = checked_outputs(probe, self.scene, *abstract)
@@ -332,15 +474,13 @@ class _Run:
                 size += numbers
         return found, size
 
-    def _train_loss(self, state: Tree, scene: Scene, inputs: Array, labels: Array) -> Array:
+    def _train_loss(self, state: Tree, scene: Scene) -> Array:
         count = state["loss_count"]
-        first = jnp.mean(self.setup.loss(forward(scene.module, inputs), labels))
-        return jnp.where(count > 0, state["loss_sum"] / jnp.maximum(count, 1), first)
+        return jnp.where(count > 0, state["loss_sum"] / jnp.maximum(count, 1), scene.batch_cost(scene.params))
 
     def scaled(self, pixels: Array) -> Array:
-        """Network inputs (…, features) of drawn ones (…, *shape)."""
-        flat = pixels.shape[: pixels.ndim - len(self.setup.dataset.shape)]
-        return self.setup.dataset.scale(pixels.reshape(*flat, self.setup.dataset.features))
+        """Network inputs of drawn ones [n, …]; an axis for the channels is added where the network wants one."""
+        return self.setup.dataset.scale(pixels.reshape(pixels.shape[0], *self.setup.input_shape))
 
     def _draw(self, constants: Mapping, seed: Array, stream: Array, step: Array) -> tuple[Array, Array]:
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
@@ -385,10 +525,11 @@ class _Blocks(_Run):
                 mine, settings, plan = (_at(tree, b) for tree in (state, hyper, blocks["seeds"]))
                 buffer = self._fill(constants, plan, buffer, first, steps)
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
-                mine["first_nonfinite"] = self._blame(mine, plan, buffer, first)
+                mine["first_nonfinite"] = self._blame(mine, settings, plan, buffer, first)
                 nothing = jax.tree.map(lambda v: v[0, 0], records)  # its shape is that of a block's record
                 wanted = jnp.where(slot >= 0, due, 0)
-                found = self._measured(constants, settings, mine, self._batch(plan, buffer, 0), wanted, nothing)
+                seen = (*self._batch(plan, buffer, 0), first)
+                found = self._measured(constants, settings, mine, seen, wanted, nothing)
                 records = _put_at(records, found, b, slot)
                 mine["loss_sum"] = jnp.where(slot >= 0, 0.0, mine["loss_sum"])
                 mine["loss_count"] = jnp.where(slot >= 0, 0, mine["loss_count"])
@@ -407,11 +548,11 @@ class _Blocks(_Run):
         return jax.lax.fori_loop(0, steps, body, state)
 
     def _batch(self, plan: Tree, buffer: Tree, i: Array | int) -> tuple[Array, Array]:
-        """The runs' scaled batches (width, batch, features) of one step of the piece."""
+        """The runs' scaled batches (width, batch, …) of one step of the piece."""
         pixels, labels = (jax.lax.dynamic_index_in_dim(buffer[k], i, 1, keepdims=False) for k in ("inputs", "labels"))
         if self.width > 1:
             pixels, labels = pixels[plan["slot"]], labels[plan["slot"]]
-        return self.scaled(pixels), labels
+        return jax.vmap(self.scaled)(pixels), labels
 
     def _fill(self, constants: Mapping, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
         """Draws the piece's batches for the block's distinct seeds; none where the block before had the same.
@@ -460,7 +601,9 @@ class _Blocks(_Run):
         return (None, *range(len(self.setup.probes)))
 
     def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
-        return jax.vmap(lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y))(hyper, state, *batch)
+        *inputs_and_labels, step = batch
+        measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
+        return jax.vmap(measure)(hyper, state, *inputs_and_labels)
 
     def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> list[Tree]:
         """NaN in the shape (blocks, records, width, …) of everything measured, by schedule.
@@ -468,8 +611,8 @@ class _Blocks(_Run):
         There is a last record more, which nobody reads.
         """
         blocks, width = state["loss_sum"].shape
-        shape = (width, self.setup.batch_size, self.setup.dataset.features)
-        batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32)
+        shape = (width, self.setup.batch_size, *self.setup.input_shape)
+        batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32), jnp.int32(0)
 
         def empty(schedule: int | None) -> Tree:
             look = functools.partial(self._look, constants, schedule)
@@ -478,19 +621,20 @@ class _Blocks(_Run):
 
         return [empty(schedule) for schedule in self._schedules]
 
-    def _blame(self, state: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
+    def _blame(self, state: Tree, hyper: Tree, plan: Tree, buffer: Tree, first: Array) -> Array:
         """For runs that diverged in this piece, the first tensor that was not finite, on the batch that showed it."""
         new = (state["diverged_step"] != ALIVE) & (state["first_nonfinite"] == ALIVE)
 
-        def one(state, slot, new):
+        def one(state, hyper, slot, new):
             at = jnp.clip(state["diverged_step"] - first, 0, self.piece_steps - 1)
             inputs = self.scaled(buffer["inputs"][slot, at])
-            found = self.network.first_nonfinite(state["params"], state["rest"], inputs)
+            module = self._training(state["params"], state["rest"], hyper, first + at)
+            found = self.network.first_nonfinite(module, state["params"], inputs)
             return jnp.where(new, found, state["first_nonfinite"])
 
         return jax.lax.cond(
             jnp.any(new),
-            lambda: jax.vmap(one)(state, plan["slot"], new),
+            lambda: jax.vmap(one)(state, hyper, plan["slot"], new),
             lambda: state["first_nonfinite"],
         )
 

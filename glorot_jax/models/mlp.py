@@ -64,7 +64,7 @@ class Mlp(nnx.Module):
     """Logits of a dense network; the softmax belongs to the loss.
 
     Args:
-        features: size of the input.
+        shape: of one input, (features,).
         classes: size of the output.
         widths: sizes of the hidden layers.
         activation, init: the functions that this cohort's runs choose from.
@@ -77,7 +77,7 @@ class Mlp(nnx.Module):
 
     def __init__(
         self,
-        features: int,
+        shape: tuple[int],
         classes: int,
         *,
         widths: Sequence[int],
@@ -90,7 +90,7 @@ class Mlp(nnx.Module):
         inputs: Float[Array, "batch features"],
     ):
         self.activation = Activation(activation, activation_index)
-        sizes = (features, *widths, classes)
+        sizes = (*shape, *widths, classes)
         layers, z = [], inputs
         for i, shape in enumerate(itertools.pairwise(sizes), start=1):
             layer = initializers.LayerInfo(index=i, depth=len(sizes) - 1)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
@@ -109,7 +108,7 @@ def noted(module: nnx.Module) -> Iterator[Callable[[], Notes]]:
     """Notes what ``module`` shows meanwhile; the function that it gives tells it afterwards.
 
     Raises:
-        LookupError: there, if something was shown by a module that is not part of it: from inside a Flax transformation.
+        LookupError: there, if a module showed something that is not part of it: from inside a Flax transformation.
     """
     notes: list[_Shown | _Layer] = []
     token = _notes.set(notes)
@@ -173,8 +172,3 @@ def _told(module: nnx.Module, notes: Sequence[_Shown | _Layer]) -> Notes:
     if not layers or layers[-1].activation is not None:
         layers.append(LayerPoints(preactivation=OUTPUT, activation=None))
     return Notes(tuple(points), tuple(layers), functions)
-
-
-def as_hyper(value: Float[Array, ""]) -> Hyper:
-    """Returns a per-run number in the form that a module can keep as an attribute and reckon with."""
-    return Hyper(jnp.asarray(value))

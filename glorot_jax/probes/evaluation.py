@@ -28,7 +28,7 @@ def _evaluate(scene: Scene, inputs: Array, labels: Array) -> tuple[Array, Array]
     chunk = next(size for size in range(min(CHUNK, count), 0, -1) if count % size == 0)
 
     def read(part: tuple[Array, Array]) -> tuple[Array, Array]:
-        logits = forward(scene.module, scene.scale(part[0]))
+        logits = forward(scene.predictor, scene.scale(part[0]))
         wrong = jnp.argmax(logits, axis=-1) != part[1]
         return jnp.sum(scene.loss(logits, part[1])), jnp.sum(wrong)
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Integer
 
 from glorot_jax import spectra
 from glorot_jax.errors import InputError
-from glorot_jax.models.points import LayerPoints, shift
+from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift, show
 
 QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)
 EXACT_UP_TO = 256
@@ -114,18 +114,25 @@ def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -
     """Returns how a probe's arrays are labelled, and how many numbers they are, having seen that they fit.
 
     Args:
-        scene: makes a scene of arguments like ``abstract``, which are shapes and types.
+        scene: makes a scene of arguments like ``abstract``, which are shapes and types; all of it is traced alone.
 
     Raises:
         InputError: it returns something else than arrays of numbers, or dimensions that its labels don't have.
     """
-    shapes = scene(*abstract)
-    found = jax.eval_shape(lambda *arguments: _arrays(probe.name, probe.measure(scene(*arguments))), *abstract)
-    labels = probe.outputs
-    labels = dict.fromkeys(found, labels) if isinstance(labels, Output) else labels(shapes)
+    labels: dict[str, Output] = {}
+    sizes = {dim: len(values) for dim, values in COORDINATES.items()}
+
+    def look(*arguments: Any) -> dict[str, Array]:
+        seen = scene(*arguments)
+        found = _arrays(probe.name, probe.measure(seen))
+        made = probe.outputs
+        labels.update(dict.fromkeys(found, made) if isinstance(made, Output) else made(seen))
+        sizes["layer"] = len(seen.hidden)
+        return found
+
+    found = jax.eval_shape(look, *abstract)
     if found.keys() != labels.keys():
         raise InputError(f"probes.{probe.name}: it returns {sorted(found)} and labels {sorted(labels)}")
-    sizes = {"layer": len(shapes.hidden)} | {dim: len(values) for dim, values in COORDINATES.items()}
     for name, array in found.items():
         dims = labels[name].dims
         if len(dims) != array.ndim:
@@ -149,48 +156,67 @@ class Scene:
     """What one run's probes see at a record: its module and the fixed examples. Each part is computed when asked for.
 
     Attributes:
-        build: ``() -> module``, the run's network; Flax wants a module of one's own inside every JAX transformation.
+        build: ``(params, rest) -> module``, a network in evaluation mode; Flax wants a module of one's own inside every
+            JAX transformation.
+        build_together: ``params -> module``, without dropout, which normalizes a batch by its own statistics.
+        build_training: ``params -> module``, the network as the run's next update uses it.
+        notes: what the network shows.
         params: its trained arrays by path.
+        rest: its other arrays by path: statistics, counters, settings.
+        settled: the same with the statistics of batch normalization taken from the fixed examples.
         loss: ``(logits, labels) -> per-example loss``.
-        scale: uint8 inputs -> network inputs.
-        valid, test: (inputs uint8 [n, features], labels [n]).
-        batch: the mini-batch of the run's next update: (network inputs [batch, features], labels [batch]).
+        scale: a set's inputs [n, features] -> network inputs [n, …].
+        valid, test: (inputs [n, features], labels [n]).
+        inputs, labels: the fixed test examples of the layer statistics: (network inputs [examples, …], labels).
+        batch: the mini-batch of the run's next update: (network inputs [batch, …], labels [batch]).
         updates: ``gradient -> what the optimizer would add to the parameters``, both by path.
-        examples: how many test examples the layer statistics use.
         jacobian_examples: how many test examples the layer Jacobians are averaged over.
     """
 
-    build: Callable[[], nnx.Module]
+    build: Callable[[Mapping[str, Array], Mapping[str, Array]], nnx.Module]
+    build_together: Callable[[Mapping[str, Array]], nnx.Module]
+    build_training: Callable[[Mapping[str, Array]], nnx.Module]
+    notes: Notes
     params: Mapping[str, Array]
+    rest: Mapping[str, Array]
+    settled: Mapping[str, Array]
     loss: Callable[[Array, Array], Array]
     scale: Callable[[Array], Array]
     valid: tuple[Array, Array]
     test: tuple[Array, Array]
+    inputs: Float[Array, "examples ..."]
+    labels: Integer[Array, "examples"]
     batch: tuple[Array, Array]
     updates: Callable[[Mapping[str, Array]], Mapping[str, Array]]
-    examples: int
     jacobian_examples: int
 
     @property
+    def examples(self) -> int:
+        """How many test examples the layer statistics use."""
+        return len(self.labels)
+
+    @property
+    def predictor(self) -> nnx.Module:
+        """The run's network in evaluation mode, as it would be used: with the statistics gathered in training."""
+        return self.build(self.params, self.rest)
+
+    @property
     def module(self) -> nnx.Module:
-        """The run's network, made anew wherever it is asked for."""
-        return self.build()
+        """The run's network in evaluation mode, made anew wherever it is asked for.
+
+        Batch normalization has the statistics of the fixed examples, so that each example passes by itself and a
+        network is seen as its training sees it before running averages have caught up.
+        """
+        return self.build(self.params, self.settled)
 
     @property
     def layers(self) -> tuple[LayerPoints, ...]:
-        return self.module.points()
+        """The layers that the network shows, in forward order, the output layer last."""
+        return self.notes.layers
 
     @property
     def hidden(self) -> tuple[LayerPoints, ...]:
         return tuple(layer for layer in self.layers if layer.activation is not None)
-
-    @cached_property
-    def inputs(self) -> Float[Array, "examples features"]:
-        return self.scale(self.test[0][: self.examples])
-
-    @cached_property
-    def labels(self) -> Integer[Array, "examples"]:
-        return self.test[1][: self.examples]
 
     @cached_property
     def _passes(self) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -198,8 +224,8 @@ class Scene:
         zeros = self._zeros(self.inputs)
 
         def cost(shifts):
-            logits, sown = _run(self.module, self.inputs, shifts)
-            return jnp.sum(self.loss(logits, self.labels)), values(sown)
+            logits, shown = forward_shifted(self.module, self.inputs, shifts)
+            return jnp.sum(self.loss(logits, self.labels)), shown
 
         gradients, shown = jax.grad(cost, has_aux=True)(zeros)
         return shown, _by_point(gradients)
@@ -215,45 +241,19 @@ class Scene:
         return self._passes[1]
 
     @cached_property
-    def slopes(self) -> dict[str, Float[Array, "jacobian_examples width"]]:
-        """f'(s) of each hidden layer, whose activation is elementwise, on the first ``jacobian_examples`` examples.
-
-        By name of the layer's activation.
-        """
+    def slopes(self) -> dict[str, Float[Array, "jacobian_examples ..."]]:
+        """f'(s) of each hidden layer on the first ``jacobian_examples`` examples, by name of the layer's activation."""
         inputs = self.inputs[: self.jacobian_examples]
+        shown = forward_with_values(self.module, inputs)[1]
+        return self.slopes_at({layer.activation: shown[layer.preactivation] for layer in self.hidden})
 
-        def shown(shifts):
-            found = values(_run(self.module, inputs, shifts)[1])
-            return {layer.activation: found[layer.activation] for layer in self.hidden}
-
-        out, pull = jax.vjp(shown, self._zeros(inputs))
-        nothing = jax.tree.map(jnp.zeros_like, out)
-        return {  # the layer is elementwise, so the sum over its units has each unit's slope alone as gradient
-            layer.activation: _by_point(pull(nothing | {layer.activation: jnp.ones_like(out[layer.activation])})[0])[
-                layer.preactivation
-            ]
-            for layer in self.hidden
-        }
-
-    def slopes_at(self, points: Mapping[str, Float[Array, "n width"]]) -> dict[str, Float[Array, "n width"]]:
-        """f'(s) of each hidden layer at any s, given and returned by name of the layer's activation.
-
-        A network whose weights are 0 is its activations alone: s is the bias, whatever the input, and is shifted onto
-        the points; and no layer hears of the gradient above it.
-        """
-        weightless = {layer.weight: jnp.zeros_like(self.params[layer.weight]) for layer in self.layers}
-        count = len(next(iter(points.values())))
-        inputs = jnp.zeros((count, self.inputs.shape[1]))
-        resting = forward_with_values(self._module(weightless), inputs[:1])[1]
-        shifts = {layer.preactivation: points[layer.activation] - resting[layer.preactivation] for layer in self.hidden}
-
-        def shown(shifts):
-            found = values(_run(self._module(weightless), inputs, shifts)[1])
-            return {layer.activation: found[layer.activation] for layer in self.hidden}
-
-        out, pull = jax.vjp(shown, _shifted(self._zeros(inputs), shifts))
-        pulled = _by_point(pull(jax.tree.map(jnp.ones_like, out))[0])
-        return {layer.activation: pulled[layer.preactivation] for layer in self.hidden}
+    def slopes_at(self, points: Mapping[str, Float[Array, "..."]]) -> dict[str, Float[Array, "..."]]:
+        """f'(s) of hidden layers at any s of any shape, given and returned by name of the layer's activation."""
+        module = self.module
+        with noted(module) as told:
+            forward(module, self.inputs[:1])
+        functions = told().functions
+        return {name: jax.jvp(functions[name], (s,), (jnp.ones_like(s),))[1] for name, s in points.items()}
 
     @cached_property
     def singular_values(self) -> dict[str, Float[Array, "jacobian_examples k"]]:
@@ -267,17 +267,22 @@ class Scene:
                 self.slopes[layer.activation],
             )
             for layer in self.hidden
-            if min(self.params[layer.weight].shape) <= EXACT_UP_TO
+            if layer.weight is not None and min(self.params[layer.weight].shape) <= EXACT_UP_TO
         }
 
     @cached_property
     def batch_gradient(self) -> dict[str, Array]:
-        """Gradient of the mean loss on the run's next mini-batch, by path of the parameter."""
-        return jax.grad(lambda params: self.cost(params, *self.batch))(dict(self.params))
+        """Gradient of the mean loss on the run's next mini-batch, by path of the parameter: that of the next update."""
+        return jax.grad(self.batch_cost)(dict(self.params))
+
+    def batch_cost(self, params: Mapping[str, Array]) -> Float[Array, ""]:
+        """Mean loss on the run's next mini-batch of the network with other parameters, as in training."""
+        inputs, labels = self.batch
+        return jnp.mean(self.loss(forward(self.build_training(params), inputs), labels))
 
     def cost(self, params: Mapping[str, Array], inputs: Array, labels: Array) -> Float[Array, ""]:
-        """Mean loss of the network with other parameters."""
-        return jnp.mean(self.loss(forward(self._module(params), inputs), labels))
+        """Mean loss of the network with other parameters; batch normalization sees these inputs as one batch."""
+        return jnp.mean(self.loss(forward(self.build_together(params), inputs), labels))
 
     def hessian_product(self, vector: Mapping[str, Array]) -> dict[str, Array]:
         """H v, with H the Hessian of the mean loss on the fixed examples; v and the product by path."""
@@ -294,14 +299,8 @@ class Scene:
     def loss_units(self) -> str:
         return "nat" if self.loss.__name__ == "nll" else "1"
 
-    def _module(self, params: Mapping[str, Array]) -> nnx.Module:
-        """The run's network with some of its parameters replaced."""
-        graph, held, rest = nnx.split(self.build(), nnx.Param, ...)
-        replaced = [(path, v.replace(params.get(_name(path), v.get_value()))) for path, v in nnx.to_flat_state(held)]
-        return nnx.merge(graph, nnx.from_flat_state(replaced), rest)
-
     def _zeros(self, inputs: Array) -> nnx.State:
-        _, shifts = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(self.module, inputs)
+        _, shifts = nnx.capture(_call, nnx.Perturbation)(self.module, inputs)
         return jax.tree.map(jnp.zeros_like, shifts)
 
 
@@ -318,28 +317,44 @@ def with_output_labels(name: str, label: Output) -> dict[str, Output]:
 
 def forward(module: nnx.Module, inputs: Array) -> Array:
     """Returns the logits with nothing captured: the form that the training step uses."""
-    return nnx.capture(lambda m, x: m(x))(module, inputs)
+    return nnx.capture(_call)(module, inputs)
 
 
 def forward_with_values(module: nnx.Module, inputs: Array) -> tuple[Array, dict[str, Array]]:
-    """Returns the logits and the value of every point."""
-    logits, sown = nnx.capture(lambda m, x: m(x), nnx.Intermediate)(module, inputs)
+    """Returns the logits and the value of every point, network input and output among them."""
+    logits, sown = nnx.capture(_call, nnx.Intermediate)(module, inputs)
+    return logits, values(sown)
+
+
+def forward_shifted(module: nnx.Module, inputs: Array, shifts: nnx.State) -> tuple[Array, dict[str, Array]]:
+    """Returns logits and values with ``shifts`` added to the points."""
+    logits, sown = nnx.capture(_call, nnx.Intermediate, init=shifts)(module, inputs)
     return logits, values(sown)
 
 
 def values(sown: nnx.State) -> dict[str, Array]:
-    """Returns the sown values by point; a module that is called once sows each once."""
-    return {_name(path): value[0] for path, value in _flat(sown)}
+    """Returns the sown values by point.
+
+    Raises:
+        InputError: a point is shown twice.
+    """
+    found = {}
+    for path, value in _flat(sown):
+        if len(value) != 1:
+            raise InputError(
+                f"model: the point {_name(path)!r} is shown {len(value)} times in one call",
+                "a module that is called more than once can't show points",
+            )
+        found[_name(path)] = value[0]
+    return found
+
+
+def _call(module: nnx.Module, inputs: Array) -> Array:
+    return show(module, OUTPUT, module(show(module, INPUT, inputs)))
 
 
 def _by_point(shifts: nnx.State) -> dict[str, Array]:
     return {_name(path).removesuffix(shift("")): value for path, value in _flat(shifts)}
-
-
-def _shifted(zeros: nnx.State, shifts: Mapping[str, Array]) -> nnx.State:
-    """Perturbations by point; 0 at the others."""
-    flat = [(path, v, _name(path).removesuffix(shift(""))) for path, v in nnx.to_flat_state(zeros)]
-    return nnx.from_flat_state([(path, v.replace(shifts.get(name, v.get_value()))) for path, v, name in flat])
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:
@@ -348,7 +363,3 @@ def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:
 
 def _name(path: tuple) -> str:
     return ".".join(map(str, path))
-
-
-def _run(module: nnx.Module, inputs: Array, shifts: nnx.State) -> tuple[Array, nnx.State]:
-    return nnx.capture(lambda m, x: m(x), nnx.Intermediate, init=shifts)(module, inputs)

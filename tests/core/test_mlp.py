@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from glorot_jax import activations, initializers, losses
 from glorot_jax.models import mlp
-from glorot_jax.models.points import LayerPoints
+from glorot_jax.models.points import LayerPoints, noted
 from glorot_jax.probes.probe import forward, forward_with_values
 from tests.core import reference
 
@@ -34,7 +34,7 @@ def build(
     seed: int = 0,
 ) -> mlp.Mlp:
     return mlp.Mlp(
-        features,
+        (features,),
         classes,
         widths=widths,
         activation=tuple(getattr(activations, name) for name in ACTIVATIONS),
@@ -158,20 +158,22 @@ def test_the_products_own_backward_rule_equals_the_built_in_one(batch):
 
 def test_points_are_named_in_forward_order_and_hold_what_they_say():
     module = made("softsign")
-    assert module.points() == (
-        LayerPoints("layers.0.kernel", "activation0", "preactivation1", "activation1"),
-        LayerPoints("layers.1.kernel", "activation1", "preactivation2", "activation2"),
-        LayerPoints("layers.2.kernel", "activation2", "preactivation3", None),
-    )
     x, _ = examples(4)
-    logits, shown = forward_with_values(module, x)
+    with noted(module) as told:
+        logits, shown = forward_with_values(module, x)
+    layers = told().layers
+    assert layers == (
+        LayerPoints("hidden1_preactivation", "hidden1", "layers.0.kernel", "input"),
+        LayerPoints("hidden2_preactivation", "hidden2", "layers.1.kernel", "hidden1"),
+        LayerPoints("logits", None, "layers.2.kernel", "hidden2"),
+    )
     net = reference.network(params(module), "softsign")
     inputs, preactivations = net.forward(x)
-    for layer, w, z, s in zip(module.points(), net.weights, inputs, preactivations, strict=True):
+    for layer, w, z, s in zip(layers, net.weights, inputs, preactivations, strict=True):
         assert params(module)[layer.weight].shape == w.shape
         np.testing.assert_allclose(shown[layer.source], z, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(shown[layer.preactivation], s, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(shown["preactivation3"], logits)
+    np.testing.assert_array_equal(shown["logits"], logits)
     np.testing.assert_array_equal(logits, forward(module, x))
 
 

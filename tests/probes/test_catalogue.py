@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from glorot_jax import activations, at, grid, initializers, load, losses, mlp, run, sgd, shapeset, spectra
 from glorot_jax.data import dataset
 from glorot_jax.models.mlp import Mlp
+from glorot_jax.models.points import noted
 from glorot_jax.probes import BUILT_IN
-from glorot_jax.probes.probe import COORDINATES, QUANTILES, Scene
+from glorot_jax.probes.probe import COORDINATES, QUANTILES, Scene, forward
 from glorot_jax.specs import PRESETS
 from tests.core.reference import FUNCTIONS, Function, Network, network
 from tests.engine.small import assert_same_bits, parameters, records, sweep
@@ -370,9 +371,9 @@ def scene(params: Mapping[str, jax.Array], index: jax.Array, choices=CHOICES) ->
     features, classes = params["layers.0.kernel"].shape[0], params[f"layers.{len(widths)}.kernel"].shape[1]
     x, labels = shown(features, classes)
 
-    def build() -> nnx.Module:
+    def build(params: Mapping[str, jax.Array], rest: object = None) -> nnx.Module:
         module = Mlp(
-            features,
+            (features,),
             classes,
             widths=widths,
             activation=tuple(getattr(activations, name) for name in choices),
@@ -387,16 +388,25 @@ def scene(params: Mapping[str, jax.Array], index: jax.Array, choices=CHOICES) ->
             layer.kernel[...], layer.bias[...] = params[f"layers.{i}.kernel"], params[f"layers.{i}.bias"]
         return module
 
+    module = build(params)
+    with noted(module) as told:
+        forward(module, x)
     return Scene(
         build=build,
+        build_together=build,
+        build_training=build,
+        notes=told(),
         params=params,
+        rest={},
+        settled={},
         loss=losses.nll,
         scale=lambda v: v,
         valid=(x, labels),
         test=(x, labels),
+        inputs=x[:EXAMPLES],
+        labels=labels[:EXAMPLES],
         batch=(x[-BATCH:], labels[-BATCH:]),
         updates=lambda gradient: {name: -RATE * g for name, g in gradient.items()},
-        examples=EXAMPLES,
         jacobian_examples=JACOBIANS,
     )
 
