@@ -469,6 +469,7 @@ def linear_weight_gradient_moments(
 
 
 _VARIANCES: dict[str, Callable[[int, int], float]] = {
+    "delta_orthogonal": lambda m, n: 1 / max(m, n),
     "he_normal": lambda m, n: 2 / m,
     "he_uniform": lambda m, n: 2 / m,
     "lecun_normal": lambda m, n: 1 / m,

@@ -103,6 +103,8 @@ def size(spec: Any) -> int:
     kind = type(spec).__name__
     if kind == "shapeset":
         return (spec.validation + spec.test) * (spec.size**2 + 4)
+    if kind == "modular_addition":
+        return spec.p**2 * (3 + 4)
     if kind == "arrays":
         return sum(part.nbytes for split in spec.splits() for part in split)
     from glorot_jax.data import pictures
@@ -139,6 +141,14 @@ def _arrays(spec) -> Dataset:
     return arrays.from_splits(spec.name, *spec.splits(), spec.class_names, spec.scaling)
 
 
+def _modular_addition(spec) -> Dataset:
+    from glorot_jax.data import arrays, modular_addition
+
+    splits = modular_addition.splits(spec.p, spec.sizes(), spec.split_seed)
+    names = tuple(map(str, range(spec.p)))
+    return arrays.from_splits(f"a + b modulo {spec.p}", *splits, names, "none")
+
+
 def _pictures(spec) -> Dataset:
     from glorot_jax.data import arrays, pictures
 
@@ -149,5 +159,6 @@ def _pictures(spec) -> Dataset:
 _BUILDERS: dict[str, Callable[[object], Dataset]] = {
     "shapeset": _shapeset,
     "arrays": _arrays,
+    "modular_addition": _modular_addition,
     **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "digits", "small_imagenet", "tfds"), _pictures),
 }

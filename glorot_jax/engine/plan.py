@@ -89,9 +89,12 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
 
     run = cohort.runs[0]
     picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
+    functions = _functions(cohort)
+    base = run.optimizer.base(run.model)
     return Setup(
         dataset=dataset,
-        network=run.model.network(_functions(cohort)),
+        network=run.model.network(functions),
+        base_network=None if base is None else base.network(functions),
         input_shape=(dataset.features,) if run.model.flattened else picture,
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),

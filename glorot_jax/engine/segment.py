@@ -30,7 +30,7 @@ from jaxtyping import Array
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import noted
-from glorot_jax.optimizers import transformation
+from glorot_jax.optimizers import mup_factors, scaled, transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
 from glorot_jax.randomness import key
 
@@ -62,6 +62,7 @@ class Setup(NamedTuple):
     Attributes:
         network: ``(shape, classes, key=, inputs=, **settings) -> nnx.Module``: shape of one input, a batch of inputs
             for initializers that look at data, and the run's own settings.
+        base_network: the same network in the size relative to which µP's learning rates are; None for one rate for all.
         input_shape: of one input as the network takes it.
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
@@ -77,6 +78,7 @@ class Setup(NamedTuple):
     batch_size: int
     examples: int
     jacobian_examples: int
+    base_network: Callable[..., nnx.Module] | None = None
 
 
 class Pieces(NamedTuple):
@@ -139,7 +141,7 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
     batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
     piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
     piece_steps -= piece_steps % DRAW_TOGETHER
-    blocks = _Blocks(setup, network, piece_steps, width)
+    blocks = _Blocks(setup, network, per_run, piece_steps, width)
     outputs, size = blocks.outputs(per_run)
     return Program(
         setup=setup,
@@ -183,6 +185,11 @@ class _Network:
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
         self.blame = tuple(name for name, _ in self._named_tensors)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the trained parameters by path."""
+        return {path: leaf.shape for path, leaf in self._params.abstract().items()}
 
     def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
         _, params, _, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, nnx.RngState, ...)
@@ -349,8 +356,9 @@ def _path(path: tuple) -> str:
 class _Run:
     """What happens to one run."""
 
-    def __init__(self, setup: Setup, network: _Network):
+    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array]):
         self.setup, self.network = setup, network
+        self.factors = self._factors(per_run)
 
     def start(self, constants: Mapping, hyper: Tree) -> Tree:
         """State of a run before its first update."""
@@ -487,14 +495,23 @@ class _Run:
 
     def _optimizer(self, hyper: Tree):
         settings = {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
-        return transformation(*self.setup.optimizer, settings)
+        made = transformation(*self.setup.optimizer, settings)
+        return made if self.factors is None else scaled(made, self.factors)
+
+    def _factors(self, per_run: Mapping[str, Array]) -> dict[str, float] | None:
+        """Factors of the parameters' learning rates by path, where the optimizer has any."""
+        setup = self.setup
+        if setup.base_network is None:
+            return None
+        base = _Network(setup._replace(network=setup.base_network), per_run)
+        return mup_factors(setup.optimizer[0], self.network.shapes, base.shapes)
 
 
 class _Blocks(_Run):
     """What happens to a block of runs, and to all blocks of a call."""
 
-    def __init__(self, setup: Setup, network: _Network, piece_steps: int, width: int):
-        super().__init__(setup, network)
+    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array], piece_steps: int, width: int):
+        super().__init__(setup, network, per_run)
         self.piece_steps, self.width = piece_steps, width
 
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:

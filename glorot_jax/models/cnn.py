@@ -11,21 +11,16 @@ from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from glorot_jax.errors import InputError
+from glorot_jax.models.choices import ImagePool, Normalization, Padding, Readout, check_choice
 from glorot_jax.models.convolution import conv, image_shape
 from glorot_jax.models.points import show_layer
 from glorot_jax.models.residual import (
-    NORMALIZATIONS,
-    READOUTS,
     Number,
-    check_choice,
     check_counts,
     norm_layer,
     readout_init,
     scaled,
 )
-
-PADDINGS = ("same", "circular")
-POOLS = ("mean", "none")
 
 
 class Cnn(nnx.Module):
@@ -38,7 +33,7 @@ class Cnn(nnx.Module):
         strides: of the first convolutions; those that are not named have stride 1.
         padding: ``"circular"`` lets images go on at the other side, as in the theory; ``"same"`` puts 0 around.
         pool: ``"mean"`` over all positions before the dense layer, or ``"none"``: it sees them all.
-        normalization: one of ``NORMALIZATIONS``, between convolution and activation.
+        normalization: ``"none"``, ``"batch"``, ``"layer"`` or ``"rms"``, between convolution and activation.
         readout: initial weights of the dense layer, as of ``ResidualMlp``.
         gain: factor on all initial weights.
 
@@ -70,10 +65,10 @@ class Cnn(nnx.Module):
         check_counts(**{f"strides.{i}": s for i, s in enumerate(strides)})
         if not channels or len(strides) > len(channels):
             raise InputError(f"model.strides: {len(strides)} strides for {len(channels)} convolutions")
-        check_choice("padding", padding, PADDINGS)
-        check_choice("pool", pool, POOLS)
-        check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("readout", readout, READOUTS)
+        check_choice("padding", padding, Padding)
+        check_choice("pool", pool, ImagePool)
+        check_choice("normalization", normalization, Normalization)
+        check_choice("readout", readout, Readout)
         steps = (*strides, *(1,) * (len(channels) - len(strides)))
         settings = {"padding": padding.upper(), "init": scaled(init, gain), "rngs": rngs}
         self.pool, self.activation = pool, activation

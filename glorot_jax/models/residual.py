@@ -10,12 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from glorot_jax.errors import InputError, unknown
+from glorot_jax.errors import InputError
 from glorot_jax.models.points import show, show_layer
-
-NORMALIZATIONS = ("none", "batch", "layer", "rms")
-PLACEMENTS = ("pre", "post", "inner")
-READOUTS = ("init", "mup", "zero")
 
 Initializer = Callable[..., Array]
 Number = float | Float[Array, ""] | nnx.Variable
@@ -81,10 +77,8 @@ def scheme(name: str, *, branches: int, layers: int, normalization: str, placeme
         layers: m ≥ 1, weight layers of a branch.
 
     Raises:
-        InputError: the name is unknown, or the scheme does not go with the rest.
+        InputError: the scheme does not go with the rest.
     """
-    if name not in SCHEMES:
-        raise unknown("model.residual", name, SCHEMES)
     if name == "fixup" and layers < 2:
         raise InputError(f"model.residual: 'fixup' wants branches of at least 2 layers, not {layers}")
     if name == "fixup" and normalization != "none":
@@ -125,12 +119,6 @@ def readout_init(kind: str, init: Initializer, *factors: Number) -> Initializer:
     if kind == "init":
         return scaled(init, *factors)
     return lambda key, shape, dtype=jnp.float32: scaled(init, *factors, shape[0] ** -0.5)(key, shape, dtype)
-
-
-def check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    """Raises InputError if a model's argument is not one of the words for it."""
-    if value not in known:
-        raise unknown(f"model.{name}", value, known)
 
 
 def check_counts(**values: int) -> None:

@@ -8,15 +8,12 @@ from flax import nnx
 from jax.lax import Precision
 from jaxtyping import Array, Float
 
+from glorot_jax.models.choices import Normalization, Placement, Readout, Scheme, check_choice
 from glorot_jax.models.points import show, show_layer
 from glorot_jax.models.residual import (
-    NORMALIZATIONS,
-    PLACEMENTS,
-    READOUTS,
     Number,
     Residual,
     Stack,
-    check_choice,
     check_counts,
     norm_layer,
     readout_init,
@@ -28,17 +25,18 @@ from glorot_jax.models.residual import (
 class ResidualMlp(nnx.Module):
     """Logits of a dense layer, ``depth`` residual blocks and a dense layer.
 
-    A branch of one layer is f(W x + b), of more W_m f(… f(W_1 x + b_1)) + b_m: the reduced and the full residual network
-    of the mean-field theory.
+    A branch of one layer is f(W x + b), of more W_m f(… f(W_1 x + b_1)) + b_m: the reduced and the full residual
+    network of the mean-field theory.
 
     Args:
         features, classes: sizes of input and output.
         depth, width, layers: residual blocks, units of the stream and of a branch, weight layers of a branch.
-        normalization: one of ``NORMALIZATIONS``.
+        normalization: ``"none"``, ``"batch"``, ``"layer"`` or ``"rms"``.
         placement: of the normalization: ``"pre"`` = before each branch and before the last layer, ``"post"`` = after
             each sum, ``"inner"`` = after each weight layer of a branch.
         residual: one of ``residual.SCHEMES``.
-        readout: initial weights of the last layer: ``"init"`` as of the others, ``"mup"`` those over √width, ``"zero"``.
+        readout: initial weights of the last layer: ``"init"`` = as of the others, ``"mup"`` = those over √fan_in,
+            ``"zero"``.
         alpha: at which trained factors of branches start.
         gain: factor on all initial weights.
 
@@ -67,9 +65,10 @@ class ResidualMlp(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_counts(depth=depth, width=width, layers=layers)
-        check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("placement", placement, PLACEMENTS)
-        check_choice("readout", readout, READOUTS)
+        check_choice("normalization", normalization, Normalization)
+        check_choice("placement", placement, Placement)
+        check_choice("residual", residual, Scheme)
+        check_choice("readout", readout, Readout)
         says = scheme(residual, branches=depth, layers=layers, normalization=normalization, placement=placement)
 
         def dense(size_in: int, size_out: int, weights: Callable, use_bias: bool = True) -> nnx.Linear:

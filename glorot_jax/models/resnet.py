@@ -9,22 +9,19 @@ from flax import nnx
 from jax.lax import Precision
 from jaxtyping import Array, Float
 
+from glorot_jax.models.choices import PictureNormalization, PictureScheme, Readout, check_choice
 from glorot_jax.models.convolution import conv, image_shape
 from glorot_jax.models.points import show_layer
 from glorot_jax.models.residual import (
-    READOUTS,
     Number,
     Residual,
     Stack,
-    check_choice,
     check_counts,
     norm_layer,
     readout_init,
     scaled,
     scheme,
 )
-
-NORMALIZATIONS = ("batch", "none")
 
 
 class ResNet(nnx.Module):
@@ -39,7 +36,7 @@ class ResNet(nnx.Module):
         n: residual blocks of a stage; the network has 6n + 2 weight layers, 20 with n = 3.
         channels: of the first stage; 16 in the source.
         normalization: ``"batch"`` or ``"none"``.
-        residual: one of ``residual.SCHEMES``.
+        residual: one of ``residual.SCHEMES`` but ``"deepnorm"``.
         readout, alpha, gain: as of ``ResidualMlp``.
 
     Raises:
@@ -66,8 +63,9 @@ class ResNet(nnx.Module):
     ):
         colours = image_shape("resnet", shape)[2]
         check_counts(n=n, channels=channels)
-        check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("readout", readout, READOUTS)
+        check_choice("normalization", normalization, PictureNormalization)
+        check_choice("residual", residual, PictureScheme)
+        check_choice("readout", readout, Readout)
         says = scheme(residual, branches=3 * n, layers=2, normalization=normalization, placement="inner")
 
         def convolution(size_in: int, size_out: int, stride: int, factor: float) -> nnx.Conv:

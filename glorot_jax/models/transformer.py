@@ -13,17 +13,25 @@ from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from glorot_jax.errors import InputError
+from glorot_jax.models.choices import (
+    Architecture,
+    AttentionScale,
+    Readout,
+    TokenNormalization,
+    TokenPlacement,
+    TokenPool,
+    TokenScheme,
+    check_choice,
+)
 from glorot_jax.models.convolution import image_shape
 from glorot_jax.models.points import show, show_layer
 from glorot_jax.models.residual import (
-    READOUTS,
     SCHEMES,
     Initializer,
     Number,
     Residual,
     Scheme,
     Stack,
-    check_choice,
     check_counts,
     norm_layer,
     readout_init,
@@ -31,12 +39,6 @@ from glorot_jax.models.residual import (
     scheme,
 )
 
-ARCHITECTURES = ("encoder", "decoder")
-NORMALIZATIONS = ("none", "layer", "rms")
-PLACEMENTS = ("pre", "post")
-POOLS = ("mean", "class")
-ATTENTIONS = ("standard", "mup")
-TOKEN_SCHEMES = ("none", "plain", "stable", "rezero", "gpt2", "deepnorm", "tfixup")
 POSITION_STD = 0.02
 
 
@@ -52,7 +54,7 @@ class Transformer(nnx.Module):
         expansion: units of a perceptron's hidden layer, in widths.
         patch: side of an encoder's patches in pixels; it divides height and width.
         pool: what an encoder answers with: the ``"mean"`` over patches, or a ``"class"`` token of its own.
-        vocabulary: of a decoder: number of tokens.
+        vocabulary: of a decoder: number of tokens; one more than classes if not said.
         normalization: ``"layer"``, ``"rms"`` or ``"none"``.
         placement: of the normalization: ``"pre"`` = before each branch and before the last layer, ``"post"`` = after
             each sum.
@@ -84,7 +86,7 @@ class Transformer(nnx.Module):
         expansion: int = 4,
         patch: int = 4,
         pool: str = "mean",
-        vocabulary: int = 98,
+        vocabulary: int | None = None,
         normalization: str = "layer",
         placement: str = "pre",
         residual: str = "plain",
@@ -96,15 +98,16 @@ class Transformer(nnx.Module):
         init: Callable[..., Array],
         rngs: nnx.Rngs,
     ):
+        vocabulary = vocabulary or classes + 1
         check_counts(depth=depth, width=width, heads=heads, expansion=expansion, patch=patch, vocabulary=vocabulary)
         for name, value, known in (
-            ("architecture", architecture, ARCHITECTURES),
-            ("pool", pool, POOLS),
-            ("normalization", normalization, NORMALIZATIONS),
-            ("placement", placement, PLACEMENTS),
-            ("residual", residual, TOKEN_SCHEMES),
-            ("attention", attention, ATTENTIONS),
-            ("readout", readout, READOUTS),
+            ("architecture", architecture, Architecture),
+            ("pool", pool, TokenPool),
+            ("normalization", normalization, TokenNormalization),
+            ("placement", placement, TokenPlacement),
+            ("residual", residual, TokenScheme),
+            ("attention", attention, AttentionScale),
+            ("readout", readout, Readout),
         ):
             check_choice(name, value, known)
         if width % heads:
@@ -117,7 +120,6 @@ class Transformer(nnx.Module):
             weights = scaled(init, embedded, gain)
             self.embedding = Patches(shape, patch, width, class_token=pool == "class", init=weights, rngs=rngs)
         self.answer = "last" if decoder else {"mean": "mean", "class": "first"}[pool]
-        mask = decoder
 
         def norm_at(place: str) -> nnx.Module | None:
             return norm_layer(normalization if place == placement else "none", width, rngs=rngs)
@@ -128,7 +130,7 @@ class Transformer(nnx.Module):
         def block() -> nnx.Module:
             attend = Attend(1.0 if attention == "mup" else 0.5)
             return Block(
-                branch(Attention(width, heads, says, attend, causal=mask, init=init, gain=gain, rngs=rngs)),
+                branch(Attention(width, heads, says, attend, causal=decoder, init=init, gain=gain, rngs=rngs)),
                 branch(_perceptron(width, expansion * width, says, activation, init=init, gain=gain, rngs=rngs)),
             )
 
