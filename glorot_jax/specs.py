@@ -689,8 +689,8 @@ class Optimizer(Spec):
 
     def base(self, model: Model) -> Model | None:
         """Returns the network relative to whose size learning rates are those of µP; None for one rate for all."""
-        changes = getattr(self, "mup", None)
-        if changes is None:
+        changes = getattr(self, "mup", "none")
+        if changes == "none":
             return None
         for name, value in _arguments(changes).items():
             if name in model.per_run():
@@ -699,10 +699,10 @@ class Optimizer(Spec):
         return model
 
 
-def _read_base(value: Any, path: str) -> str | None:
-    """A model's arguments as one text, such as ``width=64``, of a dict or of such a text."""
-    if value is None:
-        return None
+def _read_base(value: Any, path: str) -> str:
+    """A model's arguments as one text, such as ``width=64``, of a dict or of such a text; ``none`` for None."""
+    if value in (None, "none"):
+        return "none"
     try:
         named = dict(value) if isinstance(value, Mapping) else _arguments(value)
         texts = [f"{name}={one!r}".replace(" ", "") for name, one in sorted(named.items())]
@@ -723,7 +723,7 @@ def _arguments(text: str) -> dict[str, Any]:
 
 def _mup() -> Any:
     """A field for µP's learning rates: the model's arguments at which all of them are the one that is given."""
-    return field(default=None, read=_read_base)
+    return field(default="none", read=_read_base)
 
 
 @dataclass(frozen=True)
@@ -742,7 +742,7 @@ class sgd(Optimizer):
     learning_rate: float = field(per_run=True, among=POSITIVE)
     momentum: float | None = field(default=None, per_run=True, among=SHARE)
     nesterov: bool = False
-    mup: Any = _mup()
+    mup: str = _mup()
 
     def per_run(self) -> dict[str, Any]:
         return {k: v for k, v in super().per_run().items() if v is not None}
@@ -756,7 +756,7 @@ class adam(Optimizer):
     b1: float = field(default=0.9, per_run=True, among=SHARE)
     b2: float = field(default=0.999, per_run=True, among=SHARE)
     eps: float = field(default=1e-8, per_run=True, among=POSITIVE)
-    mup: Any = _mup()
+    mup: str = _mup()
 
 
 @dataclass(frozen=True)
@@ -766,7 +766,7 @@ class rmsprop(Optimizer):
     learning_rate: float = field(per_run=True, among=POSITIVE)
     decay: float = field(default=0.9, per_run=True, among=SHARE)
     eps: float = field(default=1e-8, per_run=True, among=POSITIVE)
-    mup: Any = _mup()
+    mup: str = _mup()
 
 
 @dataclass(frozen=True, init=False)
