@@ -12,9 +12,9 @@ from flax import nnx
 
 from glorot_jax import activations, initializers
 from glorot_jax.models.points import Activation, Hyper
+from glorot_jax.probes.probe import forward
 
 PICTURE = (8, 8, 3)
-CHOICES = (activations.tanh, activations.relu, activations.gelu, activations.identity)
 
 
 def make(kind: type, *arguments: Any, activation: Callable = activations.relu, seed: Any = 0, **settings: Any):
@@ -22,7 +22,7 @@ def make(kind: type, *arguments: Any, activation: Callable = activations.relu, s
     settings = {"init": initializers.he_normal, "rngs": nnx.Rngs(jax.random.key(seed))} | settings
     for name in settings.keys() & {"gain", "alpha"}:
         settings[name] = Hyper(jnp.float32(settings[name]))
-    return kind(*arguments, activation=Activation(CHOICES, jnp.int32(CHOICES.index(activation))), **settings)
+    return kind(*arguments, activation=Activation((activation,), jnp.int32(0)), **settings)
 
 
 def made(kind: type, *arguments: Any, **settings: Any) -> Any:
@@ -44,11 +44,7 @@ def params(module: Any) -> dict[str, np.ndarray]:
     return {".".join(map(str, path)): np.asarray(v.get_value(), np.float64) for path, v in flat}
 
 
-def split_call(build: Callable[[], Any]) -> tuple[Any, Callable]:
-    """Parameters of a network made inside a trace, and its call as a function of them: nothing else is kept."""
-    graph, trained, rest = nnx.split(build(), nnx.Param, ...)
-
-    def call(trained: Any, function: Callable[[Any], Any]) -> Any:
-        return nnx.capture(function)(nnx.merge(graph, trained, rest, copy=True))
-
-    return trained, call
+def called(module: Any, x: np.ndarray, function: Callable = forward) -> Any:
+    """What ``function(module, x)`` returns, compiled as one."""
+    graph, state = nnx.split(module)
+    return jax.jit(lambda state, x: function(nnx.merge(graph, state, copy=True), x))(state, x)
