@@ -11,6 +11,7 @@ from glorot_jax.specs import (
     arrays,
     at,
     cifar10,
+    cnn,
     digits,
     every,
     fashion_mnist,
@@ -18,14 +19,18 @@ from glorot_jax.specs import (
     log_spaced,
     mlp,
     mnist,
+    modular_addition,
     module,
     optimizer,
     probe,
+    residual_mlp,
+    resnet,
     rmsprop,
     sgd,
     shapeset,
     small_imagenet,
     tfds,
+    transformer,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ __all__ = [
     "arrays",
     "at",
     "cifar10",
+    "cnn",
     "digits",
     "every",
     "fashion_mnist",
@@ -52,10 +58,13 @@ __all__ = [
     "log_spaced",
     "mlp",
     "mnist",
+    "modular_addition",
     "module",
     "optimizer",
     "plan",
     "probe",
+    "residual_mlp",
+    "resnet",
     "resume",
     "rmsprop",
     "run",
@@ -65,6 +74,7 @@ __all__ = [
     "show_layer",
     "small_imagenet",
     "tfds",
+    "transformer",
 ]
 
 _LATER = {

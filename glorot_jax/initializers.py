@@ -1,5 +1,8 @@
 """Initial weight matrices W [fan_in, fan_out], used as z W. Biases start at 0.
 
+Kernels of convolutions are [height, width, channels_in, channels_out]; fan_in is then height · width · channels_in. For
+random kernels fan_out is height · width · channels_out; those without randomness stand at the middle tap, around 0.
+
 The calling form is that of ``jax.nn.initializers``: ``f(key, shape, dtype)``; those and a person's own pass as they
 are. A function that names the keyword ``layer`` is told where in the network it is; one that names ``inputs`` is
 shown that layer's input on training examples, under the run's own lower layers.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +22,7 @@ from jax.nn import initializers as jax_initializers
 from jaxtyping import Array, Float, Integer, Key
 
 __all__ = [
+    "delta_orthogonal",
     "he_normal",
     "he_uniform",
     "identity",
@@ -37,8 +42,8 @@ __all__ = [
     "zero_hadamard",
 ]
 
-Shape = tuple[int, int]
-Weights = Float[Array, "fan_in fan_out"]
+Shape = tuple[int, ...]
+Weights = Float[Array, "*taps fan_in fan_out"]
 Initializer = Callable[..., Weights]
 
 
@@ -108,6 +113,16 @@ def _named(initializer: Initializer) -> frozenset[str]:
     return frozenset(inspect.signature(initializer).parameters)
 
 
+def _fan_in(shape: Shape) -> int:
+    return math.prod(shape[:-1])
+
+
+def _at_middle(matrix: Float[Array, "fan_in fan_out"], shape: Shape) -> Weights:
+    """The kernel that holds a matrix at its middle tap and 0 elsewhere; a matrix is a kernel without taps."""
+    middle = tuple((taps - 1) // 2 for taps in shape[:-2])
+    return jnp.zeros(shape, matrix.dtype).at[middle].set(matrix) if middle else matrix
+
+
 def standard(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
     """Returns U[−1/√n, 1/√n], n = fan_in: n Var W = 1/3. Source: Glorot & Bengio (2010), equation 1."""
     return jax_initializers.variance_scaling(1 / 3, "fan_in", "uniform")(key, shape, dtype)
@@ -161,16 +176,26 @@ def orthogonal(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
     return jax_initializers.orthogonal()(key, shape, dtype)
 
 
+def delta_orthogonal(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
+    """Returns a kernel that is 0 but for its middle tap, a random matrix with orthonormal rows or columns.
+
+    With circular padding, stride 1 and no fewer channels out than in, the convolution keeps the length of every image.
+    Source: Xiao et al. (2018), arXiv:1806.05393, algorithm 1.
+    """
+    return _at_middle(orthogonal(key, shape[-2:], dtype), shape)
+
+
 def identity(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
     """Returns ones on the diagonal, zeros elsewhere; nothing is drawn. Source: Le et al. (2015), arXiv:1504.00941."""
-    return jnp.eye(*shape, dtype=dtype)
+    return _at_middle(jnp.eye(*shape[-2:], dtype=dtype), shape)
 
 
 def sparse(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
     """Returns 15 incoming weights a unit from N(0, 1), the rest 0. Source: Martens (2010), ICML, section 5."""
     where, value = jax.random.split(key)
-    rank = jnp.argsort(jnp.argsort(jax.random.uniform(where, shape), axis=0), axis=0)
-    return jnp.where(rank < 15, jax.random.normal(value, shape, dtype), 0)
+    matrix = _fan_in(shape), shape[-1]
+    rank = jnp.argsort(jnp.argsort(jax.random.uniform(where, matrix), axis=0), axis=0)
+    return jnp.where(rank < 15, jax.random.normal(value, matrix, dtype), 0).reshape(shape)
 
 
 def random_walk(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
@@ -178,7 +203,7 @@ def random_walk(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights
 
     Source: Sussillo & Abbott (2014), arXiv:1412.6558, equation 15.
     """
-    return jnp.exp(1 / (2 * shape[0])) * lecun_normal(key, shape, dtype)
+    return jnp.exp(1 / (2 * _fan_in(shape))) * lecun_normal(key, shape, dtype)
 
 
 def random_walk_relu(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
@@ -186,34 +211,34 @@ def random_walk_relu(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> We
 
     Source: Sussillo & Abbott (2014), arXiv:1412.6558, equation 16.
     """
-    return jnp.sqrt(2.0) * jnp.exp(1.2 / (max(shape[0], 6) - 2.4)) * lecun_normal(key, shape, dtype)
+    return jnp.sqrt(2.0) * jnp.exp(1.2 / (max(_fan_in(shape), 6) - 2.4)) * lecun_normal(key, shape, dtype)
 
 
 def mup(key: Key[Array, ""], shape: Shape, dtype=jnp.float32, *, layer: LayerInfo) -> Weights:
     """Returns N(0, 1/fan_in), in the output layer N(0, 1/fan_in²): the initial weights of µP.
 
-    µP also scales each layer's learning rate with width; that is the optimizer's part, not done here.
+    µP also scales each layer's learning rate with width: ``adam(…, mup={"widths": …})``.
 
     Source: Yang & Hu (2020), arXiv:2011.14522; Yang et al. (2022), arXiv:2203.03466, table 3.
     """
     weights = lecun_normal(key, shape, dtype)
-    return weights / jnp.sqrt(shape[0]) if layer.is_output else weights
+    return weights / jnp.sqrt(_fan_in(shape)) if layer.is_output else weights
 
 
 def zero_hadamard(key: Key[Array, ""], shape: Shape, dtype=jnp.float32) -> Weights:
     """Returns the identity where the layer does not widen, else a scaled Hadamard matrix between partial identities.
 
-    Nothing is drawn. Source: Zhao et al. (2021), arXiv:2110.12661, algorithm 1 (without its zeros for residual
-    branches, which a plain network lacks).
+    Nothing is drawn. Source: Zhao et al. (2021), arXiv:2110.12661, algorithms 1 and 2 (without its zeros for
+    residual branches, which a plain network lacks).
     """
-    fan_in, fan_out = shape
+    fan_in, fan_out = shape[-2:]
     if fan_in >= fan_out:
-        return jnp.eye(fan_in, fan_out, dtype=dtype)
+        return _at_middle(jnp.eye(fan_in, fan_out, dtype=dtype), shape)
     order = (fan_out - 1).bit_length()
     rows, columns = jnp.arange(2**order)[:, None], jnp.arange(2**order)[None]
     parity = jax.lax.population_count(rows & columns) % 2
     hadamard = (1 - 2 * parity).astype(dtype) * 2 ** (-order / 2)
-    return hadamard[:fan_in, :fan_out]
+    return _at_middle(hadamard[:fan_in, :fan_out], shape)
 
 
 def lsuv(key: Key[Array, ""], shape: Shape, dtype=jnp.float32, *, inputs: Float[Array, "batch fan_in"]) -> Weights:

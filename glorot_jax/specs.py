@@ -5,6 +5,7 @@ They are dataclasses in lower case, so that a description reads like a call.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import numbers
 import os
@@ -12,10 +13,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in
 from glorot_jax.errors import InputError, unknown
+from glorot_jax.models import choices
 
 if TYPE_CHECKING:
     from glorot_jax.models.predictions import Predicted, Start
@@ -138,6 +141,42 @@ class digits(Data):
     scaling: Literal["unit", "symmetric", "standard"] = "unit"
     validation: int = field(default=300, among=Range(1, 800))
     test: int = field(default=300, among=Range(1, 800))
+
+
+@dataclass(frozen=True)
+class modular_addition(Data):
+    """All p² sums a + b modulo p, as tokens [a, b, =]: the task on which networks learn by heart, then the rule.
+
+    An input is three integers, a and b from 0 to p − 1 and p for the sign; the label is the sum. A network takes them
+    as they are, as floating numbers.
+
+    Args:
+        p: the modulus, and the number of classes; 97 in the source.
+        validation, test: shares of the pairs that are kept apart, as whole pairs; the rest is trained on.
+        split_seed: which pairs go where; no matter of a run's own seed.
+
+    Source: Power et al. (2022), arXiv:2201.02177, section 3 and appendix A.1.
+    """
+
+    p: int = field(default=97, among=Range(2, 255))
+    validation: float = field(default=0.25, among=SHARE)
+    test: float = field(default=0.25, among=SHARE)
+    split_seed: int = field(default=0, among=Range(0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(isinstance(getattr(self, name), Grid) for name in ("p", "validation", "test", "split_seed")):
+            return
+        if min(self.sizes()) < 1:
+            raise InputError(
+                f"modular_addition: its {self.p**2} pairs are cut into {self.sizes()[0]} for training, "
+                f"{self.sizes()[1]} for validation and {self.sizes()[2]} for the test; each must have one"
+            )
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Returns how many pairs are for training, validation and test."""
+        validation, test = (round(share * self.p**2) for share in (self.validation, self.test))
+        return self.p**2 - validation - test, validation, test
 
 
 @dataclass(frozen=True)
@@ -526,6 +565,158 @@ class module(Model):
         return Grid(values)
 
 
+class _Architecture(Model):
+    """A network of ours whose constructor takes the description's own fields."""
+
+    made_by: ClassVar[str]
+    """File and class below ``glorot_jax.models``."""
+
+    @property
+    def flattened(self) -> bool:
+        return False
+
+    def network(self, functions: Mapping[str, tuple[Callable, ...]]) -> Callable:
+        from glorot_jax.models.build import build
+
+        name, _, made = self.made_by.partition(":")
+        return partial(build, getattr(import_module(f"glorot_jax.models.{name}"), made), self.static(), functions)
+
+    def label(self) -> str:
+        usual = self.defaults()
+        shown = ", ".join(f"{k}={v}" for k, v in self.static().items() if v != usual[k])
+        return f"{self.kind()}({shown})"
+
+
+@dataclass(frozen=True)
+class residual_mlp(_Architecture):
+    """A residual multi-layer perceptron: dense branches of ``layers`` layers along a stream of one width.
+
+    Args:
+        depth, width, layers: residual blocks, units of the stream and of a branch, weight layers of a branch.
+        normalization, placement: of the stream before each branch (``"pre"``), of each sum (``"post"``), or of each
+            layer's output in a branch (``"inner"``).
+        residual: how a branch joins the stream and how it starts: ``"plain"`` x + F(x), ``"none"`` no skip connection,
+            ``"stable"`` x + F(x)/√L, ``"rezero"`` and ``"skipinit"`` x + α F(x) with a trained α, ``"fixup"``,
+            ``"gpt2"``, ``"deepnorm"``.
+        readout: initial weights of the last layer: ``"init"`` as of the others, ``"mup"`` those over √fan_in, or
+            ``"zero"``.
+        alpha: at which a trained α starts.
+        gain, activation, init: as of ``mlp``; an initializer is told neither the layer nor its inputs.
+
+    Sources: ``glorot_jax.models.residual``.
+    """
+
+    made_by = "residual_mlp:ResidualMlp"
+
+    depth: int = field(default=8, among=COUNT)
+    width: int = field(default=128, among=COUNT)
+    layers: int = field(default=2, among=COUNT)
+    normalization: choices.Normalization = "none"
+    placement: choices.Placement = "pre"
+    residual: choices.Scheme = "plain"
+    readout: choices.Readout = "init"
+    alpha: float = field(default=0.0, per_run=True, among=Range())
+    gain: float = field(default=1.0, per_run=True, among=POSITIVE)
+    activation: Any = field(default="relu", per_run=True, among=Named("activations"))
+    init: Any = field(default="he_normal", per_run=True, among=Named("initializers"))
+
+
+@dataclass(frozen=True)
+class cnn(_Architecture):
+    """A plain convolutional network: convolutions with an activation each, a mean over positions, a dense layer.
+
+    Args:
+        channels: of each convolution.
+        kernel: side of the kernels in pixels.
+        strides: of the first convolutions; 1 of the others.
+        padding: ``"circular"`` or ``"same"``.
+        pool: ``"mean"`` over positions before the dense layer, or ``"none"``.
+        normalization: between convolution and activation.
+        readout, gain, activation, init: as of ``residual_mlp``.
+
+    Source: Xiao et al. (2018), arXiv:1806.05393.
+    """
+
+    made_by = "cnn:Cnn"
+
+    channels: tuple[int, ...] = field(default=(32,) * 6, among=COUNT)
+    kernel: int = field(default=3, among=COUNT)
+    strides: tuple[int, ...] = field(default=(2, 2), among=COUNT)
+    padding: choices.Padding = "circular"
+    pool: choices.ImagePool = "mean"
+    normalization: choices.Normalization = "none"
+    readout: choices.Readout = "init"
+    gain: float = field(default=1.0, per_run=True, among=POSITIVE)
+    activation: Any = field(default="tanh", per_run=True, among=Named("activations"))
+    init: Any = field(default="delta_orthogonal", per_run=True, among=Named("initializers"))
+
+
+@dataclass(frozen=True)
+class resnet(_Architecture):
+    """The residual network for small pictures, of 6n + 2 layers in three stages.
+
+    Args:
+        n: residual blocks of a stage: 3 make 20 layers.
+        channels: of the first stage; doubled in the second and again in the third.
+        normalization: after each convolution.
+        residual, readout, alpha, gain, activation, init: as of ``residual_mlp``.
+
+    Source: He et al. (2015), arXiv:1512.03385, section 4.2.
+    """
+
+    made_by = "resnet:ResNet"
+
+    n: int = field(default=3, among=COUNT)
+    channels: int = field(default=16, among=COUNT)
+    normalization: choices.PictureNormalization = "batch"
+    residual: choices.PictureScheme = "plain"
+    readout: choices.Readout = "init"
+    alpha: float = field(default=0.0, per_run=True, among=Range())
+    gain: float = field(default=1.0, per_run=True, among=POSITIVE)
+    activation: Any = field(default="relu", per_run=True, among=Named("activations"))
+    init: Any = field(default="he_normal", per_run=True, among=Named("initializers"))
+
+
+@dataclass(frozen=True)
+class transformer(_Architecture):
+    """A small transformer: an encoder of image patches, or a causal decoder of tokens that answers at the last one.
+
+    Args:
+        architecture: ``"encoder"`` for pictures, ``"decoder"`` for tokens such as those of ``modular_addition``.
+        depth, width, heads: blocks, size of a token's vector, heads of an attention; heads divide the width.
+        expansion: units of a perceptron's hidden layer, in widths.
+        patch: side of an encoder's patches in pixels.
+        pool: an encoder answers with the ``"mean"`` over patches or with a ``"class"`` token.
+        vocabulary: number of a decoder's tokens; one more than classes if not said.
+        normalization, placement: before each branch (``"pre"``) or after each sum (``"post"``).
+        residual: as of ``residual_mlp``, and ``"tfixup"``.
+        attention: logits q·k/√d (``"standard"``) or q·k/d (``"mup"``).
+        readout, alpha, gain, activation, init: as of ``residual_mlp``.
+
+    Sources: ``glorot_jax.models.transformer``.
+    """
+
+    made_by = "transformer:Transformer"
+
+    architecture: choices.Architecture = "encoder"
+    depth: int = field(default=2, among=COUNT)
+    width: int = field(default=64, among=COUNT)
+    heads: int = field(default=4, among=COUNT)
+    expansion: int = field(default=4, among=COUNT)
+    patch: int = field(default=4, among=COUNT)
+    pool: choices.TokenPool = "mean"
+    vocabulary: int | None = field(default=None, among=COUNT)
+    normalization: choices.TokenNormalization = "layer"
+    placement: choices.TokenPlacement = "pre"
+    residual: choices.TokenScheme = "plain"
+    attention: choices.AttentionScale = "standard"
+    readout: choices.Readout = "init"
+    alpha: float = field(default=0.0, per_run=True, among=Range())
+    gain: float = field(default=1.0, per_run=True, among=POSITIVE)
+    activation: Any = field(default="gelu", per_run=True, among=Named("activations"))
+    init: Any = field(default="normalized", per_run=True, among=Named("initializers"))
+
+
 class Optimizer(Spec):
     """The update rule; its numeric hyper-parameters are data along the run axis."""
 
@@ -535,17 +726,65 @@ class Optimizer(Spec):
         """Returns the name or function that makes the Optax transformation."""
         return type(self).__name__
 
+    def static(self) -> dict[str, Any]:
+        return {k: v for k, v in super().static().items() if k != "mup"}
+
+    def base(self, model: Model) -> Model | None:
+        """Returns the network relative to whose size learning rates are those of µP; None for one rate for all."""
+        changes = getattr(self, "mup", "none")
+        if changes == "none":
+            return None
+        for name, value in _arguments(changes).items():
+            if name in model.per_run():
+                raise InputError(f"optimizer.mup.{name}: it is no size of {model.kind()}")
+            model = model.replace(name, value, f"optimizer.mup.{name}")
+        return model
+
+
+def _read_base(value: Any, path: str) -> str:
+    """A model's arguments as one text, such as ``width=64``, of a dict or of such a text; ``none`` for None."""
+    if value in (None, "none"):
+        return "none"
+    try:
+        named = dict(value) if isinstance(value, Mapping) else _arguments(value)
+        texts = [f"{name}={one!r}".replace(" ", "") for name, one in sorted(named.items())]
+        if texts and _arguments(text := ",".join(texts)):
+            return text
+    except (SyntaxError, TypeError, ValueError):
+        pass
+    raise InputError(f"{path}: {value!r} names none of the model's arguments", 'such as {"width": 64}')
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """The names and values of ``width=64,heads=4``."""
+    call = ast.parse(f"f({text})", mode="eval").body
+    if not isinstance(call, ast.Call) or call.args:
+        raise ValueError(text)
+    return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+
+
+def _mup() -> Any:
+    """A field for µP's learning rates: the model's arguments at which all of them are the one that is given."""
+    return field(default="none", read=_read_base)
+
 
 @dataclass(frozen=True)
 class sgd(Optimizer):
-    """Stochastic gradient descent θ ← θ − ε g, the paper's. Momentum makes a program of its own, its value does not."""
+    """Stochastic gradient descent θ ← θ − ε g, the paper's. Momentum makes a program of its own, its value does not.
+
+    Args:
+        learning_rate: ε.
+        momentum: None for none.
+        mup: such as ``{"width": 64}``: each layer's learning rate goes with its size as in µP, and is ε in a
+            network whose arguments are these. Initial weights are the model's part: an ``init`` of variance ∝ 1/fan_in
+            and ``readout="mup"`` or ``"zero"``; ``init="mup"`` in an ``mlp``. Source: Yang et al. (2022),
+            arXiv:2203.03466, table 3.
+    """
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
     momentum: float | None = field(default=None, per_run=True, among=SHARE)
     nesterov: bool = False
-
-    def static(self) -> dict[str, Any]:
-        return {"nesterov": self.nesterov}
+    mup: str = _mup()
 
     def per_run(self) -> dict[str, Any]:
         return {k: v for k, v in super().per_run().items() if v is not None}
@@ -553,21 +792,23 @@ class sgd(Optimizer):
 
 @dataclass(frozen=True)
 class adam(Optimizer):
-    """Adam. Source: Kingma & Ba (2014), arXiv:1412.6980."""
+    """Adam; ``mup`` as of ``sgd``. Source: Kingma & Ba (2014), arXiv:1412.6980."""
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
     b1: float = field(default=0.9, per_run=True, among=SHARE)
     b2: float = field(default=0.999, per_run=True, among=SHARE)
     eps: float = field(default=1e-8, per_run=True, among=POSITIVE)
+    mup: str = _mup()
 
 
 @dataclass(frozen=True)
 class rmsprop(Optimizer):
-    """RMSProp. Source: Tieleman & Hinton (2012), lecture 6.5."""
+    """RMSProp; ``mup`` as of ``sgd``, by Adam's rule. Source: Tieleman & Hinton (2012), lecture 6.5."""
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
     decay: float = field(default=0.9, per_run=True, among=SHARE)
     eps: float = field(default=1e-8, per_run=True, among=POSITIVE)
+    mup: str = _mup()
 
 
 @dataclass(frozen=True, init=False)
@@ -825,7 +1066,9 @@ SPECS: dict[str, Callable] = {
     spec.__name__: spec
     for spec in (
         *(shapeset, mnist, fashion_mnist, cifar10, digits, small_imagenet, tfds),
-        *(mlp, sgd, adam, rmsprop, every, log_spaced, at, probe, jacobian),
+        modular_addition,
+        *(mlp, residual_mlp, cnn, resnet, transformer),
+        *(sgd, adam, rmsprop, every, log_spaced, at, probe, jacobian),
     )
 }
 """What ``--set`` may build by name."""

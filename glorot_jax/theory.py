@@ -418,6 +418,128 @@ def _crossing(
     return jax.lax.custom_root(function, grid[first], solve, lambda g, y: y / _or_1(g(jnp.ones(()))))
 
 
+# ---- residual branches, convolutions, normalizations
+
+
+@_precise("activation", "depth", compiled=True)
+def residual_lengths(
+    activation: Activation,
+    length: Scalar,
+    depth: int,
+    inner_variance: Scalar,
+    outer_variance: Scalar,
+    inner_bias: Scalar = 0.0,
+    outer_bias: Scalar = 0.0,
+) -> Float[Array, "depth+1"]:
+    """Returns the stream's length p before the first block and after each: p' = p + σ_v² E φ(s)² + σ_a².
+
+    A block is x + V φ(W x + b) + a, where s ~ N(0, σ_w² p + σ_b²).
+
+    Args:
+        length: p ≥ 0 before the first block.
+        inner_variance, inner_bias: σ_w² = fan_in · Var W and σ_b².
+        outer_variance, outer_bias: σ_v² = fan_in · Var V and σ_a²; the square of a branch's factor belongs to both.
+
+    Source: Yang & Schoenholz (2017), arXiv:1712.08969, theorem 3.7 for the full residual network.
+    """
+
+    def block(p: Array, _: None) -> tuple[Array, Array]:
+        p = p + outer_variance * second_moment(activation, inner_variance * p + inner_bias) + outer_bias
+        return p, p
+
+    return jnp.concatenate([length[None], jax.lax.scan(block, length, None, length=depth)[1]])
+
+
+@_precise("activation")
+def residual_gradient_growth(
+    activation: Activation,
+    length: Scalar,
+    inner_variance: Scalar,
+    outer_variance: Scalar,
+    inner_bias: Scalar = 0.0,
+) -> Scalar:
+    """Returns by what the mean squared gradient grows from a block's output to its input: 1 + σ_v² σ_w² E φ'(s)².
+
+    Args: as of ``residual_lengths``; ``length`` is that before the block.
+
+    Source: Yang & Schoenholz (2017), arXiv:1712.08969, theorem 3.12 for the full residual network.
+    """
+    return 1 + outer_variance * inner_variance * slope_moment(activation, inner_variance * length + inner_bias)
+
+
+@_precise("activation", compiled=True)
+def convolutional_map(
+    activation: Activation,
+    covariance: Float[Array, "n n"],
+    taps: Float[Array, "k"],
+    weight_variance: Scalar,
+    bias_variance: Scalar = 0.0,
+) -> Float[Array, "n n"]:
+    """Returns the next layer's covariance between the preactivations of all positions of a ring.
+
+    Σ'(a, b) = σ_w² Σ_t v_t E φ(s_{a+t}) φ(s_{b+t}) + σ_b², with t counted from the middle tap. Where all v_t are equal
+    it is a plain Gaussian kernel; where the middle one is 1 and the others 0, a delta-orthogonal one.
+
+    Args:
+        covariance: Σ of one image's positions, or of two images', one after the other, with taps around each.
+        taps: shares v_t ≥ 0 of the weights' variance, of sum 1; their number is odd.
+        weight_variance: σ_w² = taps · channels_in · Var W, over all of them.
+
+    Source: Xiao et al. (2018), arXiv:1806.05393, equations 2.4 to 2.6.
+    """
+    lengths = jnp.diagonal(covariance)
+    roots = _root(lengths)
+    correlation = jnp.clip(covariance / _or_1(roots[:, None] * roots), -1, 1)
+    over_second = jax.vmap(functools.partial(correlated_moment, activation), (None, 0, 0))
+    moments = jax.vmap(over_second, (0, None, 0))(lengths, lengths, correlation)
+    middle = len(taps) // 2
+    mixed = sum(taps[t] * jnp.roll(moments, (middle - t, middle - t), (0, 1)) for t in range(len(taps)))
+    return weight_variance * mixed + bias_variance
+
+
+@_precise("activation")
+def batch_norm_gradient_growth(activation: Activation) -> Scalar:
+    """Returns by what the mean squared gradient grows downwards through each normalized layer, as batches grow.
+
+    E φ'² / (E φ² − (E φ)²) over s ~ N(0, 1), for layers φ(normalized(W z)) of infinite width at the start, whatever the
+    variance of W; π/(π − 1) ≈ 1.467 for ReLU, 1 for a linear network and more for every other.
+
+    Source: Yang et al. (2019), arXiv:1902.08129, section 3 and its limit of large batches.
+    """
+    variance = second_moment(activation, 1.0) - gaussian_mean(activation, 1.0) ** 2
+    return slope_moment(activation, 1.0) / variance
+
+
+@_precise()
+def fixup_update(branches: Scalar, layers: Scalar, scale: Scalar) -> Scalar:
+    """Returns how far L branches of m layers together move the function at a small step, in terms of one unscaled one.
+
+    L a^(2m−2), where each branch's last layer starts at 0 and the others are ``scale`` = a times weights that keep
+    lengths; 1 for Fixup's a = L^(−1/(2m−2)), whatever the depth.
+
+    Args:
+        branches, layers: L ≥ 1 and m ≥ 2.
+
+    Source: Zhang et al. (2019), arXiv:1901.09321, section 3, its requirement on the product of the other layers.
+    """
+    return branches * scale ** (2 * layers - 2)
+
+
+@_precise()
+def deepnorm_update_bound(layers: Scalar, skip: Scalar, gain: Scalar) -> Scalar:
+    """Returns the bound on the move of a normalized network by a step of SGD, ‖ΔF‖/η ≤ 2N (v² + w²)/α², v = w = β.
+
+    1 for DeepNorm's α = (2N)^(1/4) and β = (8N)^(−1/4), and 4N for a transformer without them.
+
+    Args:
+        layers: N, of two branches each.
+        skip, gain: α and β.
+
+    Source: Wang et al. (2022), arXiv:2203.00555, theorem 4.2 and section 4.3.
+    """
+    return 2 * layers * 2 * gain**2 / skip**2
+
+
 # ---- the paper's linear regime
 
 
@@ -469,6 +591,7 @@ def linear_weight_gradient_moments(
 
 
 _VARIANCES: dict[str, Callable[[int, int], float]] = {
+    "delta_orthogonal": lambda m, n: 1 / max(m, n),
     "he_normal": lambda m, n: 2 / m,
     "he_uniform": lambda m, n: 2 / m,
     "lecun_normal": lambda m, n: 1 / m,

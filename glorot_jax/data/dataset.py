@@ -136,6 +136,8 @@ def size(spec: Any) -> int:
     kind = type(spec).__name__
     if kind == "shapeset":
         return (spec.validation + spec.test) * (spec.size**2 + 4)
+    if kind == "modular_addition":
+        return spec.p**2 * (3 + 4)
     if kind == "arrays":
         splits = spec.splits() if spec.placement == "device" else spec.splits()[1:]
         return sum(part.nbytes for split in splits for part in split)
@@ -173,6 +175,14 @@ def _arrays(spec) -> Dataset:
     return arrays.from_splits(spec.name, *spec.splits(), spec.class_names, spec.scaling, spec.placement)
 
 
+def _modular_addition(spec) -> Dataset:
+    from glorot_jax.data import arrays, modular_addition
+
+    splits = modular_addition.splits(spec.p, spec.sizes(), spec.split_seed)
+    names = tuple(map(str, range(spec.p)))
+    return arrays.from_splits(f"a + b modulo {spec.p}", *splits, names, "none")
+
+
 def _pictures(spec) -> Dataset:
     from glorot_jax.data import arrays, pictures
 
@@ -184,5 +194,6 @@ def _pictures(spec) -> Dataset:
 _BUILDERS: dict[str, Callable[[object], Dataset]] = {
     "shapeset": _shapeset,
     "arrays": _arrays,
+    "modular_addition": _modular_addition,
     **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "digits", "small_imagenet", "tfds"), _pictures),
 }

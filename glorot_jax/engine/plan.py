@@ -91,10 +91,12 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     run = cohort.runs[0]
     functions = _functions(cohort)
     picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
+    base = run.optimizer.base(run.model)
     return Setup(
         dataset=dataset,
         network=run.model.network(functions),
         reads_inputs=run.model.reads_inputs(functions),
+        base_network=None if base is None else base.network(functions),
         input_shape=(dataset.features,) if run.model.flattened else picture,
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),

@@ -32,7 +32,7 @@ from jaxtyping import Array
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import noted
-from glorot_jax.optimizers import stable_curvature, transformation
+from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
 from glorot_jax.randomness import key
 
@@ -67,6 +67,7 @@ class Setup(NamedTuple):
         network: ``(shape, classes, key=, inputs=, **settings) -> nnx.Module``: shape of one input, a batch of inputs
             for initializers that look at data, and the run's own settings.
         reads_inputs: whether the network looks at that batch when it is built.
+        base_network: the same network in the size relative to which µP's learning rates are; None for one rate for all.
         input_shape: of one input as the network takes it.
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
@@ -85,6 +86,7 @@ class Setup(NamedTuple):
     batch_size: int
     examples: int
     jacobian_examples: int
+    base_network: Callable[..., nnx.Module] | None = None
 
 
 class Pieces(NamedTuple):
@@ -181,7 +183,7 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
     batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
     piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
     piece_steps -= piece_steps % DRAW_TOGETHER
-    blocks = _Blocks(setup, network, piece_steps, width)
+    blocks = _Blocks(setup, network, per_run, piece_steps, width)
     outputs, size = blocks.outputs(per_run)
     room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
     return Program(
@@ -248,6 +250,11 @@ class _Network:
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
         self.blame = tuple(name for name, _ in self._named_tensors)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the trained parameters by path."""
+        return {path: leaf.shape for path, leaf in self._params.abstract().items()}
 
     def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
         _, params, _, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, nnx.RngState, ...)
@@ -414,8 +421,9 @@ def _path(path: tuple) -> str:
 class _Run:
     """What happens to one run."""
 
-    def __init__(self, setup: Setup, network: _Network):
+    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array]):
         self.setup, self.network = setup, network
+        self.factors = self._factors(per_run)
 
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
         """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
@@ -537,7 +545,7 @@ class _Run:
             updates=updates,
             jacobian_examples=setup.jacobian_examples,
             learning_rate=self._optimizer_settings(hyper).get("learning_rate"),
-            stable_curvature=stable_curvature(*setup.optimizer, self._optimizer_settings(hyper)),
+            stable_curvature=self._stable_curvature(hyper),
             initial=lambda: self._initial_params(constants, hyper),
         )
 
@@ -591,18 +599,32 @@ class _Run:
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
 
     def _optimizer(self, hyper: Tree):
-        return transformation(*self.setup.optimizer, self._optimizer_settings(hyper))
+        made = transformation(*self.setup.optimizer, self._optimizer_settings(hyper))
+        return made if self.factors is None else scaled(made, self.factors)
+
+    def _stable_curvature(self, hyper: Tree) -> Callable[[], Array] | None:
+        """Of an optimizer with one learning rate for all parameters."""
+        known = self.factors is None
+        return stable_curvature(*self.setup.optimizer, self._optimizer_settings(hyper)) if known else None
 
     @staticmethod
     def _optimizer_settings(hyper: Tree) -> Tree:
         return {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
 
+    def _factors(self, per_run: Mapping[str, Array]) -> dict[str, float] | None:
+        """Factors of the parameters' learning rates by path, where the optimizer has any."""
+        setup = self.setup
+        if setup.base_network is None:
+            return None
+        base = _Network(setup._replace(network=setup.base_network), per_run)
+        return mup_factors(setup.optimizer[0], self.network.shapes, base.shapes)
+
 
 class _Blocks(_Run):
     """What happens to a block of runs, and to all blocks of a call."""
 
-    def __init__(self, setup: Setup, network: _Network, piece_steps: int, width: int):
-        super().__init__(setup, network)
+    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array], piece_steps: int, width: int):
+        super().__init__(setup, network, per_run)
         self.piece_steps, self.width = piece_steps, width
 
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:

@@ -95,7 +95,7 @@ def case() -> Case:
     data = dataset.build(cohort.runs[0].data)
     setup = plan.setup(cohort, data)
     hyper = {name: jnp.asarray(array[0]) for name, array in plan.per_run(cohort).items()}
-    run = _Run(setup, _Network(setup, hyper))
+    run = _Run(setup, _Network(setup, hyper), hyper)
     constants = data.constants()
 
     def batch(step):
