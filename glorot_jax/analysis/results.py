@@ -140,7 +140,7 @@ class Results:
             raise InputError("records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}")
         common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
         left_out = sum(part.sizes["step"] - len(common) for part in parts)
-        whole = xr.concat([p.sel(step=common) for p in parts], "run", combine_attrs="override", join="exact")
+        whole = xr.concat([p.sel(step=common) for p in parts], "run", combine_attrs="override", join="outer")
         if left_out:
             whole.attrs["left_out"] = f"{left_out} steps that not all shards have"
         settings = self.runs.loc[whole["run"].to_numpy()]
