@@ -1,7 +1,7 @@
 """Singular values of layer Jacobians: exactly, from the Gram matrix, or estimated from products with vectors alone.
 
-The Lanczos code is our own and not matfree's or traceax's, which were tried: those give NaN for an operator that is 0
-(a saturated layer) and refuse more steps than its rank, and their sums change bits with what they are fused with.
+The Lanczos code is our own and not matfree's or traceax's: it has to give right numbers for an operator that is 0 (a
+saturated layer) or of low rank, an error beside each estimate, and sums whose bits no fusion changes.
 """
 
 from __future__ import annotations

@@ -258,10 +258,12 @@ class Scene:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Paths of the weights: the layers' own in a dense network, else all parameters but vectors and scalars."""
+        """Paths of the weights: the layers' own in a dense network, else all but vectors, scalars and biases."""
         if self.dense:
             return tuple(str(layer.weight) for layer in self.layers)
-        return tuple(path for path, value in self.params.items() if value.ndim > 1)
+        return tuple(
+            path for path, value in self.params.items() if value.ndim > 1 and path.rpartition(".")[2] != "bias"
+        )
 
     @cached_property
     def _passes(self) -> tuple[dict[str, Array], dict[str, Array]]:
