@@ -1,0 +1,95 @@
+"""The engine's promises on every kind of network, and on one that it has never seen."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from glorot_jax import load, run
+from glorot_jax.data.dataset import build
+from glorot_jax.engine import devices, plan
+from glorot_jax.engine.fleet import Fleet
+from tests.engine.networks import MODELS, sweep
+from tests.engine.small import ROOT, assert_same_bits, parameters, records, train_under_kills
+
+WIDTH = 2
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def undisturbed(request, tmp_path_factory):
+    """Each kind trained once, and what was compiled for it."""
+    compiled = []
+    listener = lambda event, _, **kw: compiled.append(kw.get("fun_name")) if "backend_compile" in event else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    out = run(sweep(request.param), tmp_path_factory.mktemp("undisturbed") / "networks", width=WIDTH)
+    jax.monitoring.unregister_event_duration_listener(listener)
+    return out, request.param, compiled
+
+
+def test_it_learns_and_is_one_program(undisturbed):
+    out, _, compiled = undisturbed
+    assert sum(name == "jit(train)" for name in compiled) == 2, "each of the two devices that have runs asks once"
+    found = load(out).records()
+    assert np.isfinite(found["train_loss"]).all()
+    assert (found["weight_norm"].std("step") > 0).any()
+
+
+def test_neighbours_order_and_device_count_change_no_bit(undisturbed, tmp_path, monkeypatch):
+    whole, kind, _ = undisturbed
+    monkeypatch.setattr(devices, "local", lambda: jax.local_devices()[:1])
+    mixed = run(sweep(kind, others=True), tmp_path / "networks", width=WIDTH)
+    assert len(parameters(whole).keys() & parameters(mixed).keys()) == 2  # relu at 0.1, seeds 0 and 1
+    assert_same_bits(parameters(whole), parameters(mixed))
+    assert_same_bits(records(whole), records(mixed))
+
+
+def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
+    whole, kind, _ = undisturbed
+    program = (
+        "import sys\n"
+        "from tests.engine.networks import sweep\n"
+        "from glorot_jax import run\n"
+        f"run(sweep({kind!r}), sys.argv[1], width={WIDTH}, segment_seconds=1e-6)\n"
+    )
+    train_under_kills(tmp_path / "networks", program, kills=1)
+    assert_same_bits(parameters(whole), parameters(tmp_path / "networks"))
+    assert_same_bits(records(whole), records(tmp_path / "networks"))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_compiled_segment_has_no_callback_and_no_collective(kind):
+    (cohort,) = plan.cohorts(sweep(kind).runs())
+    program, layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), devices.local(), WIDTH)
+    fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
+    lines = [line for line in fleet.text(fleet.start()).splitlines() if " = " in line]
+    text = "\n".join(re.sub(r"metadata={.*?}", "", line) for line in lines)
+    assert "lapack" in text, "the probes are in the program"
+    assert not re.findall(r"callback|outfeed|infeed|host_", text)
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|\bsend\(|\brecv\(", text)
+
+
+def test_state_beside_the_parameters_is_each_runs_own(tmp_path):
+    """The stranger's counter and statistics move in training alone: neither records nor evaluation touch them."""
+    out = run(sweep("a stranger's", steps=7), tmp_path / "networks", width=WIDTH)
+    for state in parameters(out).values():
+        assert state["rest/calls"] == 7
+    means = [state["rest/norm.mean"] for state in parameters(out).values()]
+    assert len({mean.tobytes() for mean in means}) == len(means)
+
+
+def test_engine_and_probes_name_no_network():
+    """They import what a network shows of itself, and no network."""
+    for path in [*(ROOT / "glorot_jax/engine").glob("*.py"), *(ROOT / "glorot_jax/probes").glob("*.py")]:
+        for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                allowed = {"glorot_jax.models.points", "glorot_jax.models.predictions"}
+                assert not name.startswith("glorot_jax.models") or name in allowed, (path.name, name)
+        words = re.findall(r"\b(mlp|Mlp|resnet|transformer|cnn)\b", path.read_text(encoding="utf-8"))
+        assert not words, (path.name, words)
