@@ -33,7 +33,8 @@ def placed(placement: str, **changes):
 @pytest.fixture
 def short_calls(monkeypatch):
     """A call of the program holds a few steps, fewer than lie between records."""
-    monkeypatch.setattr(segment, "STREAM_BYTES", 40_000)  # 20 batches: 6 steps of three seeds
+    monkeypatch.setattr(segment, "STREAM_BYTES", 40_000)  # 20 batches: 6 steps of three seeds,
+    monkeypatch.setattr(segment, "MOST_BLOCKS", 1)  # as there is room for no more than a few runs
 
 
 @pytest.fixture(scope="module", params=[1, 4])
