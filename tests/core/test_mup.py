@@ -87,12 +87,11 @@ def moves(kind: str, rate: float, width: int, readout: str, mup: bool) -> dict[s
     def one(seed):
         module = make(ResidualMlp, 30, 5, width=width, seed=seed, readout=readout, **SETTINGS | TANH)
         graph, trained, rest = nnx.split(module, nnx.Param, ...)
-        names = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(trained)]
-        leaves, structure = jax.tree.flatten(trained)
-        params = dict(zip(names, leaves, strict=True))
+        variables = {".".join(map(str, path)): (path, v) for path, v in nnx.to_flat_state(trained)}
+        params = {name: v.get_value() for name, (_, v) in variables.items()}
 
         def looked(params):
-            state = jax.tree.unflatten(structure, list(params[name] for name in names))
+            state = nnx.from_flat_state([(path, v.replace(params[name])) for name, (path, v) in variables.items()])
             return forward_with_values(nnx.merge(graph, state, rest, copy=True), x)
 
         def step(_, carry):
