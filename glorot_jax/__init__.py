@@ -15,6 +15,7 @@ from glorot_jax.specs import (
     digits,
     every,
     fashion_mnist,
+    jacobian,
     log_spaced,
     mlp,
     mnist,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from glorot_jax.analysis.results import load
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
+    from glorot_jax.models.points import show, show_layer
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ __all__ = [
     "every",
     "fashion_mnist",
     "grid",
+    "jacobian",
     "load",
     "load_sweep",
     "log_spaced",
@@ -67,6 +70,8 @@ __all__ = [
     "run",
     "sgd",
     "shapeset",
+    "show",
+    "show_layer",
     "small_imagenet",
     "tfds",
     "transformer",
@@ -77,6 +82,8 @@ _LATER = {
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",
     "load": "glorot_jax.analysis.results",
+    "show": "glorot_jax.models.points",
+    "show_layer": "glorot_jax.models.points",
 }
 
 

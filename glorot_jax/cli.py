@@ -201,9 +201,10 @@ def status(folder: str, form: str) -> None:
 @click.argument("sweep")
 @_sets
 @_width
+@click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, form: str) -> None:
-    """Say what SWEEP would compile, train and take, without training."""
+def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, form: str) -> None:
+    """Say what SWEEP would compile, train and take, probe by probe, without training."""
     import json
 
     from glorot_jax.engine.sweep import load_sweep
@@ -211,7 +212,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, form: str) ->
     described = load_sweep(sweep).with_settings(settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width)
+    made = make(described, width, quick=quick)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
@@ -404,6 +405,8 @@ def show(name: str, count: int, size: int, seed: int, data_dir: str | None, outp
 
 
 @cli.command()
+@click.argument("folder", metavar="[DIR]", required=False)
+@click.option("--value", help="One output to compare in DIR, such as activation_std; all if not said.")
 @click.option("--activation", type=_Named("activations"), default="tanh", show_default=True)
 @click.option("--init", type=_Named("initializers"), default="standard", show_default=True)
 @click.option("--depth", type=click.IntRange(1, 1000), default=5, show_default=True, help="Hidden layers.")
@@ -419,7 +422,11 @@ def show(name: str, count: int, size: int, seed: int, data_dir: str | None, outp
 )
 @click.option("--gain", type=float, default=1.0, show_default=True, help="Factor on all weights.")
 @click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+@click.pass_context
 def theory(
+    ctx: click.Context,
+    folder: str | None,
+    value: str | None,
     activation: str,
     init: str,
     depth: int,
@@ -430,7 +437,20 @@ def theory(
     gain: float,
     form: str,
 ) -> None:
-    """Predict every layer's activations, gradients and singular values at initialization; nothing is trained."""
+    """Predict every layer's activations, gradients and singular values at initialization; nothing is trained.
+
+    With results folder DIR: what was measured at step 0, what is predicted, and their ratio, mean over seeds.
+    """
+    given = {p for p in ctx.params if ctx.get_parameter_source(p) is not click.core.ParameterSource.DEFAULT}
+    if folder is not None:
+        if asked := sorted(given - {"folder", "value", "form"}):
+            raise InputError(f"{asked[0].replace('_', '-')}: it can't stand beside DIR", "DIR knows its own networks")
+        from glorot_jax.analysis.against_theory import render_against_theory
+
+        click.echo(render_against_theory(folder, value, form))
+        return
+    if value is not None:
+        raise InputError(f"value: {value!r} needs a results folder", "write glorot theory DIR --value …")
     from glorot_jax.theory import predict, render_prediction
 
     settings = {"input_second_moment": input_moment, "gain": gain}

@@ -34,6 +34,34 @@ def transformation(
     return factory(**fixed, **hyper)
 
 
+def stable_curvature(
+    kind: str | Callable[..., optax.GradientTransformation],
+    fixed: Mapping[str, object],
+    hyper: Mapping[str, Float[Array, ""]],
+) -> Callable[[], Float[Array, ""]] | None:
+    """Returns what gives the curvature above which gradient descent on a quadratic overshoots and diverges.
+
+    With the learning rate ε and momentum β it is 2/ε, 2(1 + β)/ε, or 2(1 + β)/((1 + 2β)ε) with Nesterov's.
+
+    Args:
+        kind, fixed, hyper: as of ``transformation``.
+
+    Returns:
+        None for all but stochastic gradient descent with a learning rate that is a number.
+
+    Source: Cohen et al. (2021), arXiv:2103.00065, section 2 and appendix B.
+    """
+    if kind not in ("sgd", optax.sgd) or "learning_rate" not in hyper:
+        return None
+
+    def bound() -> Float[Array, ""]:
+        momentum = hyper.get("momentum", 0.0)
+        ahead = 1 + 2 * momentum if fixed.get("nesterov") else 1
+        return 2 * (1 + momentum) / (ahead * hyper["learning_rate"])
+
+    return bound
+
+
 def scaled(inner: optax.GradientTransformation, factors: Mapping[str, float]) -> optax.GradientTransformation:
     """Returns an optimizer whose updates of parameters, given by path, are ``factors`` times those of another."""
 

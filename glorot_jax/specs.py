@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.models import choices
+
+if TYPE_CHECKING:
+    from glorot_jax.models.predictions import Predicted, Start
 
 POSITIVE = Range(0, closed=False)
 COUNT = Range(1)
@@ -49,29 +52,35 @@ class shapeset(Data):
     test: int = field(default=10_000, among=COUNT)
 
 
+_WHERE = ("data_dir", "placement")
+
+
 @dataclass(frozen=True)
 class _Pictures:
     """What all sets of real pictures have in common.
 
-    Where a set lies on one machine is no part of what a run is: ``data_dir`` is left out of settings and identities.
+    Where a set lies is no part of what a run is: ``data_dir`` and ``placement`` are left out of settings and
+    identities.
     """
 
     scaling: Literal["unit", "symmetric", "standard"] = "unit"
     validation: int = field(default=10_000, among=COUNT)
     data_dir: str | None = None
+    placement: Literal["device", "host"] = "device"
 
     def __post_init__(self) -> None:
         if isinstance(self.data_dir, os.PathLike):
             object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
         super().__post_init__()  # type: ignore[misc]
-        if isinstance(self.data_dir, Grid):
-            raise InputError(f"{type(self).__name__}.data_dir: it can't be a grid")
+        for name in _WHERE:
+            if isinstance(getattr(self, name), Grid):
+                raise InputError(f"{type(self).__name__}.{name}: it can't be a grid")
 
     def items(self) -> dict[str, Any]:
-        return {k: v for k, v in super().items().items() if k != "data_dir"}  # type: ignore[misc]
+        return {k: v for k, v in super().items().items() if k not in _WHERE}  # type: ignore[misc]
 
     def defaults(self) -> dict[str, Any]:
-        return {k: v for k, v in super().defaults().items() if k != "data_dir"}  # type: ignore[misc]
+        return {k: v for k, v in super().defaults().items() if k not in _WHERE}  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,9 @@ class mnist(_Pictures, Data):
             the training pixels, all together.
         validation: how many of the last training examples are kept for validation.
         data_dir: where TensorFlow Datasets' trees are; ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets`` if not said.
+        placement: where the training examples are while they are trained on, ``"device"`` or ``"host"``; bits are the
+            same, and only sets larger than a device's memory need the second, which takes ``pip install
+            'glorot-jax[stream]'``. Validation and test examples are always on the device.
 
     Source: LeCun, Cortes & Burges (1998); Glorot & Bengio (2010), section 2.2.
     """
@@ -117,7 +129,7 @@ class cifar10(_Pictures, Data):
 
 @dataclass(frozen=True)
 class digits(Data):
-    """The 1797 handwritten digits of 8×8 pixels that come with scikit-learn: there without a network.
+    """The 1797 handwritten digits of 8×8 pixels that come with this package: there without a network.
 
     Args:
         scaling: as of ``mnist``. Grey levels 0 to 16 are kept as the nearest of 0 to 255.
@@ -193,7 +205,7 @@ class tfds(_Pictures, Data):
 
     Args:
         name: as TFDS has it, with config and version where wanted: ``"imagenet_resized/32x32"``, ``"mnist:3.0.1"``.
-        scaling, data_dir: as of ``mnist``.
+        scaling, data_dir, placement: as of ``mnist``.
         validation: how many of the last training examples are kept for validation; if not said, the set's own
             validation split where it stands beside a test split, else a sixth of the training examples, at most 10 000.
     """
@@ -207,8 +219,10 @@ class tfds(_Pictures, Data):
         scaling: Literal["unit", "symmetric", "standard"] = "unit",
         validation: int | None = None,
         data_dir: str | None = None,
+        placement: Literal["device", "host"] = "device",
     ):
         given = {"name": name, "scaling": scaling, "validation": validation, "data_dir": data_dir}
+        given |= {"placement": placement}
         for attribute, value in given.items():
             object.__setattr__(self, attribute, value)
         self.__post_init__()
@@ -219,13 +233,13 @@ class tfds(_Pictures, Data):
 
 @dataclass(frozen=True, init=False)
 class arrays(Data):
-    """A data set of one's own, held on the device: ``arrays(x, y, validation=1000, test=1000)``.
+    """A data set of one's own: ``arrays(x, y, validation=1000, test=1000)``.
 
     Every epoch is a permutation without replacement, a pure function of seed and epoch; batches follow each other
     without a gap, so one may hold the end of an epoch and the begin of the next.
 
     Args:
-        inputs: [n, …], uint8 (kept so on the device, scaled inside the step) or floating.
+        inputs: [n, …], uint8 (kept so, scaled inside the step) or floating; may be mapped from a file.
         labels: [n], integers from 0.
         validation, test: how many of the last examples are kept apart (training, then validation, then test), or
             pairs ``(inputs, labels)`` of their own.
@@ -233,6 +247,7 @@ class arrays(Data):
             standard deviation 1 over the training inputs, ``"none"`` (the default for floating inputs).
         name: in tables and messages.
         class_names: one a label; the labels themselves if not said.
+        placement: as of ``mnist``.
 
     Raises:
         InputError: shapes, types or labels don't fit; the line says which.
@@ -241,6 +256,7 @@ class arrays(Data):
     name: str
     digest: str
     scaling: str
+    placement: str
     class_names: tuple[str, ...] = field(compare=False, repr=False)
     train: tuple[Any, Any] = field(compare=False, repr=False)
     validation: tuple[Any, Any] = field(compare=False, repr=False)
@@ -256,6 +272,7 @@ class arrays(Data):
         scaling: str | None = None,
         name: str = "arrays",
         class_names: Any = None,
+        placement: str = "device",
     ):
         import numpy as np
 
@@ -280,14 +297,19 @@ class arrays(Data):
         scaling = scaling or ("unit" if byte else "none")
         if scaling not in known:
             raise unknown("data.scaling", scaling, known)
+        if placement not in ("device", "host"):
+            raise unknown("data.placement", placement, ("device", "host"))
         classes = 1 + max(int(y.max()) for _, y in (train, *held.values()))
         names = tuple(map(str, class_names if class_names is not None else range(classes)))
         if len(names) < classes:
             raise InputError(f"data.class_names: {len(names)} names for labels up to {classes - 1}")
         digest = hashlib.sha256()
         for x, y in (train, held["validation"], held["test"]):
-            digest.update(f"{x.dtype}{x.shape}{len(names)}".encode() + x.tobytes() + y.tobytes())
+            digest.update(f"{x.dtype}{x.shape}{len(names)}".encode())
+            digest.update(memoryview(x).cast("B"))
+            digest.update(memoryview(y).cast("B"))
         settings = {"name": name, "digest": digest.hexdigest()[:12], "scaling": scaling, "class_names": names}
+        settings |= {"placement": placement}
         for attribute, value in (settings | {"train": train, **held}).items():
             object.__setattr__(self, attribute, value)
 
@@ -302,15 +324,15 @@ class arrays(Data):
         return {"name": self.name}  # what it is called changes no run
 
     def replace(self, name: str, value: Any, path: str) -> arrays:
-        if name != "scaling":
-            raise unknown(path, name, ("scaling",))
+        if name not in ("scaling", "placement"):
+            raise unknown(path, name, ("scaling", "placement"))
         return arrays(
             *self.train,
             validation=self.validation,
             test=self.test,
-            scaling=value,
             name=self.name,
             class_names=self.class_names,
+            **{"scaling": self.scaling, "placement": self.placement} | {name: value},
         )
 
 
@@ -327,14 +349,14 @@ def _split(path: str, pair: Any) -> tuple[Any, Any]:
     if inputs.dtype != np.uint8:
         if not np.issubdtype(inputs.dtype, np.floating):
             raise InputError(f"{path}: {inputs.dtype} inputs are not uint8 or floating")
-        inputs = inputs.astype(np.float32)
-        if not np.isfinite(inputs).all():
+        inputs = inputs.astype(np.float32, copy=False)
+        if not all(np.isfinite(part).all() for part in np.array_split(inputs, 1 + inputs.nbytes // 2**26)):
             raise InputError(f"{path}: an input is not finite")
-    if inputs.ndim < 2 or labels.ndim != 1 or len(inputs) != len(labels) or not len(labels):
+    if inputs.ndim < 2 or labels.ndim != 1 or len(inputs) != len(labels) or not inputs.size:
         raise InputError(f"{path}: inputs {list(inputs.shape)} and labels {list(labels.shape)} are not [n, …] and [n]")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise InputError(f"{path}: labels are not integers ≥ 0")
-    return np.ascontiguousarray(inputs), labels.astype(np.int32)
+    return np.ascontiguousarray(inputs), np.ascontiguousarray(labels, np.int32)
 
 
 class Model(Spec):
@@ -364,9 +386,19 @@ class Model(Spec):
         """
         raise NotImplementedError
 
+    def reads_inputs(self, functions: Mapping[str, tuple[Callable, ...]]) -> bool:
+        """Returns whether initial weights depend on training inputs; arguments as of ``network``. This imports JAX."""
+        from glorot_jax.initializers import needs_inputs
+
+        return any(needs_inputs(f) for name in functions if name.endswith("init") for f in functions[name])
+
     def label(self) -> str:
         """Returns what it is called in a line for a person."""
         return self.kind()
+
+    def predict(self, start: Start) -> Predicted | None:
+        """Returns what theory says of the probes' outputs before the first update; None where it says nothing."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -395,6 +427,11 @@ class mlp(Model):
     def label(self) -> str:
         same = len(set(self.widths)) == 1
         return f"mlp {len(self.widths)}×{self.widths[0]}" if same else f"mlp {'-'.join(map(str, self.widths))}"
+
+    def predict(self, start: Start) -> Predicted | None:
+        from glorot_jax.models import predictions
+
+        return predictions.mlp(self, start)
 
 
 @dataclass(frozen=True, init=False)
@@ -487,6 +524,11 @@ class module(Model):
         per_run = self.per_run()
         fixed = {k: v for k, v in self.arguments.items() if k not in per_run}
         return partial(build, self.function, fixed, functions)
+
+    def reads_inputs(self, functions: Mapping[str, tuple[Callable, ...]]) -> bool:
+        from glorot_jax.models.build import parameters
+
+        return "inputs" in parameters(self.function)
 
     def label(self) -> str:
         per_run = self.per_run()
@@ -831,6 +873,10 @@ class Schedule(Spec):
 
     family = "record"
 
+    def __str__(self) -> str:
+        """As a sweep file writes it."""
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.items().items())})"
+
     def steps(self, total: int) -> tuple[int, ...]:
         """Returns the steps in [0, total], rising, 0 and total included."""
         return tuple(sorted({0, total, *(s for s in self._inner(total) if 0 < s < total)}))
@@ -874,6 +920,9 @@ class at(Schedule):
                 raise InputError(f"record: {step!r} is not a step, an integer ≥ 0")
         object.__setattr__(self, "named", tuple(sorted(set(map(int, named)))))
 
+    def __str__(self) -> str:
+        return f"at({', '.join(map(str, self.named))})"
+
     def replace(self, name: str, value: Any, path: str) -> at:
         if name != "named":
             raise unknown(path, name, ("named",))
@@ -895,16 +944,21 @@ PRESETS = {
     "full": (
         *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
         *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
+        *("hessian_diagonal", "ntk"),
     ),
 }
 """Sets of probes that a sweep may name."""
+
+METHODS = dict.fromkeys(("jacobians", "jacobian_spectra"), ("auto", "exact", "gram", "lanczos"))
+"""How a built-in probe may be told to find its numbers, where it knows more than one way; the first is the usual."""
 
 
 @dataclass(frozen=True)
 class probe(Spec):
     """A measurement, with a schedule of its own or of your own making.
 
-    ``probe("jacobians", every(1000))`` makes a built-in one at other steps than the sweep's. A function takes what one
+    ``probe("jacobians", every(1000), method="exact")`` makes a built-in one at other steps than the sweep's and by a
+    method of your choice. A function takes what one
     run's probes see (``glorot_jax.probes.probe.Scene``) and returns an array, or a dict of them; it is vmapped over the
     runs and compiled into the step, and must be pure.
 
@@ -913,6 +967,9 @@ class probe(Spec):
         record: at which steps; those of the sweep if not said. Elsewhere its records hold NaN.
         dims: of a function's arrays, such as ``("layer",)``; a name that nobody knows is counted from 1.
         long_name, units: for labels; the function's first line of documentation and ``"1"`` if not said.
+        method: of a built-in that knows several: ``"exact"`` (all singular values), ``"gram"`` (of the Gram matrix: all
+            but the smallest), ``"lanczos"`` (estimated from products), ``"auto"`` (exact up to a smaller side of 256,
+            Lanczos above).
     """
 
     family = "probe"
@@ -922,6 +979,7 @@ class probe(Spec):
     dims: tuple[str, ...] = ()
     long_name: str = ""
     units: str = "1"
+    method: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -930,6 +988,12 @@ class probe(Spec):
                 raise unknown("probe", self.measure, names_in("probes/__init__"))
             if self.dims or self.long_name or self.units != "1":
                 raise InputError(f"probe: {self.measure!r} has labels of its own")
+            if self.method not in METHODS.get(self.measure, (self._usual,)):
+                if self.measure in METHODS:
+                    raise unknown("probe.method", self.method, METHODS[self.measure])
+                raise InputError(
+                    f"probe.method: {self.measure!r} knows one way alone", f"several: {', '.join(METHODS)}"
+                )
             return
         if not callable(self.measure):
             raise InputError(f"probe: {self.measure!r} is neither the name of a probe nor a function")
@@ -937,10 +1001,46 @@ class probe(Spec):
             identity(self.measure)
         except ValueError as error:
             raise InputError(f"probe: {error}") from None
+        if self.method != self._usual:
+            raise InputError(f"probe.method: {self.method!r} is not for a function of your own", "leave it out")
 
     @property
     def name(self) -> str:
         return self.measure if isinstance(self.measure, str) else self.measure.__name__
+
+    @property
+    def _usual(self) -> str:
+        return self.defaults()["method"]
+
+    def items(self) -> dict[str, Any]:
+        """Returns all settings by name; the usual method is left out, so that it is no part of an identity."""
+        return {k: v for k, v in super().items().items() if (k, v) != ("method", self._usual)}
+
+
+@dataclass(frozen=True)
+class jacobian(Spec):
+    """Singular values of the Jacobian between two points of a network: ``jacobian("input", "blocks.2.branch")``.
+
+    Points are those that the network shows (``show`` and ``show_layer`` of ``glorot_jax``), named by the path of their
+    module, and ``"input"`` and ``"output"``. What leads around ``source`` counts as constant.
+
+    Args:
+        source, target: points, the source first.
+        record: at which steps; those of the sweep if not said. Elsewhere its records hold NaN.
+        method: ``"exact"`` (all singular values), ``"lanczos"`` (estimated from products) or ``"auto"``: exact up to a
+            smaller side of 256.
+    """
+
+    family = "probe"
+
+    source: str
+    target: str
+    record: Schedule | None = None
+    method: Literal["auto", "exact", "lanczos"] = "auto"
+
+    @property
+    def name(self) -> str:
+        return f"jacobian_{self.source}_{self.target}".replace(".", "_")
 
 
 def read_probes(value: Any, path: str) -> Any:
@@ -948,7 +1048,7 @@ def read_probes(value: Any, path: str) -> Any:
     known = (*names_in("probes/__init__"), *PRESETS)
     if isinstance(value, str) and value in PRESETS:
         return PRESETS[value]
-    if isinstance(value, str | probe) or callable(value):
+    if isinstance(value, str | probe | jacobian) or callable(value):
         value = (value,)
     if not hasattr(value, "__iter__"):
         raise InputError(f"{path}: {value!r} is not a list of probes", f"known: {', '.join(known)}")
@@ -956,9 +1056,9 @@ def read_probes(value: Any, path: str) -> Any:
     for one in value:
         if isinstance(one, str) and one not in names_in("probes/__init__"):
             raise unknown(path, one, known)
-        if not isinstance(one, str | probe) and not callable(one):
+        if not isinstance(one, str | probe | jacobian) and not callable(one):
             raise InputError(f"{path}: {one!r} is neither the name of a probe, a function, nor probe(…)")
-        made.append(one if isinstance(one, str | probe) else probe(one))
+        made.append(one if isinstance(one, str | probe | jacobian) else probe(one))
     return tuple(made)
 
 
@@ -968,7 +1068,7 @@ SPECS: dict[str, Callable] = {
         *(shapeset, mnist, fashion_mnist, cifar10, digits, small_imagenet, tfds),
         modular_addition,
         *(mlp, residual_mlp, cnn, resnet, transformer),
-        *(sgd, adam, rmsprop, every, log_spaced, at, probe),
+        *(sgd, adam, rmsprop, every, log_spaced, at, probe, jacobian),
     )
 }
 """What ``--set`` may build by name."""

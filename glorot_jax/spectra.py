@@ -1,4 +1,8 @@
-"""Singular values of layer Jacobians: exactly, or estimated from products with vectors alone."""
+"""Singular values of layer Jacobians: exactly, from the Gram matrix, or estimated from products with vectors alone.
+
+The Lanczos code is our own and not matfree's or traceax's: it has to give right numbers for an operator that is 0 (a
+saturated layer) or of low rank, an error beside each estimate, and sums whose bits no fusion changes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from glorot_jax.rounding import mean, norm, times, total
 
@@ -73,6 +77,76 @@ def summary(values: Float[Array, "k"], longer_side: int) -> Summary:
     )
 
 
+def gram_singular_values(matrix: Float[Array, "m n"]) -> tuple[Float[Array, "k"], Float[Array, "k"]]:
+    """Returns all min(m, n) singular values, largest first, and how far each may be off: of the Gram matrix A Aᵀ.
+
+    The eigenvalues of A Aᵀ, on the smaller side, are the squares, and rounding changes each by up to
+    δ = √(longer side) · ε of the largest, ε = 2⁻²³. So a singular value s is known to δ/s; and below √δ, a thousandth
+    of the largest at sides of 100, nothing is known of it but that it is small: the values there are rounding alone.
+
+    Source: Golub & Van Loan (2013), Matrix computations, section 8.6: what squaring costs.
+    """
+    small = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    scale = jnp.max(jnp.abs(small))
+    scale = jnp.where(scale > 0, scale, 1)
+    unit = small / scale  # squares of small numbers must not vanish
+    squares = eigenvalues(jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST))
+    off = squares[0] * np.float32(np.sqrt(max(matrix.shape)) * np.finfo(np.float32).eps)
+    values = jnp.sqrt(jnp.maximum(squares, 0))
+    known = squares > off
+    errors = jnp.where(known, off / jnp.where(known, values, 1), jnp.sqrt(2 * off))
+    return scale * values, scale * errors
+
+
+@jax.custom_batching.sequential_vmap
+def eigenvalues(symmetric: Float[Array, "k k"]) -> Float[Array, "k"]:
+    """Returns the eigenvalues of a symmetric matrix, largest first; of a batch one matrix after the other."""
+    return jnp.linalg.eigvalsh(symmetric)[::-1]
+
+
+class GramSummary(NamedTuple):
+    """What the Gram matrix tells of all singular values; NaN where it can't."""
+
+    mean: Estimate
+    rms: Float[Array, ""]
+    median: Estimate
+    minimum: Float[Array, ""]
+    maximum: Estimate
+    condition: Float[Array, ""]
+    log_mean: Float[Array, ""]
+
+
+def gram_summary(values: Float[Array, "k"], errors: Float[Array, "k"]) -> GramSummary:
+    """Returns the summary of singular values and their errors as ``gram_singular_values`` finds them.
+
+    A value that its error reaches is not known to differ from 0. With one of them the smallest value, the condition
+    and the mean logarithm are NaN: not known, whereas ``summary`` can say that they are 0, ∞ and −∞.
+    """
+    sure = values > errors
+    all_sure, nothing = sure[-1], values[0] == 0
+    lowest = jnp.where(all_sure, values[-1], 1)
+    middle = [values.size // 2, (values.size - 1) // 2]
+    return GramSummary(
+        mean=Estimate(mean(values), mean(errors)),
+        rms=norm(values) * np.float32(values.size**-0.5),
+        median=Estimate(*(jnp.sum(v[np.array(middle)]) / 2 for v in (values, errors))),
+        minimum=jnp.where(all_sure | nothing, values[-1], jnp.nan),
+        maximum=Estimate(values[0], errors[0]),
+        condition=jnp.where(all_sure, values[0] / lowest, jnp.nan),
+        log_mean=jnp.where(all_sure | nothing, mean(jnp.log(jnp.where(sure | nothing, values, 1))), jnp.nan),
+    )
+
+
+class Shares(NamedTuple):
+    """How many of an operator's singular values lie where: shares of them, with half-widths of what they may be.
+
+    ``below`` is the share below each edge, ``between`` that between two neighbouring ones.
+    """
+
+    below: Estimate
+    between: Estimate
+
+
 class LanczosSummary(NamedTuple):
     """What products with an operator tell of its singular values; the smallest and the logarithms are beyond them."""
 
@@ -80,7 +154,7 @@ class LanczosSummary(NamedTuple):
     rms: Estimate
     median: Estimate
     maximum: Estimate
-    share_below: Float[Array, "edges"]
+    shares: Shares
 
 
 def lanczos_summary(
@@ -96,13 +170,13 @@ def lanczos_summary(
 ) -> LanczosSummary:
     """Returns estimates of an operator's singular values by the quadrature of ``lanczos_mean_singular_value``.
 
-    The error of the median holds what the nodes' weights leave open (Chebyshev, Markov and Stieltjes: a vector's own
-    measure below a node lies between the weights up to it without and with its own). The largest node is never above
-    the largest singular value; how far below is guessed: what the vectors differ by and what
-    the last two steps brought.
+    The errors of the median and of the shares hold what the nodes' weights leave open (Chebyshev, Markov and
+    Stieltjes: a vector's own measure below a node lies between the weights up to it without and with its own) and how
+    much the vectors differ. The largest node is never above the largest singular value; how far below is guessed: what
+    the vectors differ by and what the last two steps brought.
 
     Args:
-        edges: where the share of smaller singular values is asked for; as if they lay at the nodes, without error.
+        edges: rising; where the share of smaller singular values is asked for. The values are those of the nodes.
         matvec, rmatvec, shape, key, vectors, steps, frobenius: as there; with ``frobenius`` the rms is exact.
 
     Source: Golub & Meurant (2010), Matrices, moments and quadrature, chapters 3 and 6.
@@ -115,7 +189,7 @@ def lanczos_summary(
         rms=_rms(found) if frobenius is None else Estimate(frobenius * np.float32(n**-0.5), jnp.zeros(())),
         median=_median(nodes, weights),
         maximum=_largest(found),
-        share_below=mean(times(weights.ravel(), nodes.ravel() < edges[:, None])) * np.float32(nodes.shape[1]),
+        shares=_shares(nodes, weights, edges, n),
     )
 
 
@@ -124,6 +198,13 @@ def lanczos_largest_singular_value(
 ) -> Estimate:
     """Returns an operator's largest singular value from below, with the error that ``lanczos_summary`` guesses."""
     return _largest(_quadratures(matvec, rmatvec, shape, key, vectors, steps))
+
+
+def lanczos_rms(
+    matvec: Callable, rmatvec: Callable, shape: tuple[int, int], key: Key[Array, ""], vectors: int = 4
+) -> Estimate:
+    """Returns the root mean square singular value as ``lanczos_summary`` would, from one product for each vector."""
+    return _rms(_quadratures(matvec, rmatvec, shape, key, vectors, steps=1))
 
 
 def _largest(found: _Quadrature) -> Estimate:
@@ -145,10 +226,51 @@ def _median(nodes: Float[Array, "vectors steps"], weights: Float[Array, "vectors
     middle = jnp.max(jnp.where(through >= 0.5, nodes, 0), axis=1)
     never_above = jnp.min(jnp.where(through <= 0.5, nodes, nodes[:, :1]), axis=1)
     never_below = jnp.max(jnp.where(through - weights >= 0.5, nodes, 0), axis=1)
-    exhausted = (nodes[:, -1] <= 1e-6 * nodes[:, 0]) & (weights[:, -1] < 1e-6)  # the nodes are the spectrum itself
-    apart = jnp.where(exhausted, 0, jnp.maximum(never_above - middle, middle - never_below))
-    scatter = times(np.float32(_STUDENT_95[len(nodes)] / np.sqrt(len(nodes))), _spread(middle))
-    return Estimate(jnp.mean(middle), jnp.mean(apart) + scatter)
+    apart = jnp.where(_exhausted(nodes, weights), 0, jnp.maximum(never_above - middle, middle - never_below))
+    return Estimate(jnp.mean(middle), jnp.mean(apart) + _scatter(middle))
+
+
+def _exhausted(nodes: Float[Array, "vectors steps"], weights: Float[Array, "vectors steps"]) -> Bool[Array, "vectors"]:
+    """Where the nodes are a vector's whole spectrum: the steps that were left over put a node without weight at 0."""
+    return (nodes[:, -1] <= 1e-6 * nodes[:, 0]) & (weights[:, -1] < 1e-6)
+
+
+def _scatter(values: Float[Array, "vectors"]) -> Float[Array, ""]:
+    """Half-width of the 95 % interval of the vectors' mean."""
+    return times(np.float32(_STUDENT_95[len(values)] / np.sqrt(len(values))), _spread(values))
+
+
+def _shares(
+    nodes: Float[Array, "vectors steps"], weights: Float[Array, "vectors steps"], edges: Float[Array, "edges"], n: int
+) -> Shares:
+    """The shares by the nodes' weights. Each vector's own share below an edge lies within the weights of two nodes.
+
+    Between two nodes the measure below is at least the weights below the lower one, and at most those up to the upper.
+    A share p of n values scatters between Rademacher vectors by √(2p/n) at most, or by that of 1 − p; where the few
+    vectors happen to differ by less, that counts.
+    """
+    below = nodes[:, None, :] < edges[:, None]  # [vectors, edges, steps]
+    lower = jnp.sum(below, axis=2, dtype=jnp.int32)  # so many nodes lie below: they are the last of their row
+    steps = nodes.shape[1]
+    from_below = jnp.concatenate([jnp.zeros((len(nodes), 1)), jnp.cumsum(weights[:, ::-1], axis=1)], axis=1)
+
+    def through(count: Integer[Array, "vectors edges"]) -> Float[Array, "vectors edges"]:
+        return jnp.take_along_axis(from_below, jnp.clip(count, 0, steps), axis=1)
+
+    share = through(lower)
+    open_below, open_above = share - through(lower - 1), through(lower + 1) - share
+    known = _exhausted(nodes, weights)[:, None] | (edges <= 0)  # nothing lies below 0
+    open_below, open_above = (jnp.where(known, 0, v) for v in (open_below, open_above))
+    between = jnp.diff(share, axis=1)
+    more = open_above[:, 1:] + open_below[:, :-1]
+    less = jnp.minimum(between, open_below[:, 1:] + open_above[:, :-1])
+
+    def estimate(values: Array, apart: Array) -> Estimate:
+        found = mean(values.T)
+        least = jnp.sqrt(jnp.clip(jnp.minimum(found, 1 - found), 0) * np.float32(2 / (n * len(nodes))))
+        return Estimate(found, mean(apart.T) + jnp.maximum(jax.vmap(_scatter)(values.T), 2 * least))
+
+    return Shares(estimate(share, jnp.maximum(open_below, open_above)), estimate(between, jnp.maximum(more, less)))
 
 
 def lanczos_largest_eigenvalue(

@@ -607,6 +607,8 @@ _VARIANCES: dict[str, Callable[[int, int], float]] = {
     "standard": lambda m, n: 1 / (3 * m),
     "truncated_normal": lambda m, n: 1 / m,
 }
+RANDOM_INITIALIZERS = tuple(_VARIANCES)
+"""Those of ``glorot_jax.initializers`` whose variance is known beforehand."""
 
 
 def weight_variance(init: str, fan_in: int, fan_out: int, *, output: bool = False) -> float:
@@ -855,7 +857,7 @@ def jacobian_rms(activation: Activation, length: Scalar, fan_in: Scalar, fan_out
     return jnp.sqrt(jnp.maximum(fan_in, fan_out) * variance * slope_moment(activation, length))
 
 
-@_precise("activation", compiled=True)
+@_precise("activation")
 def jacobian_mean(activation: Activation, length: Scalar, fan_in: Scalar, fan_out: Scalar, variance: Scalar) -> Scalar:
     """Returns the mean over the min(fan_in, fan_out) singular values of a layer's Jacobian, for independent weights.
 
@@ -870,30 +872,10 @@ def jacobian_mean(activation: Activation, length: Scalar, fan_in: Scalar, fan_ou
 
     Source: Silverstein (1995), J. Multivariate Analysis 55, equation 1.3; for networks: arXiv:1711.04735, section 2.
     """
-    squared, shares = _squared_slopes(activation, length)
-    smaller = jnp.minimum(fan_in, fan_out)
-
-    def covered(y: Array) -> Array:
-        return squared / (1 + y[:, None] * squared) @ shares
-
-    def share(t: Array) -> Array:
-        def residual(y: Array) -> Array:
-            return y * (t + fan_out * variance * covered(y)) - fan_in * variance
-
-        def newton(_: int, y: Array) -> Array:  # rises to the root: the residual is concave and negative at the start
-            steepness = t + fan_out * variance * (squared / (1 + y[:, None] * squared) ** 2 @ shares)
-            return y - residual(y) / steepness
-
-        start = fan_in * variance / (t + fan_out * variance * jnp.sum(squared * shares))
-        y = jax.lax.custom_root(
-            residual, start, lambda _, y: jax.lax.fori_loop(0, 60, newton, y), lambda g, v: v / g(jnp.ones_like(v))
-        )
-        return fan_out / smaller * y * covered(y)
-
-    return _mean_root(share, jnp.sqrt(jnp.maximum(fan_in, fan_out) * variance * jnp.sum(squared * shares)))
+    return _independent_mean(*_squared_slopes(activation, length), fan_in, fan_out, variance)
 
 
-@_precise("activation", compiled=True)
+@_precise("activation")
 def orthogonal_jacobian_mean(
     activation: Activation, length: Scalar, fan_in: Scalar, fan_out: Scalar, gain: Scalar = 1.0
 ) -> Scalar:
@@ -909,7 +891,51 @@ def orthogonal_jacobian_mean(
 
     Source: Nica & Speicher (1996), Amer. J. Math. 118, for the compression.
     """
-    squared, shares = _squared_slopes(activation, length)
+    return _orthogonal_mean(*_squared_slopes(activation, length), fan_in, fan_out, gain)
+
+
+@_precise(compiled=True)
+def _independent_mean(
+    squared: Float[Array, "k"], shares: Float[Array, "k"], fan_in: Scalar, fan_out: Scalar, variance: Scalar
+) -> Scalar:
+    """``jacobian_mean`` of slopes whose squares take these values in these shares: compiled once for all functions."""
+    mean = jnp.sum(squared * shares)
+    smaller = jnp.minimum(fan_in, fan_out)
+
+    def covered(y: Array) -> Array:
+        return squared / (1 + y[:, None] * squared) @ shares
+
+    def share(t: Array) -> Array:
+        def residual(y: Array) -> Array:
+            return y * (t + fan_out * variance * covered(y)) - fan_in * variance
+
+        def newton(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            steps, y, rising = state  # y rises to the root: the residual is concave, and negative at the start
+            steepness = t + fan_out * variance * (squared / (1 + y[:, None] * squared) ** 2 @ shares)
+            change = jnp.where(rising, -residual(y) / steepness, 0)
+            return steps + 1, y + change, rising & (change > _ROUNDING * y)
+
+        def solve(_: Callable, y: Array) -> Array:
+            start = 0, y, jnp.full(y.shape, True)
+            return jax.lax.while_loop(lambda s: (s[0] < 60) & jnp.any(s[2]), newton, start)[1]
+
+        # the root for equal slopes of this mean square, which is below: s/(1 + y s) is concave in s
+        linear = t + (fan_out - fan_in) * variance * mean
+        root = jnp.sqrt(linear**2 + 4 * t * mean * fan_in * variance)
+        start = jnp.where(
+            linear > 0, 2 * fan_in * variance / (root + jnp.abs(linear)), (root - linear) / _or_1(2 * t * mean)
+        )
+        y = jax.lax.custom_root(residual, start, solve, lambda g, v: v / g(jnp.ones_like(v)))
+        return fan_out / smaller * y * covered(y)
+
+    return _mean_root(share, jnp.sqrt(jnp.maximum(fan_in, fan_out) * variance * mean))
+
+
+@_precise(compiled=True)
+def _orthogonal_mean(
+    squared: Float[Array, "k"], shares: Float[Array, "k"], fan_in: Scalar, fan_out: Scalar, gain: Scalar
+) -> Scalar:
+    """``orthogonal_jacobian_mean`` of slopes whose squares take these values in these shares."""
     ratio = jnp.minimum(1.0, fan_in / fan_out)
 
     def mean_of(function: Callable[[Array], Array], w: Array) -> Array:
@@ -934,10 +960,13 @@ def orthogonal_jacobian_mean(
         )
         return mean_of(lambda w: squared / (squared + w), jnp.exp(log_w)) / ratio
 
-    scale = jnp.sqrt(jnp.sum(squared * shares))
-    return gain * jnp.where(ratio == 1, jnp.sqrt(squared) @ shares, _mean_root(share, scale))
+    def compressed() -> Scalar:
+        return _mean_root(share, jnp.sqrt(jnp.sum(squared * shares)))
+
+    return gain * jax.lax.cond(ratio == 1, lambda: jnp.sqrt(squared) @ shares, compressed)
 
 
+@_precise("activation", compiled=True)
 def _squared_slopes(activation: Activation, length: Scalar) -> tuple[Array, Array]:
     """The distribution of f'(s)² as values and their shares."""
     std = _root(length)
@@ -1060,9 +1089,11 @@ class Prediction(NamedTuple):
         activation_mean, activation_std: of z = f(s).
         gradient_std: of ∂C/∂s.
         weight_gradient_std: of ∂C/∂W.
+        weight_std: of W.
         weight_mean_singular_value: of W, the Jacobian's in the linear regime f' = 1.
         jacobian_mean_singular_value, jacobian_rms_singular_value: of ∂z/∂z_below, with the slopes' distribution.
-        output_gradient_std, output_weight_gradient_std: of ∂C/∂logits, and of ∂C/∂W of the output layer.
+        output_gradient_std, output_weight_gradient_std, output_weight_std: of ∂C/∂logits, and of ∂C/∂W and W of the
+            output layer.
     """
 
     preactivation_std: Float[Array, "layers"]
@@ -1070,11 +1101,13 @@ class Prediction(NamedTuple):
     activation_std: Float[Array, "layers"]
     gradient_std: Float[Array, "layers"]
     weight_gradient_std: Float[Array, "layers"]
+    weight_std: Float[Array, "layers"]
     weight_mean_singular_value: Float[Array, "layers"]
     jacobian_mean_singular_value: Float[Array, "layers"]
     jacobian_rms_singular_value: Float[Array, "layers"]
     output_gradient_std: Scalar
     output_weight_gradient_std: Scalar
+    output_weight_std: Scalar
 
 
 @_precise("activation", "init", "widths", "features", "classes")
@@ -1086,6 +1119,7 @@ def predict(
     classes: int,
     *,
     input_second_moment: Scalar,
+    jacobian_input_second_moment: Scalar | None = None,
     gain: Scalar = 1.0,
 ) -> Prediction:
     """Returns what wide layers do at initialization, layer by layer: biases 0, softmax output, loss −log P(y|x).
@@ -1101,6 +1135,7 @@ def predict(
         features, classes: sizes of input (≥ 1) and output (≥ 2).
         input_second_moment: mean square of the input's entries, > 0: one for all examples or one for each. Only the
             latter knows how examples differ, which matters where the activation is far from linear.
+        jacobian_input_second_moment: of the examples that the Jacobians are averaged over; the same if not said.
         gain: factor on all weights, > 0.
 
     Raises:
@@ -1111,58 +1146,108 @@ def predict(
     """
     function = _activation_of(activation)
     sizes = _checked_sizes(features, widths, classes)
+    if jacobian_input_second_moment is None:
+        jacobian_input_second_moment = input_second_moment
     _check_positive("input_second_moment", input_second_moment)
+    _check_positive("jacobian_input_second_moment", jacobian_input_second_moment)
     _check_positive("gain", gain)
     shapes = list(itertools.pairwise(sizes))
     variances = [gain**2 * _variance_of(init, shape, i == len(widths)) for i, shape in enumerate(shapes)]
-    below, lengths = [jnp.atleast_1d(input_second_moment)], []  # of each example
-    for (fan_in, _), variance in zip(shapes, variances, strict=True):
-        lengths.append(fan_in * variance * below[-1])
-        below.append(_each(second_moment)(function, lengths[-1]))
-    *hidden, logit_variances = lengths
-    error = output_error_moment(classes, jnp.mean(logit_variances)) / classes
-    errors = [jnp.full_like(logit_variances, error)]  # E (∂C/∂s)² of each example, the output layer's first
-    for (_, fan_out), variance, length in zip(shapes[:0:-1], variances[:0:-1], hidden[::-1], strict=True):
-        errors.append(fan_out * variance * _each(slope_moment)(function, length) * errors[-1])
+    layers = list(zip(shapes, variances, strict=True))
+    inputs = jnp.atleast_1d(input_second_moment)
+    *hidden, output = _moments(function, inputs, layers)
+    below = [inputs, *(layer.square for layer in hidden)]
+    error = output_error_moment(classes, jnp.mean(output.length)) / classes
+    errors = [jnp.full_like(output.length, error)]  # E (∂C/∂s)² of each example, the output layer's first
+    for ((_, fan_out), variance), layer in zip(layers[:0:-1], hidden[::-1], strict=True):
+        errors.append(fan_out * variance * layer.slope * errors[-1])
     errors.reverse()
     gradients = jnp.stack([jnp.sqrt(jnp.mean(e)) for e in errors])
-    weight_gradients = jnp.stack([jnp.sqrt(jnp.mean(z * e)) for z, e in zip(below[:-1], errors, strict=True)])
-    means = jnp.stack([jnp.mean(_each(gaussian_mean)(function, length)) for length in hidden])
-    layers = list(zip(hidden, shapes, variances, strict=False))
-    spectra = [_spectra(function, *layer, gain if init == "orthogonal" else None) for layer in layers]
+    weight_gradients = jnp.stack([jnp.sqrt(jnp.mean(z * e)) for z, e in zip(below, errors, strict=True)])
+    means = jnp.stack([jnp.mean(layer.mean) for layer in hidden])
+    weights = jnp.sqrt(jnp.stack(variances))
+    seen = _moments(function, jnp.atleast_1d(jacobian_input_second_moment), layers[:-1])
+    spectra = [
+        _spectra(function, *pair, gain if init == "orthogonal" else None) for pair in zip(seen, layers, strict=False)
+    ]
     return Prediction(
-        jnp.stack([jnp.sqrt(jnp.mean(length)) for length in hidden]),
+        jnp.sqrt(jnp.stack([jnp.mean(layer.length) for layer in hidden])),
         means,
-        jnp.sqrt(jnp.stack([jnp.mean(z) for z in below[1:-1]]) - means**2),
+        jnp.sqrt(jnp.stack([jnp.mean(layer.square) for layer in hidden]) - means**2),
         gradients[:-1],
         weight_gradients[:-1],
+        weights[:-1],
         *(jnp.stack(values) for values in zip(*spectra, strict=True)),
         gradients[-1],
         weight_gradients[-1],
+        weights[-1],
     )
 
 
-def _each(function: Callable) -> Callable:
-    """Maps over the last of two arguments."""
-    return lambda fixed, values: jax.vmap(functools.partial(function, fixed))(values)
+class _Moments(NamedTuple):
+    """Of one layer, for each example: q = E s², E f(s), E f(s)², E f'(s)²."""
+
+    length: Float[Array, "examples"]
+    mean: Float[Array, "examples"]
+    square: Float[Array, "examples"]
+    slope: Float[Array, "examples"]
+
+
+def _moments(
+    activation: Activation, inputs: Float[Array, "examples"], layers: Sequence[tuple[tuple[int, int], Scalar]]
+) -> list[_Moments]:
+    """Moments of every layer, given by shape and Var W, as if all had the activation."""
+    found, below = [], inputs
+    for (fan_in, _), variance in layers:
+        found.append(_Moments(fan_in * variance * below, *_three_moments(activation, fan_in * variance * below)))
+        below = found[-1].square
+    return found
+
+
+@_precise("activation", compiled=True)
+def _three_moments(activation: Activation, lengths: Float[Array, "examples"]) -> tuple[Array, Array, Array]:
+    """E f, E f² and E f'² of each length: one program that layers, initializers and widths share."""
+
+    def each(function: Callable) -> Array:
+        return jax.vmap(functools.partial(function, activation))(lengths)
+
+    return each(gaussian_mean), each(second_moment), each(slope_moment)
 
 
 def _spectra(
-    activation: Activation,
-    lengths: Float[Array, "examples"],
-    shape: tuple[int, int],
-    variance: Scalar,
-    orthogonal_gain: Scalar | None,
+    activation: Activation, layer: _Moments, weights: tuple[tuple[int, int], Scalar], orthogonal_gain: Scalar | None
 ) -> tuple[Scalar, Scalar, Scalar]:
     """Mean singular value of a layer's weights, and mean and root mean square of its Jacobian's."""
+    shape, variance = weights
+    rms = jnp.sqrt(max(shape) * variance * jnp.mean(layer.slope))  # as jacobian_rms, over examples
+    slopes = _slopes_of_some(activation, layer.length)
+    if orthogonal_gain is not None:
+        return orthogonal_gain, _mean_over_lengths(_orthogonal_mean, *slopes, *shape, orthogonal_gain), rms
+    return (
+        singular_values(*shape, variance).mean,
+        _mean_over_lengths(_independent_mean, *slopes, *shape, variance),
+        rms,
+    )
+
+
+@_precise("activation", compiled=True)
+def _slopes_of_some(activation: Activation, lengths: Float[Array, "examples"]) -> tuple[Array, Array]:
+    """Squared slopes and their shares at no more than 8 quantiles of the lengths."""
     count = min(lengths.size, 8)
     some = jnp.quantile(lengths, (jnp.arange(count) + 0.5) / count)
-    rms = _each(lambda _, length: jacobian_rms(activation, length, *shape, variance) ** 2)(None, lengths)
-    if orthogonal_gain is not None:
-        mean = _each(lambda _, length: orthogonal_jacobian_mean(activation, length, *shape, orthogonal_gain))
-        return orthogonal_gain, jnp.mean(mean(None, some)), jnp.sqrt(jnp.mean(rms))
-    mean = _each(lambda _, length: jacobian_mean(activation, length, *shape, variance))
-    return singular_values(*shape, variance).mean, jnp.mean(mean(None, some)), jnp.sqrt(jnp.mean(rms))
+    return jax.vmap(functools.partial(_squared_slopes, activation))(some)
+
+
+@_precise("function", compiled=True)
+def _mean_over_lengths(
+    function: Callable,
+    squared: Float[Array, "lengths k"],
+    shares: Float[Array, "lengths k"],
+    fan_in: Scalar,
+    fan_out: Scalar,
+    scale: Scalar,
+) -> Scalar:
+    return jnp.mean(jax.vmap(lambda slopes, shares: function(slopes, shares, fan_in, fan_out, scale))(squared, shares))
 
 
 def _activation_of(activation: str | Activation) -> Activation:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SCALARS = ("train_loss", "valid_loss", "valid_error", "test_loss", "test_error")
+THEORY = "_theory"
+"""Ends the name of a prediction, the sibling of what was measured."""
 _NO_SETTINGS = ("name", "seed", "in_sweep")
 _FIELDS = {
     *("format", "shard", "cohort", "runs", "width", "widths", "step", "steps", "state"),
@@ -110,33 +112,47 @@ class Results:
     def records(self, cohort: str | None = None, names: Sequence[str] | None = None) -> xr.Dataset:
         """Returns the records as one dataset (run, step, layer, …), every varying setting a coordinate on run.
 
+        Beside what theory predicts stands a sibling, such as ``activation_std_theory`` (run, layer): it says what is
+        expected at step 0, and is NaN for runs of which nothing is predicted.
+
         Args:
             cohort: one of ``cohorts``; all if not said, which then must have the same layers. Steps that not all
                 runs have are left out, and named in ``attrs["left_out"]``.
-            names: variables to read; all if not said.
+            names: variables to read, each with its sibling; all if not said.
 
         Raises:
-            InputError: there are no records yet, the cohort is unknown, or cohorts differ in depth.
+            InputError: there are no records yet, the cohort or a name is unknown, or cohorts differ in depth.
         """
         import xarray as xr
 
         if cohort is not None and cohort not in self.cohorts:
             raise unknown("cohort", cohort, self.cohorts)
         shards = [s for s in self._shards if cohort in (None, s.manifest["cohort"]["id"])]
-        parts = [part for s in shards if (part := s.records(names)) is not None]
-        if not parts:
+        shards = [s for s in shards if s.manifest["records"]]
+        if not shards:
             raise InputError(f"{self.paths[0]}: it has no records yet")
+        known = set().union(*(s.names() for s in shards)) if names is not None else ()
+        for name in names or ():
+            if name not in known:
+                raise unknown("names", name, known)
+        parts = _with_predictions([s.records(names) for s in shards], [s.predictions(names) for s in shards])
         if len({part.sizes.get("layer") for part in parts}) > 1:
             raise InputError("records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}")
         common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
         left_out = sum(part.sizes["step"] - len(common) for part in parts)
-        whole = xr.concat([p.sel(step=common) for p in parts], "run", combine_attrs="override", join="exact")
+        whole = xr.concat([p.sel(step=common) for p in parts], "run", combine_attrs="override", join="outer")
         if left_out:
             whole.attrs["left_out"] = f"{left_out} steps that not all shards have"
         settings = self.runs.loc[whole["run"].to_numpy()]
         for column in ("name", "seed", *self.varying):
             whole = whole.assign_coords({column: ("run", settings[column].to_numpy())})
         return whole
+
+    def predicted(self, cohort: str) -> list[str]:
+        """Returns which of a cohort's records have a prediction beside them."""
+        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        found = [set(one) for s in shards if (one := s.predictions()) is not None]
+        return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
@@ -174,6 +190,20 @@ class _Shard:
         """Returns all records, None before the first; reads again where files were merged away meanwhile."""
         return self._retry(lambda: self._read(names))
 
+    def names(self) -> set[str]:
+        """Returns the names of all records and predictions."""
+        predicted = self.predictions()
+        found = self._retry(lambda: self._open(str(self.manifest["records"][0]["file"]), lambda file: set(file)))
+        return found | (set(predicted) if predicted is not None else set())
+
+    def predictions(self, names: Sequence[str] | None = None) -> xr.Dataset | None:
+        """Returns the predictions that belong to these records, None where nothing is predicted."""
+        if not (self.folder / "theory.nc").exists():
+            return None
+        remedy = "remove the file: the records are whole without it"
+        wanted = None if names is None else [name.removesuffix(THEORY) + THEORY for name in names]
+        return self._open("theory.nc", lambda file: _chosen(file, wanted), remedy)
+
     def outcome(self) -> dict[str, Any]:
         """Returns per run, in the table's order: status, divergence, final and best values."""
         records = self.records(SCALARS)
@@ -209,20 +239,23 @@ class _Shard:
     def _read(self, names: Sequence[str] | None) -> xr.Dataset | None:
         import xarray as xr
 
-        parts = []
-        for entry in self.manifest["records"]:
-            file = str(entry["file"])
-            try:
-                with xr.open_dataset(self.folder / file, engine="h5netcdf") as part:
-                    chosen = part if names is None else part[[n for n in names if n in part]]
-                    parts.append(chosen.load())
-            except FileNotFoundError:
-                raise FileNotFoundError(file) from None
-            except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises all of these for torn files
-                raise InputError(f"{self.folder.name}/{file}: can't be read ({error})", _REMEDY) from None
+        parts = [
+            self._open(str(entry["file"]), lambda file: _chosen(file, names)) for entry in self.manifest["records"]
+        ]
         if not parts:
             return None
         return xr.concat(parts, "step", data_vars="minimal", coords="minimal", compat="override", join="override")
+
+    def _open(self, file: str, read: Callable[[xr.Dataset], _T], remedy: str | None = None) -> _T:
+        import xarray as xr
+
+        try:
+            with xr.open_dataset(self.folder / file, engine="h5netcdf") as opened:
+                return read(opened)
+        except FileNotFoundError:
+            raise FileNotFoundError(file) from None
+        except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises all of these for torn files
+            raise InputError(f"{self.folder.name}/{file}: can't be read ({error})", remedy or _REMEDY) from None
 
     def _retry(self, read: Callable[[], _T]) -> _T:
         for attempt in range(_TRIES):
@@ -234,6 +267,11 @@ class _Shard:
                 time.sleep(0.05 * 2**attempt)
                 self.manifest = self._manifest()
         raise AssertionError
+
+
+def _chosen(file: xr.Dataset, names: Sequence[str] | None) -> xr.Dataset:
+    """The variables of these names that the file has, in memory."""
+    return (file if names is None else file[list(dict.fromkeys(n for n in names if n in file))]).load()
 
 
 _REMEDY = "move the shard's folder away and run the sweep again to train its runs anew"
@@ -249,6 +287,24 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: damaged, it is not a JSON object", _REMEDY)
     return value
+
+
+def _with_predictions(parts: Sequence[xr.Dataset], predicted: Sequence[xr.Dataset | None]) -> list[xr.Dataset]:
+    """The shards' records with their predictions; where another shard alone has one, it is NaN."""
+    import xarray as xr
+
+    known = {name: values for one in predicted if one is not None for name, values in one.items()}
+    coordinates = {dim: values[dim] for values in known.values() for dim in values.dims if dim != "run"}
+
+    def beside(part: xr.Dataset, one: xr.Dataset | None) -> xr.Dataset:
+        mine = {} if one is None else dict(one.sel(run=part["run"].to_numpy()).variables)
+        missing = {name: values.variable for name, values in known.items() if name not in mine}
+        runs = np.zeros(part.sizes["run"], int)
+        none = {name: xr.full_like(v.isel(run=runs), np.nan) for name, v in missing.items()}
+        made = part.assign({name: mine.get(name, none.get(name)) for name in known})
+        return made.assign_coords({dim: values for dim, values in coordinates.items() if dim not in made.coords})
+
+    return [beside(part, one) for part, one in zip(parts, predicted, strict=True)]
 
 
 def _where(lost: Mapping[str, Any] | None) -> str:

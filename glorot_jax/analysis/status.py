@@ -16,6 +16,8 @@ from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 
 ROWS = 20
+DEAREST = 6
+"""Probes of a shard that are named with what they took; JSON has all."""
 _ORDER = ("diverged", "training", "pending", "done")
 
 
@@ -48,7 +50,7 @@ def render_status(folder: str | Path, format: str = "table") -> str:
     facts = status(folder)
     if format == "json":
         return json.dumps(facts, indent=1, ensure_ascii=False)
-    rows = pd.DataFrame(facts["shards"])
+    rows = pd.DataFrame(facts["shards"]).drop(columns="probes", errors="ignore")
     if format == "csv":
         buffer = io.StringIO()
         rows.to_csv(buffer, index=False)
@@ -86,7 +88,52 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
         "checkpoint_bytes": _bytes_below(where / "checkpoints"),
         "last_commit": commit.isoformat(timespec="seconds"),
+        "probe_share": None if (told := _probes(manifest)) is None else told["share"],
+        "probes": told,
     }
+
+
+def _probes(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """What probes took of a shard's time, None where that was not measured.
+
+    ``together``: records by the probes that were due at once, as measured. ``each``: the same apportioned to single
+    probes in the ratio of the predicted seconds, None where nothing was predicted.
+    """
+    probes = manifest.get("probes")
+    whole = 0.0 if probes is None else _seconds(probes["measured"])
+    if not whole:
+        return None
+    planned = probes["planned"]
+    together, each = [], {}
+    for made in probes["measured"]["records"]:
+        due = [number for number in range(len(probes["schedules"])) if made["due"] >> number & 1]
+        together.append(
+            {
+                "probes": [name for number in due for name in probes["schedules"][number]["probes"]],
+                "records": made["count"],
+                "seconds": made["seconds"],
+                "share": made["seconds"] / whole,
+            }
+        )
+        if planned is not None:
+            weights = {"training loss": planned["record_seconds"]}
+            for number in due:
+                weights |= planned["probe_seconds"][number]
+            for name, weight in weights.items():
+                part = made["seconds"] * weight / max(sum(weights.values()), 1e-12)
+                each[name] = each.get(name, 0.0) + part
+    return {
+        "share": sum(made["share"] for made in together),
+        "planned_share": None if planned is None else planned["share"],
+        "budget": probes["budget"],
+        "keep_every": probes["keep_every"],
+        "together": together,
+        "each": None if planned is None else {k: {"seconds": s, "share": s / whole} for k, s in each.items()},
+    }
+
+
+def _seconds(measured: dict[str, Any]) -> float:
+    return measured["step_seconds"] + sum(made["seconds"] for made in measured["records"])
 
 
 def _bytes_below(folder: Path) -> int:
@@ -113,7 +160,28 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
             f"{s['diverged']} diverged · width {s['width']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
             f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
+            *(_probe_lines(s["probes"]) if s["probes"] is not None else []),
         ]
+    return lines
+
+
+def _probe_lines(probes: dict[str, Any]) -> list[str]:
+    planned, kept = probes["planned_share"], probes["keep_every"]
+    facts = [] if planned is None else [f"planned {planned:.1%}"]
+    facts += [] if probes["budget"] is None else [f"budget {probes['budget']:.3g}"]
+    facts += [] if kept == 1 else [f"one in {kept} of their steps is kept"]
+    beside = f" ({', '.join(facts)})" if facts else ""
+    lines = [f"    probes took {probes['share']:.1%} of the time{beside}"]
+    if len(probes["together"]) > 1:
+        lines += [
+            f"      {made['share']:6.1%} · {made['records']:,} records of {', '.join(made['probes'])}"
+            for made in probes["together"]
+        ]
+    if probes["each"] is not None:
+        ranked = sorted(probes["each"].items(), key=lambda item: -item[1]["share"])
+        told = [f"{name} {part['share']:.1%}" for name, part in ranked[:DEAREST]]
+        told += [f"{len(ranked) - DEAREST} more"] if len(ranked) > DEAREST else []
+        lines.append(f"      apportioned by the predicted ratio: {' · '.join(told)}")
     return lines
 
 

@@ -1,49 +1,53 @@
-"""Data sets of a fixed number of examples, held on the device; their order is a pure function of seed and step."""
+"""Data sets of a fixed number of examples, the training ones on the device or on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Integer, Key
+from jaxtyping import Array
 
 from glorot_jax.data.dataset import Batch, Dataset
-from glorot_jax.randomness import key
-
-_ROUNDS = 6
-"""Rounds of the Feistel network that permutes an epoch; three are a pseudo-random permutation in theory."""
-_LEAST_BITS = 3
-"""Of half a word of it: with two, some orders of five examples came twice as often as others."""
+from glorot_jax.data.order import positions
+from glorot_jax.data.stream import Stream
 
 Split = tuple[np.ndarray, np.ndarray]
 """Inputs [n, …] and labels [n]."""
 
+_CHUNK = 2**20
+"""Numbers that statistics look at together: a set may be larger than the memory."""
+
 
 def from_splits(
-    name: str, train: Split, valid: Split, test: Split, class_names: Sequence[str], scaling: str
+    name: str,
+    train: Split,
+    valid: Split,
+    test: Split,
+    class_names: Sequence[str],
+    scaling: str,
+    placement: str = "device",
 ) -> Dataset:
     """Returns the data set of three splits.
 
     Args:
         train: shown in batches; uint8 is scaled inside the step, float32 is taken as it is.
-        valid, test: evaluated whole.
+        valid, test: evaluated whole, on the device.
         scaling: ``"unit"``, ``"symmetric"``, ``"standard"`` (mean 0 and standard deviation 1 over the training
             split's numbers, all together) or ``"none"``.
+        placement: where the training examples are, ``"device"`` or ``"host"``. It changes no batch.
     """
     inputs, labels = train
-    mean, std = (
-        (float(inputs.mean(dtype=np.float64)), float(inputs.std(dtype=np.float64)))
-        if scaling == "standard"
-        else (0.0, 1.0)
-    )
+    mean, std = _moments(inputs) if scaling == "standard" else (0.0, 1.0)
+    held = placement == "device"
     return Dataset(
         name=name,
         shape=inputs.shape[1:],
         class_names=tuple(class_names),
-        draw=_draw,
-        arrays={"inputs": jnp.asarray(inputs), "labels": jnp.asarray(labels, jnp.int32)},
+        draw=_draw if held else None,
+        arrays={"inputs": jnp.asarray(inputs), "labels": jnp.asarray(labels, jnp.int32)} if held else {},
+        stream=None if held else Stream(inputs, np.asarray(labels, np.int32)),
         valid=_flat(valid),
         test=_flat(test),
         scaling=scaling,
@@ -53,6 +57,22 @@ def from_splits(
     )
 
 
+def _moments(inputs: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of all numbers together, a part of them at a time; of bytes exactly, by counting."""
+    if inputs.dtype == np.uint8:
+        counts = sum(np.bincount(part.ravel(), minlength=256) for part in _parts(inputs)).tolist()
+        total, sum1, sum2 = (sum(n * level**power for level, n in enumerate(counts)) for power in range(3))
+        return sum1 / total, math.sqrt(total * sum2 - sum1**2) / total
+    mean = math.fsum(float(part.sum(dtype=np.float64)) for part in _parts(inputs)) / inputs.size
+    spread = math.fsum(float(np.square(part - mean, dtype=np.float64).sum()) for part in _parts(inputs))
+    return mean, math.sqrt(spread / inputs.size)
+
+
+def _parts(inputs: np.ndarray) -> Iterator[np.ndarray]:
+    rows = max(1, _CHUNK // max(1, math.prod(inputs.shape[1:])))
+    return (inputs[start : start + rows] for start in range(0, len(inputs), rows))
+
+
 def _flat(split: Split) -> Batch:
     return jnp.asarray(split[0].reshape(len(split[0]), -1)), jnp.asarray(split[1], jnp.int32)
 
@@ -60,52 +80,3 @@ def _flat(split: Split) -> Batch:
 def _draw(arrays: dict[str, Array], seed: Array, stream: Array, step: Array, batch_size: int) -> Batch:
     at = positions(seed, stream, step, batch_size, arrays["labels"].shape[0])
     return arrays["inputs"][at], arrays["labels"][at]
-
-
-def positions(
-    seed: int | Array, stream: int | Array, step: int | Array, batch_size: int, count: int
-) -> Integer[Array, "batch"]:
-    """Returns which of ``count`` examples the batch of a step holds.
-
-    Batches follow each other without a gap: every ``count`` examples are an epoch and hold each example once, in an
-    order of their own. A batch may hold the last of one epoch and the first of the next; none is smaller, none is left
-    out.
-    """
-    # step · batch_size may pass 2³¹, so whole rounds of ``count`` steps are reckoned apart.
-    whole, rest = jnp.divmod(jnp.asarray(step, jnp.int32), count)
-    number = rest * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
-    epoch, place = whole * batch_size + number // count, number % count
-    keys = jax.vmap(lambda e: key(seed, "order", stream=stream, step=e))(epoch)
-    return jax.vmap(lambda k, p: permuted(k, p, count))(keys, place)
-
-
-def permuted(key: Key[Array, ""], place: Integer[Array, ""], count: int) -> Integer[Array, ""]:
-    """Returns the place in [0, count) to which a permutation drawn by ``key`` sends ``place``.
-
-    A Feistel network on the next power of four, 64 at least, walked until it lands below ``count``: no permutation is
-    stored or sorted, any element of it costs a few integer operations.
-
-    Source: Black & Rogaway (2002), Ciphers with arbitrary finite domains, CT-RSA: cycle walking.
-    """
-    half = max(_LEAST_BITS, -(-max(count - 1, 1).bit_length() // 2))
-    mask = jnp.uint32(2**half - 1)
-    rounds = jax.random.bits(key, (_ROUNDS,), jnp.uint32)
-
-    def network(value: Array) -> Array:
-        left, right = value >> half, value & mask
-        for r in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(right ^ rounds[r]) & mask)
-        return left << half | right
-
-    value = network(jnp.asarray(place, jnp.uint32))
-    return jax.lax.while_loop(lambda v: v >= count, network, value).astype(jnp.int32)
-
-
-def _mixed(word: Array) -> Array:
-    """A bijection of 32-bit words in which every bit of the result depends on every bit of the word.
-
-    Source: Appleby (2011), the finalizer of MurmurHash3.
-    """
-    word = (word ^ word >> 16) * jnp.uint32(0x85EBCA6B)
-    word = (word ^ word >> 13) * jnp.uint32(0xC2B2AE35)
-    return word ^ word >> 16

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from glorot_jax.errors import ResumableError
 from glorot_jax.files import cache_folder, write, write_json
@@ -48,6 +52,22 @@ def load(
     except (OSError, ResumableError):  # a full or read-only disk costs the next start some seconds and nothing else
         found = None
     return found if found is not None else (dict(arrays), dict(facts))
+
+
+def room(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Returns an array to be filled, mapped from a file without a name beside the cache: it may exceed the memory.
+
+    Where no file can be had it is in memory.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    parent = cache_folder("data")
+    try:
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=parent) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found here, and not by a signal while it fills
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError:
+        return np.empty(shape, dtype)
 
 
 def _keep(place: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +16,27 @@ from numpy.typing import DTypeLike
 
 from glorot_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from glorot_jax.data.stream import Stream
+
 Batch = tuple[Shaped[Array, "batch features"], Integer[Array, "batch"]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification set that lives on the device, as uint8 where it can, and is scaled inside the step.
+    """A classification set, as uint8 where it can, scaled inside the step.
+
+    It lives on the device; its training examples may stay on the host.
 
     Attributes:
         name: for messages and results.
         shape: of one input as ``draw`` returns it; networks see it flattened.
         class_names: one a class, in label order.
         draw: ``(arrays, seed, stream, step, batch_size) -> (inputs [batch, *shape], labels int32)``: the
-            training batch of that step, a pure function of its arguments. Resume needs nothing more.
+            training batch of that step, a pure function of its arguments. Resume needs nothing more. None with
+            ``stream``.
         arrays: what ``draw`` reads, as device arrays; empty where batches are made up on the spot.
+        stream: the training examples if they stay on the host.
         valid, test: the fixed evaluation sets, inputs flattened.
         scaling: ``"unit"`` = [0, 1], ``"symmetric"`` = [−1, 1], ``"standard"`` = (input − mean) / std, ``"none"``.
         mean, std: in the inputs' own units; used by ``"standard"``.
@@ -39,7 +46,7 @@ class Dataset:
     name: str
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
-    draw: Callable[..., Batch]
+    draw: Callable[..., Batch] | None
     arrays: dict[str, Array]
     valid: Batch
     test: Batch
@@ -47,6 +54,7 @@ class Dataset:
     mean: float = 0.0
     std: float = 1.0
     dtype: DTypeLike = np.uint8
+    stream: Stream | None = None
 
     @property
     def features(self) -> int:
@@ -72,18 +80,40 @@ class Dataset:
         return {"arrays": self.arrays, "valid": self.valid, "test": self.test}
 
 
-@functools.cache
-def build(spec: object) -> Dataset:
+def build(spec: Any) -> Dataset:
     """Returns the data set that a description such as ``shapeset()`` names, drawn or read once a process.
 
     Raises:
         InputError: it is not there, or larger than a device's memory.
     """
+    return _build(spec, _source(spec))
+
+
+@functools.cache
+def _build(spec: Any, source: str | None) -> Dataset:
     _check_fits(spec)
+    if _placement(spec) == "host":
+        from glorot_jax.data import stream
+
+        stream.check_installed()
     return _BUILDERS[type(spec).__name__](spec)
 
 
-def _check_fits(spec: object) -> None:
+def _source(spec: Any) -> str | None:
+    """Which files a description stands for at the moment: folders and files may have changed since it was read."""
+    if _BUILDERS[type(spec).__name__] is not _pictures:
+        return None
+    from glorot_jax.data import pictures
+
+    return pictures.source(spec)
+
+
+def _placement(spec: Any) -> str:
+    """Where training examples are; sets that are small or made up on the spot don't ask."""
+    return getattr(spec, "placement", "device")
+
+
+def _check_fits(spec: Any) -> None:
     """Raises InputError if a device can't hold the examples; CPU devices share one memory, and each has a copy."""
     from glorot_jax.data.memory import free
 
@@ -92,9 +122,12 @@ def _check_fits(spec: object) -> None:
     need, there = size(spec) * copies, free(devices[0])
     if there is not None and need > there:
         each = f", a copy for each of {copies} devices" if copies > 1 else ""
+        hints = ["choose a smaller set"]
+        if getattr(spec, "placement", None) == "device":
+            hints = ["placement='host' leaves the training examples where they are"]
+        hints += ["JAX_NUM_CPU_DEVICES=1 makes one copy"] if copies > 1 else []
         raise InputError(
-            f"data: {type(spec).__name__} takes {need:,} bytes{each}, and {there:,} are free",
-            "choose a smaller set" + ("; JAX_NUM_CPU_DEVICES=1 makes one copy" if copies > 1 else ""),
+            f"data: {type(spec).__name__} takes {need:,} bytes{each}, and {there:,} are free", "; ".join(hints)
         )
 
 
@@ -106,7 +139,8 @@ def size(spec: Any) -> int:
     if kind == "modular_addition":
         return spec.p**2 * (3 + 4)
     if kind == "arrays":
-        return sum(part.nbytes for split in spec.splits() for part in split)
+        splits = spec.splits() if spec.placement == "device" else spec.splits()[1:]
+        return sum(part.nbytes for split in splits for part in split)
     from glorot_jax.data import pictures
 
     return pictures.size(spec)
@@ -138,7 +172,7 @@ def _shapeset(spec) -> Dataset:
 def _arrays(spec) -> Dataset:
     from glorot_jax.data import arrays
 
-    return arrays.from_splits(spec.name, *spec.splits(), spec.class_names, spec.scaling)
+    return arrays.from_splits(spec.name, *spec.splits(), spec.class_names, spec.scaling, spec.placement)
 
 
 def _modular_addition(spec) -> Dataset:
@@ -153,7 +187,8 @@ def _pictures(spec) -> Dataset:
     from glorot_jax.data import arrays, pictures
 
     found = pictures.load(spec)
-    return arrays.from_splits(found.title, *pictures.three_splits(spec, found), found.class_names, spec.scaling)
+    splits = pictures.three_splits(spec, found)
+    return arrays.from_splits(found.title, *splits, found.class_names, spec.scaling, _placement(spec))
 
 
 _BUILDERS: dict[str, Callable[[object], Dataset]] = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import gzip
-import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from glorot_jax import specs
-from glorot_jax.data import cache, tfds
+from glorot_jax.data import cache, digits, tfds
 from glorot_jax.data.originals import ORIGINALS, Original
 from glorot_jax.errors import InputError, unknown
 
@@ -59,29 +57,53 @@ def three_splits(spec: Any, found: Pictures) -> tuple[Split, Split, Split]:
     a validation split beside a test split keeps it unless ``validation`` says otherwise.
     """
     splits = found.splits
-    test = next((name for name in ("test", "validation") if name in splits), None)
-    if "train" not in splits or test is None:
-        raise InputError(
-            f"data: {found.source}: it has no {'train' if test else 'test'} split, only {', '.join(splits)}"
-        )
-    own = "validation" in splits and test != "validation"
-    train, wanted = splits["train"], getattr(spec, "validation", None)
-    if own and wanted is None:
+    test, held = _held_out(spec, {name: len(y) for name, (_, y) in splits.items()}, found.source)
+    train = splits["train"]
+    if not held:
         return train, splits["validation"], splits[test]
-    count = len(train[1])
+    return (train[0][:-held], train[1][:-held]), (train[0][-held:], train[1][-held:]), splits[test]
+
+
+def _held_out(spec: Any, sizes: Mapping[str, int], source: object) -> tuple[str, int]:
+    """The split to test on, and how many of the last training examples are for validation; 0 if a split of its own is.
+
+    Raises:
+        InputError: a split is missing, or there are too few training examples.
+    """
+    test = next((name for name in ("test", "validation") if name in sizes), None)
+    if "train" not in sizes or test is None:
+        raise InputError(f"data: {source}: it has no {'train' if test else 'test'} split, only {', '.join(sizes)}")
+    count, wanted = sizes["train"], getattr(spec, "validation", None)
+    if wanted is None and "validation" in sizes and test != "validation":
+        return test, 0
     wanted = min(10_000, count // 6) if wanted is None else wanted
     if not 0 < wanted < count:
         raise InputError(f"data.validation: {wanted} is not an integer from 1 to {count - 1}")
-    return (train[0][:-wanted], train[1][:-wanted]), (train[0][-wanted:], train[1][-wanted:]), splits[test]
+    return test, wanted
 
 
 def size(spec: Any) -> int:
     """Returns the bytes that the examples take on a device, found without reading them; 0 if not prepared."""
     if isinstance(spec, specs.digits):
-        return _DIGITS * (64 + 4)
-    tree = tfds.find(_tree_name(spec), spec.data_dir)
-    count = sum(n for split, n in tree.sizes.items() if split in _USED) if tree else 0
-    return count * (math.prod(tree.shape) + 4) if tree else 0
+        return digits.COUNT * (64 + 4)
+    tree = _tree(spec)
+    if tree is None:
+        return 0
+    test, held = _held_out(spec, tree.sizes, tree.path)
+    count = tree.sizes[test] + (held or tree.sizes["validation"])
+    if spec.placement == "device":
+        count += tree.sizes["train"] - held
+    return count * (math.prod(tree.shape) + 4)
+
+
+def source(spec: Any) -> str | None:
+    """Returns a text that changes when the files do that a description stands for here; None if it needs none."""
+    tree = None if isinstance(spec, specs.digits) else _tree(spec)
+    return f"{tree.path} {tree.digest}" if tree else None
+
+
+def _tree(spec: Any) -> tfds.Tree | None:
+    return tfds.find(_tree_name(spec), spec.data_dir)
 
 
 # ---- one loader a kind
@@ -121,8 +143,7 @@ def _tfds(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
         ordered = all("ids" in f for f in found.values())
         splits = {}
         for split, f in found.items():
-            place = np.argsort(f["ids"], kind="stable") if ordered else slice(None)
-            splits[split] = f["inputs"][place], f["labels"][place]
+            splits[split] = _sorted(f) if ordered else (f["inputs"], f["labels"])
         order = (
             "sorted by the examples' id" if ordered else "TFDS's order on disk, a fixed shuffle of the published one"
         )
@@ -134,24 +155,23 @@ def _tfds(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
     return Pictures(_tree_name(spec), _nested(arrays), names, facts["order"], str(tree.path))
 
 
+def _sorted(found: Mapping[str, np.ndarray]) -> Split:
+    """A split in the order of its examples' ids."""
+    place = np.argsort(found["ids"], kind="stable")
+    inputs = cache.room(found["inputs"].shape, found["inputs"].dtype)
+    return np.take(found["inputs"], place, axis=0, out=inputs, mode="clip"), found["labels"][place]
+
+
 _USED = ("train", "validation", "test")
 _ORDERS = {"small_imagenet": "by a digest of each picture's pixels"}
-_DIGITS = 1797
 
 
 def _digits(spec: Any, progress: tfds.Progress, anew: bool) -> Pictures:
-    found = importlib.util.find_spec("sklearn")
-    path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz" if found and found.origin else None
-    if path is None or not path.is_file():
-        raise InputError("data: digits: scikit-learn, which holds them, is not installed", "pip install scikit-learn")
-    table = np.loadtxt(gzip.decompress(path.read_bytes()).decode().splitlines(), delimiter=",", dtype=np.int64)
-    if table.shape != (_DIGITS, 65) or table.min() < 0 or table[:, :64].max() > 16 or table[:, 64].max() > 9:
-        raise InputError(f"data: {path}: it is not scikit-learn's table of digits", "pip install --force-reinstall")
-    inputs = np.round(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    labels = table[:, 64].astype(np.uint8)
+    levels, labels = digits.table()
+    inputs = np.round(levels * (255 / 16)).astype(np.uint8)[..., None]
     test = spec.test
     splits = {"train": (inputs[:-test], labels[:-test]), "test": (inputs[-test:], labels[-test:])}
-    return Pictures("digits", splits, tuple("0123456789"), "scikit-learn's order", "scikit-learn")
+    return Pictures("digits", splits, tuple("0123456789"), "the published order", "this package")
 
 
 _LOADERS: dict[str, Callable[[Any, tfds.Progress, bool], Pictures]] = {
@@ -176,8 +196,7 @@ def _tree_name(spec: Any) -> str:
 
 
 def _prepared(spec: Any) -> tfds.Tree:
-    name = _tree_name(spec)
-    tree = tfds.find(name, spec.data_dir)
+    name, tree = _tree_name(spec), _tree(spec)
     if tree is None:
         raise InputError(
             f"data: {name} is not prepared in {tfds.data_folder(spec.data_dir)}",
@@ -228,7 +247,7 @@ def _state(name: str, data_dir: str | None) -> str:
     if name == "shapeset":
         return "drawn"
     if name == "digits":
-        return "ready" if importlib.util.find_spec("sklearn") else "needs scikit-learn"
+        return "ready"
     try:
         return "ready" if tfds.find(name, data_dir) else "not prepared"
     except InputError:

@@ -13,12 +13,14 @@ Source: Glorot & Bengio (2010), section 2.2; Chrabaszcz, Loshchilov & Hutter (20
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
-import io
+import itertools
+import math
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ HELD_OUT = 11
 """One picture in so many is for validation, and one for the test: 1000 of 11 000."""
 
 _BASE = "imagenet_resized/64x64"
-_FLOWERS = "oxford_flowers102"
+_FLOWERS = ("oxford_flowers102", "tf_flowers")
+"""Sets of TFDS with flowers in all their splits, in the order in which they fill up what is missing."""
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Source: ITU-R BT.601."""
 
@@ -122,6 +125,12 @@ def _areas(side: int) -> np.ndarray:
     return np.maximum(overlap, 0) * SIDE / side
 
 
+def _digested(images: np.ndarray) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Yields each picture made small, and a digest of its pixels."""
+    for picture in small(images):
+        yield hashlib.blake2b(picture.tobytes(), digest_size=16).digest(), picture.copy()
+
+
 class _Chosen:
     """Of each superclass the ``PER_CLASS`` pictures whose pixels have the smallest digests."""
 
@@ -129,14 +138,21 @@ class _Chosen:
         self._kept: list[dict[bytes, np.ndarray]] = [{} for _ in CLASSES]
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
-        for picture, label in zip(small(images), labels, strict=True):
+        for (digest, picture), label in zip(_digested(images), labels, strict=True):
             kept = self._kept[label]
-            kept[hashlib.blake2b(picture.tobytes(), digest_size=16).digest()] = picture.copy()
+            kept[digest] = picture
             if len(kept) >= 2 * PER_CLASS:
                 self._kept[label] = self._smallest(kept)
 
-    def full(self, label: int) -> bool:
-        return len(self._kept[label]) >= PER_CLASS
+    def fill(self, label: int, images: Iterable[np.ndarray]) -> int:
+        """Adds what a superclass lacks, again the pictures with the smallest digests; returns how many it took."""
+        kept, missing = self._kept[label], PER_CLASS - len(self._kept[label])
+        if missing <= 0:
+            return 0
+        found = {digest: picture for image in images for digest, picture in _digested(image[None])}
+        taken = sorted(found.keys() - kept.keys())[:missing]
+        kept.update((digest, found[digest]) for digest in taken)
+        return len(taken)
 
     @staticmethod
     def _smallest(kept: dict[bytes, np.ndarray]) -> dict[bytes, np.ndarray]:
@@ -193,14 +209,21 @@ def _from_npz(path: Path) -> Iterator[Batch]:
 
 
 def _from_tree(tree: tfds.Tree, progress: tfds.Progress) -> Iterator[Batch]:
+    synsets = tfds.class_names(tree)
     for images, labels in tfds.batches(tree, "train", progress):
-        yield from _of_superclasses(images, labels, tfds.class_names(tree))
+        yield from _of_superclasses(images, labels, synsets)
 
 
 def _of_superclasses(images: np.ndarray, labels: np.ndarray, synsets: tuple[str, ...]) -> Iterator[Batch]:
-    known = table()
-    indices = np.array([CLASSES.index(known[s]) if s in known else -1 for s in synsets])[labels]
+    indices = _superclasses(synsets)[labels]
     yield images[indices >= 0], indices[indices >= 0]
+
+
+@functools.cache
+def _superclasses(synsets: tuple[str, ...]) -> np.ndarray:
+    """The index of each synset's superclass, −1 for none."""
+    known = table()
+    return np.array([CLASSES.index(known[s]) if s in known else -1 for s in synsets])
 
 
 _ZIPS = ("Imagenet64_train_part1_npz.zip", "Imagenet64_train_part2_npz.zip")
@@ -216,12 +239,28 @@ def _from_zips(folder: Path, progress: tfds.Progress) -> Iterator[Batch]:
         with zipfile.ZipFile(folder / name) as archive:
             members = [m for m in archive.namelist() if m.endswith(".npz")]
             for number, member in enumerate(members):
-                data = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
-                labels = data["labels"].astype(np.int64) - 1
-                for start in range(0, len(labels), 1000):
-                    part = data["data"][start : start + 1000].reshape(-1, 3, 64, 64).transpose(0, 2, 3, 1)
-                    yield from _of_superclasses(part, labels[start : start + 1000], synsets)
+                with archive.open(member) as packed, zipfile.ZipFile(packed) as arrays:
+                    labels = _array(arrays, "labels").astype(np.int64) - 1
+                    for start, rows in _array_in_parts(arrays, "data"):
+                        part = rows.reshape(-1, 3, 64, 64).transpose(0, 2, 3, 1)
+                        yield from _of_superclasses(part, labels[start : start + len(part)], synsets)
                 progress(f"reading {name}", number + 1, len(members))
+
+
+def _array(arrays: zipfile.ZipFile, name: str) -> np.ndarray:
+    with arrays.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _array_in_parts(arrays: zipfile.ZipFile, name: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields a thousand rows at a time, and where they begin, of an array of bytes that is larger than is held."""
+    with arrays.open(f"{name}.npy") as file:
+        assert np.lib.format.read_magic(file) == (1, 0)
+        (count, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
+        size = math.prod(shape) * dtype.itemsize
+        for start in range(0, count, 1000):
+            rows = min(1000, count - start)
+            yield start, np.frombuffer(file.read(rows * size), dtype).reshape(rows, *shape)
 
 
 def _registered() -> dict[str, str]:
@@ -231,15 +270,14 @@ def _registered() -> dict[str, str]:
     return {url.rpartition("/")[2]: info.checksum for url, info in module.Builder.url_infos.items()}
 
 
-def _flowers(data_dir: str | None, chosen: _Chosen, progress: tfds.Progress) -> int:
-    """Fills up the class that ImageNet has little of, where the flower set is prepared; returns how many it has."""
-    tree = tfds.find(_FLOWERS, data_dir, any_size=True)
-    label, used = CLASSES.index("flowers"), 0
-    for split in tree.sizes if tree else ():
-        for image in tfds.images(tree, split, progress):
-            if not chosen.full(label):
-                chosen.add(image[None], np.array([label]))
-                used += 1
+def _flowers(data_dir: str | None, chosen: _Chosen, progress: tfds.Progress) -> dict[str, int]:
+    """Fills up the class that ImageNet has little of from flower sets that are prepared; returns what each gave."""
+    used = {}
+    for name in _FLOWERS:
+        tree = tfds.find(name, data_dir, any_size=True)
+        if tree:
+            images = itertools.chain.from_iterable(tfds.images(tree, split, progress) for split in tree.sizes)
+            used[name] = chosen.fill(CLASSES.index("flowers"), images)
     return used
 
 
@@ -258,7 +296,7 @@ def prepare(source: str | Path | None, data_dir: str | None, progress: tfds.Prog
         chosen.add(images, labels)
     if source is None or Path(source).is_dir():
         used = _flowers(data_dir, chosen, progress)
-        said += [f"small_imagenet: {used:,} flowers from {_FLOWERS}"] if used else []
+        said += [f"small_imagenet: {count:,} flowers from {name}" for name, count in used.items() if count]
     splits, counts = chosen.splits()
     if not len(splits["test"][1]):
         raise InputError(f"from: {source}: too few pictures for a test set: {sum(counts)}")

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from glorot_jax.data import cache
 from glorot_jax.data.originals import Original, Split
 from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.files import TEMPORARY, flush, full_disk
@@ -135,7 +136,7 @@ def read(tree: Tree, split: str, progress: Progress = silent) -> dict[str, np.nd
         InputError: the tree lacks the split, is damaged, or is not labelled images.
     """
     count = tree.sizes.get(split, 0)
-    inputs, labels, ids = np.empty((count, *tree.shape), np.uint8), np.empty(count, np.int32), []
+    inputs, labels, ids = cache.room((count, *tree.shape), np.uint8), np.empty(count, np.int32), []
     for start, rows in _rows(tree, split, progress):
         here = slice(start, start + len(rows))
         inputs[here], labels[here] = [row["image"] for row in rows], [row["label"] for row in rows]

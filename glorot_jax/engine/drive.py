@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from glorot_jax.engine import cost as costs
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
@@ -292,17 +293,27 @@ class _Trainer:
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.data.dataset import build
         from glorot_jax.engine.fleet import Fleet
+        from glorot_jax.engine.predictions import Predictions
 
         self.program, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, int(shard.manifest["width"]))
         self.fleet = Fleet(self.program, layout, per_run(cohort), devices)
-        self.due = cohort.runs[0].due()
+        self.devices = devices
         self.pace = _Pace(segment_seconds / 3)
+        self.predictions = Predictions(shard.folder, cohort, self.program)
 
     def train(self) -> None:
+        try:
+            self._train()
+        finally:
+            self.predictions.stop()
+
+    def _train(self) -> None:
         state, notes = self.shard.restore()
         for note in notes:
             self.watcher.note(note)
             _event(self.results, "damaged", shard=self.shard.folder.name, what=note)
+        self._plan_probes()
+        self.due = self.cohort.runs[0].due(self.shard.manifest["probes"]["keep_every"])
         self.watcher.phase("compiling")
         live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
         if not self.shard.done:
@@ -311,15 +322,58 @@ class _Trainer:
         while not self.shard.done:
             pieces, steps = self._schedule()
             begin = time.perf_counter()
-            live, records = self._waiting(lambda p=pieces, s=live: self.fleet.train(p, s))
+            live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
             seconds = time.perf_counter() - begin
+            self._note_cost(spent)
             self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
+            self._predict(last=self.shard.step + int(pieces.steps.sum()) == self.shard.manifest["steps"])
             self._commit(live, records, steps, pieces, seconds)
             if self.signals.caught and not self.shard.done:
                 raise Stopped(
                     f"saved at step {self.shard.step:,} of {self.shard.manifest['steps']:,}; the same command goes on",
                     128 + self.signals.caught,
                 )
+
+    def _plan_probes(self) -> None:
+        """Once, before the first step: what probes will take if that is known, and which records the budget keeps."""
+        if "probes" in self.shard.manifest:
+            return
+        run, arrays = self.cohort.runs[0], per_run(self.cohort)
+        if run.probe_budget is None:
+            cost = costs.known(self.cohort, self.program, self.devices)
+        else:
+            self.watcher.phase("measuring what the probes take")
+            cost = self._waiting(lambda: costs.measured(self.cohort, self.program, arrays, self.devices))
+        picked = costs.picked(cost, run)
+        self.shard.plan_probes(picked)
+        if run.probe_budget is not None:
+            said = costs.budget_said(picked["planned"]["share"], run.probe_budget, picked["keep_every"])
+            self.watcher.note(said)
+            _event(self.results, "budget", shard=self.shard.folder.name, what=said, keep_every=picked["keep_every"])
+
+    def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
+        """State and records after a segment; the seconds of its updates, and of each record by the schedules due."""
+        found, spent = [], []
+        for part in pieces.parts():
+            begin, due = time.perf_counter(), int(part.due[0])
+            live, records = self.fleet.train(part, live)
+            if due:
+                found.append(self.fleet.records(records, 1))
+            spent.append((due, time.perf_counter() - begin))
+        return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
+
+    def _note_cost(self, spent: Sequence[tuple[int, float]]) -> None:
+        """Adds a segment's seconds to what the manifest holds from the next commit on."""
+        probes = self.shard.manifest["probes"]
+        self.shard.manifest["probes"] = probes | {"measured": costs.added(probes["measured"], spent)}
+
+    def _predict(self, last: bool) -> None:
+        """Begins with the predictions once the first segment is trained; they are on disk before the last commit."""
+        self.predictions.begin()
+        if last:
+            self._waiting(self.predictions.finish)
+            for note in self.predictions.notes:
+                self.watcher.note(note)
 
     def _schedule(self) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take."""
@@ -354,14 +408,15 @@ class _Trainer:
                 self.watcher.tick()
             return future.result()
 
-    def _commit(self, live: Any, records: Any, steps: Sequence[int], pieces: Pieces, seconds: float) -> None:
+    def _commit(
+        self, live: Any, records: Mapping[str, np.ndarray], steps: Sequence[int], pieces: Pieces, seconds: float
+    ) -> None:
         from glorot_jax.engine import records as files
 
         state = self.fleet.gather(live)
         new = None
         if steps:
-            values = self.fleet.records(records, len(steps))
-            new = files.dataset(values, self.program.outputs, [r.id for r in self.cohort.runs], steps)
+            new = files.dataset(records, self.program.outputs, [r.id for r in self.cohort.runs], steps)
         made = int(pieces.steps.sum())
         diverged = self._diverged(state)
         known = {d["run"] for d in self.shard.manifest["diverged"]}

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from glorot_jax.engine.feed import Feed, merged
 from glorot_jax.engine.layout import Layout
 from glorot_jax.engine.segment import Pieces, Program
 
@@ -47,6 +48,7 @@ class Fleet:
         constants = program.setup.dataset.constants()
         self._constants = {device: jax.device_put(constants, device) for device in self._devices}
         self._train: Programs = {}
+        self._feed = Feed(program, layout, arrays) if program.feeding else None
 
     def compile(self, state: State) -> float:
         """Compiles the training program, once, and returns the seconds that it took."""
@@ -60,13 +62,21 @@ class Fleet:
 
     def text(self, state: State) -> str:
         """Returns the compiled training program as text."""
-        arguments = self._arguments(0, _NO_PIECES, state)
-        return jax.jit(self.program.segment, compiler_options=self._options()).lower(*arguments).compile().as_text()
+        return self.lowered(self.program.segment, *self._arguments(0, _NO_PIECES, state)).compile().as_text()
+
+    def first_block(self, state: State) -> tuple[Any, ...]:
+        """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""
+        return self._constants[self._places[0]], *jax.tree.map(lambda v: v[0], (self._hyper[0], state[0]))
+
+    def lowered(self, function: Callable, *arguments: Any) -> jax.stages.Lowered:
+        """Returns a function traced for the first device, to be compiled as the training program is."""
+        return jax.jit(function, compiler_options=self._options()).lower(*arguments)
 
     def start(self) -> State:
         """Returns the state of all runs before their first update."""
         programs = self._everywhere(self.program.initialize, lambda device: self._settings(self._first(device)))
-        return self._on_each(lambda i, p: programs[p](*self._settings(i)))
+        state = self._on_each(lambda i, p: programs[p](*self._settings(i)))
+        return self._begun(self._feed, state) if self._feed else state
 
     def place(self, flat: Mapping[str, np.ndarray]) -> State:
         """Returns a state that ``gather`` gave, back on the devices."""
@@ -82,8 +92,39 @@ class Fleet:
         """Returns state and records of every chunk after one segment; the state that went in is used up."""
         if not self._train:
             self.compile(state)
+        feed = self._feed
+        if feed:
+            done = self._on_each(lambda i, p: self._fed(feed, i, p, pieces, state[i]))
+            return [s for s, _ in done], [r for _, r in done]
         done = self._on_each(lambda i, p: self._train[p](*self._arguments(i, pieces, state)))
         return [s for s, _ in done], [r for _, r in done]
+
+    def _begun(self, feed: Feed, state: State) -> State:
+        """The state of runs whose first batches the host brings, one part of a block after the other."""
+        takes = {"block": np.int32(0), "run": np.int32(0)}, feed.feeding.first_inputs
+        programs = self._everywhere(
+            feed.feeding.begin,
+            lambda device: (*self._settings(self._first(device))[:2], *takes, state[self._first(device)]),
+            donate_argnums=4,
+        )
+
+        def chunk(i: int, device: jax.Device) -> Any:
+            mine = state[i]
+            for brought in feed.beginnings(i):
+                mine = programs[device](*self._settings(i)[:2], *jax.device_put(brought, device), mine)
+            return mine
+
+        return self._on_each(chunk)
+
+    def _fed(self, feed: Feed, chunk: int, device: jax.Device, pieces: Pieces, state: Any) -> tuple[Any, Any]:
+        """State and records of one chunk after a segment of as many calls as its batches need."""
+        written: list[tuple[Pieces, Any]] = []
+        for part, brought in feed.calls(chunk, pieces):
+            arguments = *self._settings(chunk), *jax.device_put((part, state, brought), device)
+            state, records = jax.block_until_ready(self._train[device](*arguments))
+            if not written or (part.slot >= 0).any():
+                written.append((part, records))
+        return state, merged(written)
 
     def gather(self, state: State) -> dict[str, np.ndarray]:
         """Returns the state on the host: path -> (runs, …)."""
@@ -103,7 +144,9 @@ class Fleet:
         return self._constants[self._places[chunk]], self._hyper[chunk], self._blocks[chunk]
 
     def _arguments(self, chunk: int, pieces: Pieces, state: State) -> tuple[Any, ...]:
-        return *self._settings(chunk), jax.device_put(pieces, self._places[chunk]), state[chunk]
+        """What the training program takes; batches that the host would bring by their shapes alone."""
+        brought = [self._feed.feeding.brought] if self._feed else []
+        return *self._settings(chunk), jax.device_put(pieces, self._places[chunk]), state[chunk], *brought
 
     def _on_each(self, work: Callable[[int, jax.Device], Any]) -> list[Any]:
         """Does the chunks' work, all devices at once, each in a thread of its own."""

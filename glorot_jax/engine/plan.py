@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import jax
 
     from glorot_jax.data.dataset import Dataset
+    from glorot_jax.engine.cost import Cost
     from glorot_jax.engine.segment import Program, Setup
     from glorot_jax.engine.sweep import Run, Sweep
 
@@ -88,17 +89,19 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     from glorot_jax.probes.probe import described
 
     run = cohort.runs[0]
-    picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
     functions = _functions(cohort)
+    picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
     base = run.optimizer.base(run.model)
     return Setup(
         dataset=dataset,
         network=run.model.network(functions),
+        reads_inputs=run.model.reads_inputs(functions),
         base_network=None if base is None else base.network(functions),
         input_shape=(dataset.features,) if run.model.flattened else picture,
         optimizer=(run.optimizer.factory(), run.optimizer.static()),
         loss=resolve(run.loss, "losses"),
         probes=tuple(tuple(map(described, made)) for made in run.schedules().values()),
+        cadences=tuple(map(str, run.schedules())),
         batch_size=run.batch_size,
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
@@ -159,6 +162,9 @@ class CohortPlan:
     record_bytes: int
     records: int
     seconds: float
+    keep_every: int
+    cost: Cost | None
+    streamed_bytes: int = 0
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -175,8 +181,50 @@ class CohortPlan:
             "bytes_per_device": self.bytes_per_device,
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
+            "streamed_bytes_per_step": self.streamed_bytes,
             "estimated_seconds": round(self.seconds, 1),
+            "probes": None if self.cost is None else self._probes(self.cost),
         }
+
+    def _probes(self, cost: Cost) -> dict[str, object]:
+        from glorot_jax.engine.cost import forecast
+
+        run, blocks = self.cohort.runs[0], self.layout.blocks_per_device
+        made = forecast(cost, run, self.keep_every)
+        return {
+            "share": made.share,
+            "seconds": made.records * blocks,
+            "budget": run.probe_budget,
+            "keep_every": self.keep_every,
+            "step_seconds": cost.step * blocks,
+            "measuring_seconds": cost.seconds,
+            "each": [
+                {
+                    "probe": line.name,
+                    "records": line.records,
+                    "seconds_per_record": line.seconds * blocks / line.records,
+                    "share": line.seconds / max(made.seconds, 1e-12),
+                    "temporary_bytes": cost.temporary_bytes.get(line.name),
+                }
+                for line in made.lines
+            ],
+        }
+
+    def _probe_lines(self, cost: Cost) -> list[str]:
+        from glorot_jax.engine.cost import budget_said
+
+        facts, run = self._probes(cost), self.cohort.runs[0]
+        lines = [f"    probes take {facts['share']:.1%} of the time, {_duration(facts['seconds'])}"]
+        if run.probe_budget is not None:
+            lines.append(f"    {budget_said(facts['share'], run.probe_budget, self.keep_every)}")
+        widest = max(len(one["probe"]) for one in facts["each"])
+        for one in sorted(facts["each"], key=lambda one: -one["share"]):
+            memory = "" if one["temporary_bytes"] is None else f" · {one['temporary_bytes'] / 2**20:8.1f} MiB"
+            lines.append(
+                f"      {one['probe']:<{widest}}  {one['share']:6.1%} · {one['records']:6,} records × "
+                f"{one['seconds_per_record']:.2g} s{memory}"
+            )
+        return lines
 
     @property
     def bytes_per_device(self) -> int:
@@ -218,19 +266,42 @@ class Plan:
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
                 f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
                 f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
+                *([] if row.cost is None else row._probe_lines(row.cost)),
             ]
-        lines.append(
-            "  times are estimated from the matrix products of a block, timed just now; compilation comes on top"
-        )
+            if row.streamed_bytes:
+                costs = [row.cost for row in self.rows if row.cost is not None]
+        if costs:
+            lines.append(
+                f"  measured on this machine in {_duration(sum(cost.seconds for cost in costs))}, with all that had to "
+                "be compiled, and kept: the next plan is quick\n"
+                "  probes that share passes split their time in proportion to what each takes alone; MiB are what a "
+                "probe needs by itself"
+            )
+        if len(costs) < len(self.rows):
+            lines.append(
+                "  times are estimated from the matrix products of a block, timed just now, and of the probes the "
+                "evaluation alone; compilation comes on top"
+            )
         return "\n".join(lines)
 
 
-def plan(sweep: Sweep, width: int | None = None) -> Plan:
-    """Returns cohorts, width, blocks, devices, bytes and an estimate of the time, without training anything."""
+def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan:
+    """Returns cohorts, width, blocks, devices, bytes, time, and what each probe takes of it.
+
+    Nothing is kept of what is trained for it: a few updates and records of some runs of each cohort, through the
+    program that the sweep will use, which stays in the compilation cache.
+
+    Args:
+        width: runs vmapped together; chosen by rule if not said.
+        quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
+            probes' shares are not told.
+    """
     import jax
 
     from glorot_jax.data.dataset import build
+    from glorot_jax.engine import cost as costs
     from glorot_jax.engine import devices
+    from glorot_jax.engine.feed import Feed
 
     devices.configure()
     used = devices.local()
@@ -239,12 +310,15 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
         run = cohort.runs[0]
         program, layout, why = program_for(cohort, build(run.data), used, width)
         arrays = per_run(cohort)
+        feed = Feed(program, layout, arrays) if program.feeding else None
         constants, hyper = program.setup.dataset.constants(), layout.spread_all(arrays)[0]
         state = jax.eval_shape(
             program.initialize, constants, hyper, layout.block_plans(arrays["seed"], arrays["stream"])[0]
         )
         places = layout.room * layout.width
-        records = run.due()
+        cost = costs.known(cohort, program, used) if quick else costs.measured(cohort, program, arrays, used)
+        keep = 1 if cost is None else costs.keep_every(cost, run)
+        records = run.due(keep)
         rows.append(
             CohortPlan(
                 cohort=cohort,
@@ -252,10 +326,15 @@ def plan(sweep: Sweep, width: int | None = None) -> Plan:
                 why_width=why,
                 param_count=program.param_count,
                 state_bytes=_tree_bytes(state) // places,
-                constant_bytes=_tree_bytes(constants),
+                constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
                 record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
-                seconds=_estimate(program, layout, state["params"], run),
+                seconds=_estimate(program, layout, state["params"], run)
+                if cost is None
+                else costs.forecast(cost, run, keep).seconds * layout.blocks_per_device,
+                keep_every=keep,
+                cost=cost,
+                streamed_bytes=feed.bytes_per_step if feed else 0,
             )
         )
     return Plan(sweep, tuple(rows), jax.default_backend())

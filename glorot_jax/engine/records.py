@@ -44,7 +44,7 @@ def dataset(
     for name, array in values.items():
         label = outputs[name]
         for dim, size in zip(label.dims, array.shape[2:], strict=True):
-            coordinates.setdefault(dim, (dim, _coordinate(dim, size)))
+            coordinates.setdefault(dim, (dim, _coordinate(label, dim, size)))
         attrs = {"long_name": label.long_name, "units": label.units, **label.attrs}
         variables[name] = (("run", "step", *label.dims), array, attrs)
     made = xr.Dataset(variables, coordinates)
@@ -52,12 +52,18 @@ def dataset(
     made["run"].attrs = {"long_name": "run identity"}
     if "layer" in made:
         made["layer"].attrs = {"long_name": "hidden layer, 1 = next to the input", "units": "1"}
+    if "weight" in made:
+        made["weight"].attrs = {"long_name": "parameter, by its path in the network"}
+    if "module" in made:
+        made["module"].attrs = {"long_name": "part of the network, by its path"}
     if "quantile" in made:
         made["quantile"].attrs = {"long_name": "share of the values that lie below", "units": "1"}
     return made
 
 
-def _coordinate(dim: str, size: int) -> np.ndarray:
+def _coordinate(label: Output, dim: str, size: int) -> np.ndarray:
+    if dim in label.names:
+        return np.array(label.names[dim], dtype=object)
     return np.array(COORDINATES[dim]) if dim in COORDINATES else np.arange(1, size + 1)
 
 
@@ -67,7 +73,7 @@ def append(folder: Path, records: xr.Dataset) -> Entry:
     first, last = int(steps[0]), int(steps[-1])
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(v).tobytes() for v in records.data_vars.values()))
     name = f"rec-{first:08d}-{last:08d}-{digest.hexdigest()[:8]}.nc"
-    write(folder / name, _netcdf(records))
+    write(folder / name, netcdf(records))
     return {"file": name, "first": first, "last": last, "count": len(steps), "bytes": (folder / name).stat().st_size}
 
 
@@ -108,8 +114,8 @@ def read(path: Path) -> xr.Dataset:
         return opened.load()
 
 
-def _netcdf(records: xr.Dataset) -> memoryview:
-    """A file's content, made in memory: HDF5 that meets a full disk can take the process with it (measured)."""
+def netcdf(records: xr.Dataset) -> memoryview:
+    """Returns a file's content, made in memory: HDF5 that meets a full disk can take the process with it (measured)."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return records.to_netcdf(None, engine="h5netcdf")

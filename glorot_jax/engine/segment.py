@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import math
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +32,7 @@ from jaxtyping import Array
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import noted
-from glorot_jax.optimizers import mup_factors, scaled, transformation
+from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
 from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
 from glorot_jax.randomness import key
 
@@ -42,6 +44,8 @@ DRAW_TOGETHER = 8
 """Batches drawn in one go: enough to fill vector units, few enough to stay in cache."""
 PIECE_BYTES = 16 * 2**20
 """Room for drawn batches on a device, per call."""
+STREAM_BYTES = 8 * 2**20
+"""Room for the batches that the host brings for one call: some hundred steps of MNIST for a handful of seeds."""
 CHUNK_BYTES = 256 * 2**20
 """Room for the parameters of the blocks that one call works on."""
 MOST_BLOCKS = 32
@@ -62,19 +66,23 @@ class Setup(NamedTuple):
     Attributes:
         network: ``(shape, classes, key=, inputs=, **settings) -> nnx.Module``: shape of one input, a batch of inputs
             for initializers that look at data, and the run's own settings.
+        reads_inputs: whether the network looks at that batch when it is built.
         base_network: the same network in the size relative to which µP's learning rates are; None for one rate for all.
         input_shape: of one input as the network takes it.
         optimizer: kind and fixed arguments, as ``optimizers.transformation`` takes them.
         loss: ``(logits, labels) -> per-example loss``.
         probes: those that are measured together, by schedule.
+        cadences: the schedules in words, as a sweep writes them.
     """
 
     dataset: Dataset
     network: Callable[..., nnx.Module]
+    reads_inputs: bool
     input_shape: tuple[int, ...]
     optimizer: tuple[object, Mapping[str, object]]
     loss: Callable[[Array, Array], Array]
     probes: tuple[tuple[Probe, ...], ...]
+    cadences: tuple[str, ...]
     batch_size: int
     examples: int
     jacobian_examples: int
@@ -100,6 +108,15 @@ class Pieces(NamedTuple):
         padded = np.array([*pieces, *[(0, 0, -1, 0)] * (PIECES - len(pieces))], np.int32)
         return Pieces(*padded.T.copy(), count=np.int32(len(pieces)))
 
+    def parts(self) -> list[Pieces]:
+        """Returns the schedule cut before and after each record, whose ``slot`` then is 0: the same bits, call by call.
+
+        So what records take can be told from what updates take.
+        """
+        rows = [tuple(map(int, row)) for row in zip(*self[:4], strict=True)][: self.count]
+        groups = (list(group) for _, group in itertools.groupby(rows, key=lambda row: row[2]))
+        return [Pieces.of([(first, steps, min(slot, 0), due) for first, steps, slot, due in group]) for group in groups]
+
 
 @dataclass(frozen=True)
 class Program:
@@ -116,6 +133,8 @@ class Program:
             of every other parameter and point, then the loss.
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
+        scene: ``(constants, hyper, state, inputs, labels, step) -> Scene`` of one run.
+        feeding: how the host brings batches, if it does; see ``Feeding``.
     """
 
     setup: Setup
@@ -128,6 +147,29 @@ class Program:
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
+    scene: Callable[..., Scene]
+    feeding: Feeding | None = None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What a program takes, and how it begins, where training examples stay on the host.
+
+    ``Program.initialize`` then returns zeros, which ``begin`` fills; ``Program.segment`` takes ``brought`` as a last
+    argument.
+
+    Attributes:
+        rows: batches that one call takes.
+        brought: ``inputs`` (rows and some, batch, …) and ``labels``; ``row`` (room, width), where the batches of each
+            of a block's distinct seeds begin; ``first``, the step of which that first batch is.
+        first_inputs: (runs, batches, batch, …), what runs that begin together may look at.
+        begin: ``(constants, hyper, place, first_inputs, state) -> state``.
+    """
+
+    rows: int
+    brought: Mapping[str, jax.ShapeDtypeStruct]
+    first_inputs: jax.ShapeDtypeStruct
+    begin: Callable[..., Tree]
 
 
 def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
@@ -143,10 +185,11 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
     piece_steps -= piece_steps % DRAW_TOGETHER
     blocks = _Blocks(setup, network, per_run, piece_steps, width)
     outputs, size = blocks.outputs(per_run)
+    room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
     return Program(
         setup=setup,
         width=width,
-        room=int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS)),
+        room=room,
         outputs=outputs,
         record_size=size,
         param_count=network.param_count,
@@ -154,6 +197,28 @@ def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
         blame=network.blame,
         initialize=blocks.initialize,
         segment=blocks.train,
+        scene=blocks.scene,
+        feeding=_feeding(blocks, room) if setup.dataset.stream else None,
+    )
+
+
+def _feeding(blocks: _Blocks, room: int) -> Feeding:
+    setup = blocks.setup
+    one = jax.ShapeDtypeStruct((setup.batch_size, *setup.dataset.shape), np.dtype(setup.dataset.dtype))
+    batch_bytes = math.prod(one.shape) * one.dtype.itemsize + 4 * setup.batch_size
+    rows = max(STREAM_BYTES // batch_bytes, 2 * room * blocks.width)  # a step and the next of runs that share nothing
+    together = int(np.clip(STREAM_BYTES // (blocks.first_batches * batch_bytes), 1, blocks.width))
+    held = rows + DRAW_TOGETHER  # so many are copied at a time, from the last row too
+    return Feeding(
+        rows=rows,
+        brought={
+            "inputs": jax.ShapeDtypeStruct((held, *one.shape), one.dtype),
+            "labels": jax.ShapeDtypeStruct((held, setup.batch_size), np.int32),
+            "row": jax.ShapeDtypeStruct((room, blocks.width), np.int32),
+            "first": jax.ShapeDtypeStruct((), np.int32),
+        },
+        first_inputs=jax.ShapeDtypeStruct((together, blocks.first_batches, *one.shape), one.dtype),
+        begin=blocks.begin,
     )
 
 
@@ -360,11 +425,12 @@ class _Run:
         self.setup, self.network = setup, network
         self.factors = self._factors(per_run)
 
-    def start(self, constants: Mapping, hyper: Tree) -> Tree:
-        """State of a run before its first update."""
+    def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
+        """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        steps = jnp.arange(-(-INIT_EXAMPLES // self.setup.batch_size))
-        pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+        if pixels is None:
+            steps = jnp.arange(self.first_batches)
+            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
         inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
@@ -376,6 +442,18 @@ class _Run:
             "diverged_step": jnp.int32(ALIVE),
             "first_nonfinite": jnp.int32(ALIVE),
         }
+
+    @property
+    def first_batches(self) -> int:
+        """How many batches initializers may look at."""
+        return -(-INIT_EXAMPLES // self.setup.batch_size)
+
+    @property
+    def _brought(self) -> jax.ShapeDtypeStruct | None:
+        """What ``start`` takes as a run's first batches."""
+        data = self.setup.dataset
+        shape = (self.first_batches, self.setup.batch_size, *data.shape)
+        return jax.ShapeDtypeStruct(shape, np.dtype(data.dtype)) if data.stream else None
 
     def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
@@ -445,14 +523,18 @@ class _Run:
             optimizer = self._optimizer(hyper)
             return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
 
+        def settle(changed: Mapping[str, Array]) -> Mapping[str, Array]:
+            return self.network.settled(params | changed, rest, drawing, fixed)
+
         return Scene(
-            build=lambda params, rest: self.network.merge(params, rest, drawing, training=False),
-            build_together=lambda params: self.network.together(params, rest, drawing),
-            build_training=lambda params: self._training(params, rest, hyper, step),
+            build=lambda changed, rest: self.network.merge(params | changed, rest, drawing, training=False),
+            build_together=lambda changed: self.network.together(params | changed, rest, drawing),
+            build_training=lambda changed: self._training(params | changed, rest, hyper, step),
             notes=self.network.notes,
             params=params,
             rest=rest,
-            settled=self.network.settled(params, rest, drawing, fixed),
+            settle=settle,
+            settled=settle(params),
             loss=setup.loss,
             scale=self.scaled,
             valid=constants["valid"],
@@ -462,23 +544,46 @@ class _Run:
             batch=(inputs, labels),
             updates=updates,
             jacobian_examples=setup.jacobian_examples,
+            learning_rate=self._optimizer_settings(hyper).get("learning_rate"),
+            stable_curvature=self._stable_curvature(hyper),
+            initial=lambda: self._initial_params(constants, hyper),
         )
+
+    def _initial_params(self, constants: Mapping, hyper: Tree) -> Tree:
+        """Parameters before the first update, made anew as ``start`` made them: run by run, so to the same bits.
+
+        Raises:
+            InputError: they depend on training examples that stay on the host.
+        """
+        pixels = None
+        if (brought := self._brought) is not None:
+            if self.setup.reads_inputs:
+                raise InputError(
+                    "initial weights that look at data can't be drawn again where the data stay on the host",
+                    "placement='device'",
+                )
+            pixels = jnp.zeros(brought.shape, brought.dtype)
+        again = jax.custom_batching.sequential_vmap(
+            lambda constants, hyper: self.start(constants, hyper, pixels)["params"]
+        )
+        return again(constants, hyper)
 
     def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
         """How each record is labelled, and how many numbers a run's records of one step are."""
         loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
-        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs={"method": loss})}
+        always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
+        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
         size = 1
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
-        state = jax.eval_shape(self.start, constants, hyper)
+        state = jax.eval_shape(self.start, constants, hyper, self._brought)
         inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
         abstract = constants, hyper, state, inputs, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (batch, ()))
-        for schedule in self.setup.probes:
+        for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
             for probe in schedule:
                 made, numbers = checked_outputs(probe, self.scene, *abstract)
                 if twice := found.keys() & made.keys():
                     raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
-                found |= made
+                found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in made.items()}
                 size += numbers
         return found, size
 
@@ -494,9 +599,17 @@ class _Run:
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
 
     def _optimizer(self, hyper: Tree):
-        settings = {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
-        made = transformation(*self.setup.optimizer, settings)
+        made = transformation(*self.setup.optimizer, self._optimizer_settings(hyper))
         return made if self.factors is None else scaled(made, self.factors)
+
+    def _stable_curvature(self, hyper: Tree) -> Callable[[], Array] | None:
+        """Of an optimizer with one learning rate for all parameters."""
+        known = self.factors is None
+        return stable_curvature(*self.setup.optimizer, self._optimizer_settings(hyper)) if known else None
+
+    @staticmethod
+    def _optimizer_settings(hyper: Tree) -> Tree:
+        return {k.removeprefix("optimizer."): v for k, v in hyper.items() if k.startswith("optimizer.")}
 
     def _factors(self, per_run: Mapping[str, Array]) -> dict[str, float] | None:
         """Factors of the parameters' learning rates by path, where the optimizer has any."""
@@ -521,15 +634,42 @@ class _Blocks(_Run):
             started = jax.lax.map(lambda h: self.start(constants, h), _at(hyper, b))
             return _put(state, started, b)
 
-        run = jax.eval_shape(lambda: self.start(constants, _at(_at(hyper, 0), 0)))
+        run = jax.eval_shape(lambda x: self.start(constants, _at(_at(hyper, 0), 0), x), self._brought)
         shape = hyper["seed"].shape
         nothing = jax.tree.map(lambda v: jnp.zeros((*shape, *v.shape), v.dtype), run)
+        if self.setup.dataset.stream:
+            return nothing
         return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
-    def train(self, constants: Mapping, hyper: Tree, blocks: Tree, pieces: Pieces, state: Tree) -> tuple[Tree, Tree]:
+    def begin(self, constants: Mapping, hyper: Tree, place: Tree, first_inputs: Array, state: Tree) -> Tree:
+        """Returns the state with some runs of block ``place["block"]``, from ``place["run"]`` on, as they begin."""
+
+        def block(b, state):
+            mine = jax.tree.map(
+                lambda v: jax.lax.dynamic_slice_in_dim(v, place["run"], len(first_inputs)), _at(hyper, b)
+            )
+            started = jax.lax.map(lambda brought: self.start(constants, *brought), (mine, first_inputs))
+            return jax.tree.map(
+                lambda v, p: jax.lax.dynamic_update_slice(v, p[None], (b, place["run"], *(0,) * (p.ndim - 1))),
+                state,
+                started,
+            )
+
+        return jax.lax.fori_loop(place["block"], place["block"] + 1, block, state)
+
+    def train(
+        self,
+        constants: Mapping,
+        hyper: Tree,
+        blocks: Tree,
+        pieces: Pieces,
+        state: Tree,
+        brought: Tree | None = None,
+    ) -> tuple[Tree, Tree]:
         """Returns the state after all pieces and the records that they wrote.
 
-        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs.
+        Leaves are (room, width, …); ``blocks["count"]`` blocks hold runs. ``brought``, as in ``Feeding``, are the
+        batches if they are not drawn here.
         """
         records = self._empty_records(constants, hyper, state)
         buffer = self._empty_batches()
@@ -540,7 +680,10 @@ class _Blocks(_Run):
             def block(b, carry):
                 state, records, buffer = carry
                 mine, settings, plan = (_at(tree, b) for tree in (state, hyper, blocks["seeds"]))
-                buffer = self._fill(constants, plan, buffer, first, steps)
+                if brought is None:
+                    buffer = self._fill(constants, plan, buffer, first, steps)
+                else:
+                    buffer = self._copy(brought, b, plan, buffer, first, steps)
                 mine = self._advance(mine, settings, plan, buffer, first, steps)
                 mine["first_nonfinite"] = self._blame(mine, settings, plan, buffer, first)
                 nothing = jax.tree.map(lambda v: v[0, 0], records)  # its shape is that of a block's record
@@ -589,6 +732,23 @@ class _Blocks(_Run):
                     buffer["inputs"], inputs[None], (seed, part, *(0,) * (inputs.ndim - 1))
                 ),
                 "labels": jax.lax.dynamic_update_slice(buffer["labels"], labels[None], (seed, part, 0)),
+            }
+
+        return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)
+
+    def _copy(self, brought: Tree, b: Array, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
+        """Fills the buffer as ``_fill`` does, with batches that the host brought."""
+        rounds = jnp.maximum(steps + DRAW_TOGETHER - 1, DRAW_TOGETHER) // DRAW_TOGETHER
+        begin = _at(brought["row"], b) + first - brought["first"]
+
+        def one_round(k, buffer):
+            seed, part = k // rounds, (k % rounds) * DRAW_TOGETHER
+            some = {
+                name: jax.lax.dynamic_slice_in_dim(brought[name], begin[seed] + part, DRAW_TOGETHER) for name in buffer
+            }
+            return {
+                name: jax.lax.dynamic_update_slice(array, some[name][None], (seed, part, *(0,) * (array.ndim - 2)))
+                for name, array in buffer.items()
             }
 
         return jax.lax.fori_loop(0, plan["draws"] * rounds, one_round, buffer)

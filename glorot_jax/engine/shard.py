@@ -109,6 +109,11 @@ class Shard:
                 write_json(self.folder / MANIFEST, self.manifest)
         return None, notes
 
+    def plan_probes(self, picked: Mapping[str, Any]) -> None:
+        """Makes durable, before the first step, which records are made; see ``cost.picked``."""
+        self.manifest["probes"] = dict(picked)
+        write_json(self.folder / MANIFEST, self.manifest)
+
     def _drop_unnamed(self) -> None:
         """Removes record files and checkpoints that neither the manifest nor the one before names.
 

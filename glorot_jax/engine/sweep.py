@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import itertools
+import numbers
 import re
 import sys
 import traceback
@@ -24,6 +25,12 @@ _SEED = Range(0, 2**32 - 1)
 _FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule}
 _NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "source", "settings")
 _SHORT = {"learning_rate": "lr", "batch_size": "batch", "jacobian_examples": "jacobians"}
+
+
+def _read_budget(value: Any, path: str) -> Any:
+    if value is None or (isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value < 1):
+        return value
+    raise InputError(f"{path}: {value!r} is not a number above 0 and below 1", "0.1 lets probes take a tenth")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Run:
     examples: int
     jacobian_examples: int
     order: str
+    probe_budget: float | None = None
 
     def schedules(self) -> dict[Schedule, tuple[str | probe, ...]]:
         """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
@@ -60,11 +68,16 @@ class Run:
             found.setdefault(own or self.record, []).append(one)
         return {schedule: tuple(probes) for schedule, probes in found.items()}
 
-    def due(self) -> dict[int, int]:
-        """Returns the steps at which something is recorded, rising, each with the schedules due as bits."""
+    def due(self, keep_every: int = 1) -> dict[int, int]:
+        """Returns the steps at which something is recorded, rising, each with the schedules due as bits.
+
+        Args:
+            keep_every: of each schedule's steps, the first, each so many-th after it, and the last are kept.
+        """
         steps: dict[int, int] = {}
         for number, schedule in enumerate(self.schedules()):
-            for step in schedule.steps(self.steps):
+            *before, last = schedule.steps(self.steps)
+            for step in (*before[::keep_every], last):
                 steps[step] = steps.get(step, 0) | 1 << number
         return dict(sorted(steps.items()))
 
@@ -92,6 +105,10 @@ class Sweep(Spec):
             your own making, or a preset, ``"light"`` or ``"paper"``.
         examples: test examples that the layer statistics use; 300 in the paper.
         jacobian_examples: test examples that the layer Jacobians are averaged over.
+        probe_budget: share of the training time, above 0 and below 1, that the probes may take. When a cohort starts,
+            what an update and a record take is measured on this machine, and of each schedule's steps every k-th is
+            kept, with the smallest k that fits; the first and the last are always kept, even where they alone take
+            more. If None all are kept.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
             ``"independent"``: every run its own.
         exclude: combinations to leave out: dicts of paths and values that all hold, or functions of a configuration.
@@ -116,6 +133,7 @@ class Sweep(Spec):
     examples: int = field(default=300, among=COUNT)
     jacobian_examples: int = field(default=4, among=COUNT)
     order: Literal["paired", "independent"] = "paired"
+    probe_budget: float | None = field(default=None, read=_read_budget)
     exclude: Any = ()
     variants: Any = None
     source: str | None = dataclasses.field(default=None, compare=False, repr=False)

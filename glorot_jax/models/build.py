@@ -54,15 +54,13 @@ def build(
         "classes": classes,
         "inputs": inputs,
     }
-    parameters = _parameters(function)
-    arguments = {name: value for name, value in offered.items() if name in parameters} | arguments
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    taken = parameters(function)
+    arguments = {name: value for name, value in offered.items() if name in taken} | arguments
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     for name in arguments:
-        if name not in parameters and not takes_any:
-            raise InputError(
-                f"model.{name}: {called(function)} has no such argument", f"it has {', '.join(parameters)}"
-            )
-    for name, parameter in parameters.items():
+        if name not in taken and not takes_any:
+            raise InputError(f"model.{name}: {called(function)} has no such argument", f"it has {', '.join(taken)}")
+    for name, parameter in taken.items():
         needed = parameter.default is parameter.empty and parameter.kind not in (
             parameter.VAR_KEYWORD,
             parameter.VAR_POSITIONAL,
@@ -80,12 +78,12 @@ def called(function: Any) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
 
 
-def _parameters(function: Callable) -> dict[str, inspect.Parameter]:
-    """Of a function, or of a class' constructor without its self: Flax's metaclass hides that."""
+def parameters(function: Callable) -> dict[str, inspect.Parameter]:
+    """Returns those of a function, or of a class' constructor without its self: Flax's metaclass hides that."""
     if not isinstance(function, type):
         return dict(inspect.signature(function).parameters)
-    _, *parameters = inspect.signature(function.__init__).parameters.items()
-    return dict(parameters)
+    _, *own = inspect.signature(function.__init__).parameters.items()
+    return dict(own)
 
 
 def _initializer(choices: Sequence[Callable], index: Array) -> Callable[..., Array]:

@@ -55,8 +55,10 @@ def show(module: nnx.Module, name: str, value: Float[Array, "..."]) -> Float[Arr
     """
     if (notes := _notes.get()) is not None:
         notes.append(_Shown(module, name))
-    value = module.perturb(shift(name), value)
-    module.sow(nnx.Intermediate, name, value)
+    if not hasattr(module, "__captures__"):
+        return value
+    value = module.perturb(_SHIFT + name, value)
+    module.sow(nnx.Intermediate, _VALUE + name, value)
     return value
 
 
@@ -118,14 +120,28 @@ def noted(module: nnx.Module) -> Iterator[Callable[[], Notes]]:
         _notes.reset(token)
 
 
-def shift(name: str) -> str:
-    """Returns the name of the perturbation that is added to the point ``name``."""
-    return f"{name}_shift"
+def value_of(path: Sequence[str | int]) -> str | None:
+    """Returns the point whose value Flax captured under a path, None for what is no point."""
+    return _point(path, _VALUE)
+
+
+def shift_of(path: Sequence[str | int]) -> str | None:
+    """Returns the point whose perturbation Flax captured under a path, None for what is no point."""
+    return _point(path, _SHIFT)
 
 
 def preactivation(name: str) -> str:
     """Returns the point that holds s of the layer ``name``."""
     return f"{name}_preactivation"
+
+
+_VALUE, _SHIFT = ":", "+"
+"""Before a point's name where Flax keeps its value and its perturbation: no attribute is called so."""
+
+
+def _point(path: Sequence[str | int], mark: str) -> str | None:
+    *owner, name = map(str, path)
+    return ".".join((*owner, name.removeprefix(mark))) if name.startswith(mark) else None
 
 
 class _Shown(NamedTuple):

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from glorot_jax.probes.probe import Output, Probe, Scene
+from glorot_jax.probes.probe import (
+    Output,
+    Probe,
+    Scene,
+    by_weight,
+    by_weight_labels,
+    with_output,
+    with_output_labels,
+)
 from glorot_jax.rounding import mean, mean_square, std, times
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
     errors = [scene.gradients[layer.preactivation] for layer in scene.layers]
-    inputs = [scene.values[layer.source] for layer in scene.layers]
-    back = jnp.stack([std(e) for e in errors])
-    weight = jnp.stack([_outer_std(z, e) for z, e in zip(inputs, errors, strict=True)])
     return {
-        "gradient_std": back[:-1],
-        "output_gradient_std": back[-1],
-        "weight_gradient_std": weight[:-1],
-        "output_weight_gradient_std": weight[-1],
+        **with_output(scene, "gradient_std", [std(e) for e in errors]),
+        **by_weight(scene, "weight_gradient_std", _of_outer_products(scene) if scene.dense else _of_examples(scene)),
     }
+
+
+def _of_outer_products(scene: Scene) -> dict[str, Array]:
+    return {
+        str(at.weight): _outer_std(scene.values[at.source], scene.gradients[at.preactivation]) for at in scene.layers
+    }
+
+
+def _of_examples(scene: Scene) -> dict[str, Array]:
+    """Of gradients made one example after the other, whose means and mean squares are all that is kept."""
+    weights = {path: scene.params[path] for path in scene.weights}
+
+    def moments(example: tuple[Array, Array]) -> dict[str, tuple[Array, Array]]:
+        gradient = jax.grad(scene.example_cost)(weights, *example)
+        return {path: (mean(g.ravel()), mean_square(g.ravel())) for path, g in gradient.items()}
+
+    found = jax.lax.map(moments, (scene.inputs, scene.labels))
+    return {path: _spread(mean(average), jnp.sqrt(mean(square))) for path, (average, square) in found.items()}
 
 
 def _outer_std(z: Float[Array, "n fan_in"], e: Float[Array, "n fan_out"]) -> Float[Array, ""]:
@@ -28,7 +50,11 @@ def _outer_std(z: Float[Array, "n fan_in"], e: Float[Array, "n fan_out"]) -> Flo
     Mean and mean square of an outer product are products of its factors' means and mean squares.
     """
     average = mean(times(mean(z), mean(e)))
-    root = jnp.sqrt(mean(times(mean_square(z), mean_square(e))))
+    return _spread(average, jnp.sqrt(mean(times(mean_square(z), mean_square(e)))))
+
+
+def _spread(average: Float[Array, ""], root: Float[Array, ""]) -> Float[Array, ""]:
+    """Standard deviation of values of this mean and root mean square."""
     return jnp.sqrt(jnp.maximum((root - average) * (root + average), 0.0))
 
 
@@ -37,10 +63,8 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     back = "standard deviation of the back-propagated gradients ∂C/∂s"
     weight = "standard deviation of the weight gradients ∂C/∂W"
     return {
-        "gradient_std": Output(("layer",), back, attrs=attrs),
-        "output_gradient_std": Output((), f"{back}, output layer", attrs=attrs),
-        "weight_gradient_std": Output(("layer",), weight, attrs=attrs),
-        "output_weight_gradient_std": Output((), f"{weight}, output layer", attrs=attrs),
+        **with_output_labels(scene, "gradient_std", Output(("layer",), back, attrs=attrs)),
+        **by_weight_labels(scene, "weight_gradient_std", Output(("layer",), weight, attrs=attrs)),
     }
 
 

@@ -1,51 +1,35 @@
-"""Singular values of ∂(last hidden z)/∂x and ∂logits/∂x, from products alone: dynamical isometry."""
+"""Singular values of the Jacobian between two points of the network: dynamical isometry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from glorot_jax import spectra
-from glorot_jax.probes.probe import EXACT_UP_TO, Output, Probe, Scene, forward_with_values
+from glorot_jax.models.points import INPUT, OUTPUT
+from glorot_jax.probes.jacobian_methods import PROBE_SEED, SAID, STEPS, VECTORS, Jacobian, between, usual
+from glorot_jax.probes.probe import Output, Probe, Scene
 from glorot_jax.rounding import mean
 
-VECTORS, STEPS = 4, 20
-_PROBE_SEED = 0
+Pairs = dict[str, tuple[str, str, str]]
+"""By the beginning of the records' names: source, target, and what the Jacobian is called."""
 
 
-def _measure(scene: Scene) -> dict[str, Array]:
-    inputs = scene.inputs[: scene.jacobian_examples]
+def _measure(method: str, pairs: Pairs, scene: Scene) -> dict[str, Array]:
     found = {}
-    for name, point, width, _ in _parts(scene):
-        summary = _exact if min(width, inputs.shape[1]) <= EXACT_UP_TO else _estimated
-        values = jax.lax.map(lambda x, p=point, w=width, s=summary: s(*_products(scene, x, p), (w, x.size)), inputs)
+    for name, (source, target, _) in pairs.items():
+        how = _HOW[_way(method, scene, source, target)]
+        inputs = scene.inputs[: scene.jacobian_examples]
+        values = jax.lax.map(lambda x, s=source, t=target, h=how: h(between(scene, s, t, x)), inputs)
         found |= {f"{name}_{key}": mean(value) for key, value in values.items()}
     return found
 
 
-def _parts(scene: Scene) -> list[tuple[str, str, int, str]]:
-    """Name, point, its width, and what it is called."""
-    hidden, last = scene.hidden[-1], scene.layers[-1]
-    return [
-        ("input_hidden", hidden.activation, scene.params[hidden.weight].shape[1], "∂(last hidden z)/∂x"),
-        ("input_output", last.preactivation, scene.params[last.weight].shape[1], "∂logits/∂x"),
-    ]
-
-
-def _products(scene: Scene, x: Float[Array, "features"], point: str) -> tuple[Callable, Callable]:
-    """v -> J v and u -> Jᵀ u, with J the Jacobian of a point's value by one input."""
-    value, back = jax.vjp(lambda x: forward_with_values(scene.module, x[None])[1][point][0], x)
-    ahead = jax.linear_transpose(lambda u: back(u)[0], value)
-    return lambda v: ahead(v)[0], lambda u: back(u)[0]
-
-
-def _exact(ahead: Callable, back: Callable, shape: tuple[int, int]) -> dict[str, Array]:
-    by_rows = shape[0] <= shape[1]
-    matrix = jax.vmap(back if by_rows else ahead)(jnp.eye(min(shape)))
-    found = spectra.summary(spectra.singular_values(matrix), max(shape))
+def _exact(jacobian: Jacobian) -> dict[str, Array]:
+    found = spectra.summary(spectra.singular_values(jacobian.matrix()), max(jacobian.shape))
     nothing = jnp.zeros(())
     return {
         "mean_singular_value": found.mean,
@@ -54,13 +38,18 @@ def _exact(ahead: Callable, back: Callable, shape: tuple[int, int]) -> dict[str,
         "rms_singular_value_error": nothing,
         "max_singular_value": found.maximum,
         "max_singular_value_error": nothing,
+        "min_singular_value": found.minimum,
         "condition": found.condition,
+        "log_mean_singular_value": found.log_mean,
     }
 
 
-def _estimated(ahead: Callable, back: Callable, shape: tuple[int, int]) -> dict[str, Array]:
-    key = jax.random.key(_PROBE_SEED)
-    found = spectra.lanczos_summary(ahead, back, shape, key, jnp.zeros(1), vectors=VECTORS, steps=STEPS)
+def _estimated(jacobian: Jacobian) -> dict[str, Array]:
+    key = jax.random.key(PROBE_SEED)
+    found = spectra.lanczos_summary(
+        jacobian.ahead, jacobian.back, jacobian.shape, key, jnp.zeros(1), vectors=VECTORS, steps=STEPS
+    )
+    unknown = jnp.full((), jnp.nan)
     return {
         "mean_singular_value": found.mean.value,
         "mean_singular_value_error": found.mean.error,
@@ -68,37 +57,72 @@ def _estimated(ahead: Callable, back: Callable, shape: tuple[int, int]) -> dict[
         "rms_singular_value_error": found.rms.error,
         "max_singular_value": found.maximum.value,
         "max_singular_value_error": found.maximum.error,
-        "condition": jnp.full((), jnp.nan),
+        "min_singular_value": unknown,
+        "condition": unknown,
+        "log_mean_singular_value": unknown,
     }
 
 
-def _outputs(scene: Scene) -> dict[str, Output]:
-    features = scene.test[0].shape[1]
+_HOW = {"exact": _exact, "lanczos": _estimated}
+
+
+def _way(method: str, scene: Scene, source: str, target: str) -> str:
+    shape = between(scene, source, target, scene.inputs[0]).shape
+    return usual(method, shape)
+
+
+def _outputs(method: str, pairs: Pairs, scene: Scene) -> dict[str, Output]:
     found = {}
-    for name, _, width, text in _parts(scene):
-        exact = min(width, features) <= EXACT_UP_TO
-        lanczos = f"Lanczos quadrature, {VECTORS} Rademacher vectors × {STEPS} steps, products with J and Jᵀ alone"
-        method = f"mean over examples; {'exact SVD of J from products' if exact else lanczos}"
-        condition = "∞ where a value is below √(longer side) 2⁻²³ of the largest, NaN where all are 0"
+    for name, (source, target, text) in pairs.items():
+        exact = _way(method, scene, source, target) == "exact"
+        how = f"mean over examples; {SAID['exact' if exact else 'lanczos']} of J from products"
+        beyond = how if exact else "NaN, products can't tell"
+        resolution = "values below √(longer side) 2⁻²³ of the largest count as 0" if exact else ""
         labels = {
-            "mean_singular_value": ("mean singular value", method),
-            "mean_singular_value_error": ("half-width of the 95 % interval of the mean singular value", method),
-            "rms_singular_value": ("root mean square singular value", method),
-            "rms_singular_value_error": ("half-width of the 95 % interval of the rms singular value", method),
-            "max_singular_value": ("largest singular value", method if exact else f"{method}, from below"),
-            "max_singular_value_error": ("guess of how far below the largest singular value may be", method),
-            "condition": ("condition number", f"{method}; {condition}" if exact else "NaN, products can't tell"),
+            "mean_singular_value": ("mean singular value", how),
+            "mean_singular_value_error": ("half-width of the 95 % interval of the mean singular value", how),
+            "rms_singular_value": ("root mean square singular value", how),
+            "rms_singular_value_error": ("half-width of the 95 % interval of the rms singular value", how),
+            "max_singular_value": ("largest singular value", how if exact else f"{how}, from below"),
+            "max_singular_value_error": ("guess of how far below the largest singular value may be", how),
+            "min_singular_value": ("smallest singular value", f"{beyond}; {resolution}"),
+            "condition": ("condition number", f"{beyond}; {resolution}: ∞ then, NaN where all are 0"),
+            "log_mean_singular_value": ("mean natural logarithm of the singular values", f"{beyond}; {resolution}"),
         }
         found |= {
-            f"{name}_{key}": Output((), f"{line} of {text}", attrs={"examples": scene.jacobian_examples, "method": how})
-            for key, (line, how) in labels.items()
+            f"{name}_{key}": Output(
+                (), f"{line} of {text}", attrs={"examples": scene.jacobian_examples, "method": said.removesuffix("; ")}
+            )
+            for key, (line, said) in labels.items()
         }
     return found
 
 
+def between_points(source: str, target: str, method: str = "auto") -> Probe:
+    """Returns the probe of ∂(value of ``target``)/∂(value of ``source``), two points that the network shows.
+
+    Args:
+        method: ``"exact"``, ``"lanczos"`` or ``"auto"``: exact up to a smaller side of ``EXACT_UP_TO``.
+    """
+    name = f"jacobian_{source}_{target}".replace(".", "_")
+    pairs = {name: (source, target, f"∂({target})/∂({source})")}
+    return Probe(
+        name=name, measure=partial(_measure, method, pairs), outputs=partial(_outputs, method, pairs), source=_SOURCE
+    )
+
+
+def _usual_pairs(scene: Scene) -> Pairs:
+    pairs = {"input_output": (INPUT, OUTPUT, "∂logits/∂x")}
+    if len(scene.layers) > 1:
+        pairs["input_hidden"] = (INPUT, scene.hidden[-1].activation, "∂(last hidden z)/∂x")
+    return pairs
+
+
+_SOURCE = "Saxe et al. (2013), arXiv:1312.6120; Pennington, Schoenholz & Ganguli (2017), arXiv:1711.04735"
+
 input_output_jacobian = Probe(
     name="input_output_jacobian",
-    measure=_measure,
-    outputs=_outputs,
-    source="Saxe et al. (2013), arXiv:1312.6120; Pennington, Schoenholz & Ganguli (2017), arXiv:1711.04735",
+    measure=lambda scene: _measure("auto", _usual_pairs(scene), scene),
+    outputs=lambda scene: _outputs("auto", _usual_pairs(scene), scene),
+    source=_SOURCE,
 )

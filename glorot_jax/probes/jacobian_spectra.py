@@ -12,27 +12,34 @@ from jaxtyping import Array, Float
 from glorot_jax import spectra
 from glorot_jax.models.points import LayerPoints
 from glorot_jax.probes.histograms import density
-from glorot_jax.probes.probe import EXACT_UP_TO, SINGULAR_VALUE_BINS, Output, Probe, Scene
-from glorot_jax.rounding import mean, norm, share_below, times
+from glorot_jax.probes.jacobian_methods import (
+    PROBE_SEED,
+    STEPS,
+    VECTORS,
+    by_layer,
+    chosen,
+    decomposed,
+    known_rms,
+    of_layer,
+)
+from glorot_jax.probes.probe import SINGULAR_VALUE_BINS, Output, Probe, Scene
+from glorot_jax.rounding import mean, norm, share_below
 
-VECTORS, STEPS = 4, 20
-_PROBE_SEED = 0
 
-
-def _measure(scene: Scene) -> dict[str, Array]:
-    layers = [_exact(scene, layer) or _estimated(scene, layer) for layer in scene.hidden]
+def _measure(method: str, scene: Scene) -> dict[str, Array]:
+    ways = {"exact": _exact, "gram": _gram, "lanczos": _estimated}
+    layers = [ways[chosen(method, scene, layer)](scene, layer) for layer in scene.hidden]
     return {name: jnp.stack([found[name] for found in layers]) for name in layers[0]}
 
 
-def _exact(scene: Scene, layer: LayerPoints) -> dict[str, Array] | None:
-    if layer.activation not in scene.singular_values:
-        return None
-    values = scene.singular_values[layer.activation]
-    found = jax.vmap(partial(spectra.summary, longer_side=max(scene.params[layer.weight].shape)))(values)
+def _exact(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
+    values = decomposed(scene, layer, "exact")
+    found = jax.vmap(partial(spectra.summary, longer_side=max(of_layer(scene, layer).shape)))(values)
     rms = _rms(found.rms)
     inside, outside = density(share_below(values, _scaled(rms)), SINGULAR_VALUE_BINS)
     return {
         "jacobian_rms_singular_value": rms,
+        "jacobian_rms_singular_value_error": jnp.zeros(()),
         "jacobian_median_singular_value": mean(found.median),
         "jacobian_median_singular_value_error": jnp.zeros(()),
         "jacobian_min_singular_value": mean(found.minimum),
@@ -41,36 +48,64 @@ def _exact(scene: Scene, layer: LayerPoints) -> dict[str, Array] | None:
         "jacobian_condition": mean(found.condition),
         "jacobian_log_mean_singular_value": mean(found.log_mean),
         "jacobian_singular_value_histogram": inside,
+        "jacobian_singular_value_histogram_error": jnp.zeros_like(inside),
         "jacobian_singular_value_histogram_outside": outside,
+        "jacobian_singular_value_share_error": jnp.zeros_like(inside),
+    }
+
+
+def _gram(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
+    values, errors = decomposed(scene, layer, "gram")
+    found = jax.vmap(spectra.gram_summary)(values, errors)
+    rms = _rms(found.rms)
+    edges = _scaled(rms)
+    below = share_below(values, edges)
+    inside, outside = density(below, SINGULAR_VALUE_BINS)
+    near = share_below(values - errors, edges) - share_below(values + errors, edges)
+    return {
+        "jacobian_rms_singular_value": rms,
+        "jacobian_rms_singular_value_error": jnp.zeros(()),
+        "jacobian_median_singular_value": mean(found.median.value),
+        "jacobian_median_singular_value_error": mean(found.median.error),
+        "jacobian_min_singular_value": mean(found.minimum),
+        "jacobian_max_singular_value": mean(found.maximum.value),
+        "jacobian_max_singular_value_error": mean(found.maximum.error),
+        "jacobian_condition": mean(found.condition),
+        "jacobian_log_mean_singular_value": mean(found.log_mean),
+        "jacobian_singular_value_histogram": inside,
+        "jacobian_singular_value_histogram_error": (near[1:] + near[:-1]) * np.float32(SINGULAR_VALUE_BINS.per_unit),
+        "jacobian_singular_value_histogram_outside": outside,
+        "jacobian_singular_value_share_error": near[1:],
     }
 
 
 def _estimated(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
-    weight, slopes = scene.params[layer.weight], scene.slopes[layer.activation]
-    columns = jax.vmap(norm)(weight.T)
-    frobenius = jax.vmap(lambda f: norm(times(f, columns)))(slopes)
-    rms = _rms(frobenius) * np.float32(min(weight.shape) ** -0.5)
+    jacobians = of_layer(scene, layer)
+    each = jax.lax.map(lambda example: jacobians.at(example).rms(), jacobians.examples)
+    rms = _rms(each.value)
     edges = _scaled(rms)
 
-    def one(example: tuple[Array, Array]) -> spectra.LanczosSummary:
-        slope, frobenius = example
+    def one(example: Array) -> spectra.LanczosSummary:
+        jacobian = jacobians.at(example)
         return spectra.lanczos_summary(
-            lambda v: slope * (v @ weight),
-            lambda u: weight @ (slope * u),
-            (weight.shape[1], weight.shape[0]),
-            jax.random.key(_PROBE_SEED),
+            jacobian.ahead,
+            jacobian.back,
+            jacobian.shape,
+            jax.random.key(PROBE_SEED),
             edges,
             vectors=VECTORS,
             steps=STEPS,
-            frobenius=frobenius,
+            frobenius=jacobian.frobenius,
         )
 
-    found = jax.lax.map(one, (slopes, frobenius))
-    inside, outside = density(mean(found.share_below.T), SINGULAR_VALUE_BINS)
-    unknown = jnp.full((), jnp.nan)
+    found = jax.lax.map(one, jacobians.examples)
     # The examples share their probe vectors, so their errors may add up instead of averaging out.
+    shares = jax.tree.map(lambda v: mean(v.T), found.shares)
+    inside, outside = density(shares.below.value, SINGULAR_VALUE_BINS)
+    unknown = jnp.full((), jnp.nan)
     return {
         "jacobian_rms_singular_value": rms,
+        "jacobian_rms_singular_value_error": mean(each.error),
         "jacobian_median_singular_value": mean(found.median.value),
         "jacobian_median_singular_value_error": mean(found.median.error),
         "jacobian_min_singular_value": unknown,
@@ -79,7 +114,9 @@ def _estimated(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
         "jacobian_condition": unknown,
         "jacobian_log_mean_singular_value": unknown,
         "jacobian_singular_value_histogram": inside,
+        "jacobian_singular_value_histogram_error": shares.between.error * np.float32(SINGULAR_VALUE_BINS.per_unit),
         "jacobian_singular_value_histogram_outside": outside,
+        "jacobian_singular_value_share_error": shares.below.error[1:],
     }
 
 
@@ -91,56 +128,65 @@ def _scaled(rms: Float[Array, ""]) -> Float[Array, "edges"]:
     return jnp.where(rms > 0, rms, 1) * SINGULAR_VALUE_BINS.edges
 
 
-def _outputs(scene: Scene) -> dict[str, Output]:
-    exact = [min(scene.params[layer.weight].shape) <= EXACT_UP_TO for layer in scene.hidden]
-    lanczos = f"Lanczos quadrature, {VECTORS} Rademacher vectors × {STEPS} steps"
-
-    def by_layer(otherwise: str) -> str:
-        return "; ".join(f"layer {i}: {'exact SVD' if e else otherwise}" for i, e in enumerate(exact, start=1))
-
-    beyond = by_layer("NaN, products can't tell")
-    resolution = "values below √(longer side) 2⁻²³ of the largest count as 0"
-    bins = f"over jacobian_rms_singular_value (over 1 where that is 0); {by_layer(f'{lanczos}, without an error')}"
+def _outputs(method: str, scene: Scene) -> dict[str, Output]:
+    said = partial(by_layer, method, scene)
+    found = said()
+    rms = known_rms(scene, scene.hidden, method)
+    beyond = said(lanczos="NaN, products can't tell")
+    resolution = "by SVD, values below √(longer side) 2⁻²³ of the largest count as 0"
+    gram = "by the Gram matrix NaN where the smallest is below the root of that share of the largest"
+    over = "over jacobian_rms_singular_value (over 1 where that is 0)"
     labels = {
-        "rms_singular_value": ("root mean square singular value", "exact, ‖J‖_F; root of the examples' mean square"),
-        "median_singular_value": ("median singular value", by_layer(lanczos)),
-        "median_singular_value_error": ("half-width of what the median may be; 0 where exact", by_layer(lanczos)),
-        "min_singular_value": ("smallest singular value", f"{beyond}; {resolution}"),
-        "max_singular_value": ("largest singular value", by_layer(f"{lanczos}, from below")),
+        "rms_singular_value": ("root mean square singular value", f"{rms}; root of the examples' mean square"),
+        "rms_singular_value_error": ("half-width of the 95 % interval of the rms singular value; 0 where exact", rms),
+        "median_singular_value": ("median singular value", found),
+        "median_singular_value_error": ("half-width of what the median may be; 0 where exact", found),
+        "min_singular_value": ("smallest singular value", f"{beyond}; {resolution}, {gram}"),
+        "max_singular_value": ("largest singular value", found),
         "max_singular_value_error": (
-            "how far below the largest singular value may be",
-            by_layer(f"{lanczos}, guessed"),
+            "how far off the largest singular value may be",
+            said(lanczos="guessed of an estimate from below"),
         ),
-        "condition": ("condition number", f"{beyond}; {resolution}: ∞ then, NaN where all are 0"),
+        "condition": ("condition number", f"{beyond}; {resolution}: ∞ then, NaN where all are 0; {gram}"),
         "log_mean_singular_value": (
             "mean natural logarithm of the singular values",
-            f"{beyond}; {resolution}: −∞ then",
+            f"{beyond}; {resolution}: −∞ then; {gram}",
         ),
     }
     attrs = {"examples": scene.jacobian_examples}
-    found = {
+    made = {
         f"jacobian_{name}": Output(
             ("layer",),
             f"{text}, layer Jacobian ∂z^i/∂z^(i−1)",
-            attrs=attrs | {"method": f"mean over examples; {method}"},
+            attrs=attrs | {"method": f"mean over examples; {how}"},
         )
-        for name, (text, method) in labels.items()
+        for name, (text, how) in labels.items()
     }
-    attrs |= {"method": f"pooled over examples, {bins}", "bin_width": SINGULAR_VALUE_BINS.width}
+    attrs |= {"method": f"pooled over examples, {over}; {found}", "bin_width": SINGULAR_VALUE_BINS.width}
     text = "singular values of the layer Jacobian over their root mean square"
-    found["jacobian_singular_value_histogram"] = Output(
-        ("layer", "singular_value_bin"), f"density of the {text}", attrs=attrs
-    )
-    found["jacobian_singular_value_histogram_outside"] = Output(
-        ("layer",), f"share outside all bins of the {text}", attrs=attrs
-    )
-    return found
+    binned = ("layer", "singular_value_bin")
+    may_be = "half-width of what the {} may be; 0 where exact"
+    return made | {
+        "jacobian_singular_value_histogram": Output(binned, f"density of the {text}", attrs=attrs),
+        "jacobian_singular_value_histogram_error": Output(binned, may_be.format(f"density of the {text}"), attrs=attrs),
+        "jacobian_singular_value_histogram_outside": Output(
+            ("layer",), f"share outside all bins of the {text}", attrs=attrs
+        ),
+        "jacobian_singular_value_share_error": Output(
+            binned, may_be.format(f"share below the bin's upper end of the {text}"), attrs=attrs
+        ),
+    }
 
 
-jacobian_spectra = Probe(
-    name="jacobian_spectra",
-    measure=_measure,
-    outputs=_outputs,
-    source="Glorot & Bengio (2010), equation 17; Saxe et al. (2013), arXiv:1312.6120; Golub & Meurant (2010), "
-    "Matrices, moments and quadrature",
-)
+def _by(method: str) -> Probe:
+    return Probe(
+        name="jacobian_spectra",
+        measure=partial(_measure, method),
+        outputs=partial(_outputs, method),
+        source="Glorot & Bengio (2010), equation 17; Saxe et al. (2013), arXiv:1312.6120; Golub & Meurant (2010), "
+        "Matrices, moments and quadrature",
+        by=_by,
+    )
+
+
+jacobian_spectra = _by("auto")

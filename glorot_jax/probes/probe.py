@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,9 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from glorot_jax import spectra
 from glorot_jax.errors import InputError
-from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift, show
+from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift_of, show, value_of
 
 QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)
 EXACT_UP_TO = 256
@@ -32,12 +31,14 @@ class Output(NamedTuple):
         long_name: one phrase for an axis or a legend.
         units: ``"1"`` for pure numbers.
         attrs: method, examples and whatever else makes the number honest.
+        names: by dimension, what its places are called, where they have names of their own.
     """
 
     dims: tuple[str, ...]
     long_name: str
     units: str = "1"
     attrs: Mapping[str, object] = {}
+    names: Mapping[str, tuple[str, ...]] = {}
 
 
 class Bins(NamedTuple):
@@ -86,20 +87,28 @@ class Probe:
         measure: ``scene -> {output: array}``, pure; it sees one run, the engine maps it over all.
         outputs: ``scene -> {output: Output}``, the same names as ``measure`` returns; or one label for all.
         source: where the quantity is defined.
+        by: the same probe by another method, for one that knows some (``specs.METHODS``).
     """
 
     name: str
     measure: Callable[[Scene], dict[str, Array]]
     outputs: Callable[[Scene], dict[str, Output]] | Output
     source: str
+    by: Callable[[str], Probe] | None = None
 
 
 def described(spec: Any) -> Probe:
-    """Returns the probe of a description: a built-in name, or ``specs.probe``."""
-    from glorot_jax import probes
+    """Returns the probe of a description: a built-in name, ``specs.probe`` or ``specs.jacobian``."""
+    from glorot_jax import probes, specs
+    from glorot_jax.probes.input_output_jacobian import between_points
 
-    if isinstance(spec, str) or isinstance(spec.measure, str):
-        return probes.BUILT_IN[spec if isinstance(spec, str) else spec.measure]
+    if isinstance(spec, str):
+        return probes.BUILT_IN[spec]
+    if isinstance(spec, specs.jacobian):
+        return between_points(spec.source, spec.target, spec.method)
+    if isinstance(spec.measure, str):
+        probe = probes.BUILT_IN[spec.measure]
+        return probe.by(spec.method) if probe.by else probe
     line = (spec.measure.__doc__ or "").strip().partition("\n")[0]
     label = Output(spec.dims, spec.long_name or line or spec.name.replace("_", " "), spec.units)
 
@@ -124,10 +133,14 @@ def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -
 
     def look(*arguments: Any) -> dict[str, Array]:
         seen = scene(*arguments)
-        found = _arrays(probe.name, probe.measure(seen))
+        try:
+            found = _arrays(probe.name, probe.measure(seen))
+        except InputError as error:
+            named = str(error).startswith("probes.")
+            raise error if named else InputError(f"probes.{probe.name}: {error}") from None
         made = probe.outputs
         labels.update(dict.fromkeys(found, made) if isinstance(made, Output) else made(seen))
-        sizes["layer"] = len(seen.hidden)
+        sizes["layer"] = len(seen.layers) - 1
         return found
 
     found = jax.eval_shape(look, *abstract)
@@ -156,14 +169,15 @@ class Scene:
     """What one run's probes see at a record: its module and the fixed examples. Each part is computed when asked for.
 
     Attributes:
-        build: ``(params, rest) -> module``, a network in evaluation mode; Flax wants a module of one's own inside every
-            JAX transformation.
+        build: ``(params, rest) -> module``, a network in evaluation mode; parameters that are not given are the run's
+            own, here and below. Flax wants a module of one's own inside every JAX transformation.
         build_together: ``params -> module``, without dropout, which normalizes a batch by its own statistics.
         build_training: ``params -> module``, the network as the run's next update uses it.
         notes: what the network shows.
         params: its trained arrays by path.
         rest: its other arrays by path: statistics, counters, settings.
-        settled: the same with the statistics of batch normalization taken from the fixed examples.
+        settle: ``params -> rest`` with the statistics of batch normalization taken from the fixed examples.
+        settled: that of ``params``.
         loss: ``(logits, labels) -> per-example loss``.
         scale: a set's inputs [n, features] -> network inputs [n, …].
         valid, test: (inputs [n, features], labels [n]).
@@ -171,6 +185,10 @@ class Scene:
         batch: the mini-batch of the run's next update: (network inputs [batch, …], labels [batch]).
         updates: ``gradient -> what the optimizer would add to the parameters``, both by path.
         jacobian_examples: how many test examples the layer Jacobians are averaged over.
+        learning_rate: the optimizer's, of this run; None if it has none that is a number.
+        stable_curvature: gives the curvature above which the optimizer's steps diverge on a quadratic; None for all
+            but gradient descent.
+        initial: gives the parameters that the run started from, by path.
     """
 
     build: Callable[[Mapping[str, Array], Mapping[str, Array]], nnx.Module]
@@ -179,6 +197,7 @@ class Scene:
     notes: Notes
     params: Mapping[str, Array]
     rest: Mapping[str, Array]
+    settle: Callable[[Mapping[str, Array]], Mapping[str, Array]]
     settled: Mapping[str, Array]
     loss: Callable[[Array, Array], Array]
     scale: Callable[[Array], Array]
@@ -189,6 +208,9 @@ class Scene:
     batch: tuple[Array, Array]
     updates: Callable[[Mapping[str, Array]], Mapping[str, Array]]
     jacobian_examples: int
+    learning_rate: Float[Array, ""] | None = None
+    stable_curvature: Callable[[], Float[Array, ""]] | None = None
+    initial: Callable[[], Mapping[str, Array]] | None = None
 
     @property
     def examples(self) -> int:
@@ -216,19 +238,44 @@ class Scene:
 
     @property
     def hidden(self) -> tuple[LayerPoints, ...]:
-        return tuple(layer for layer in self.layers if layer.activation is not None)
+        """The layers that have an activation.
+
+        Raises:
+            InputError: the network shows none.
+        """
+        found = tuple(layer for layer in self.layers if layer.activation is not None)
+        if not found:
+            raise InputError(
+                "the network shows no hidden layer",
+                'write z = show_layer(self, "hidden1", s, activation) in place of z = activation(s) in its __call__',
+            )
+        return found
+
+    @property
+    def dense(self) -> bool:
+        """Whether every layer is a dense one whose weights are known, and some parameters' own are none beside."""
+        return all(layer.weight is not None for layer in self.layers)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Paths of the weights: the layers' own in a dense network, else all but vectors, scalars and biases."""
+        if self.dense:
+            return tuple(str(layer.weight) for layer in self.layers)
+        return tuple(
+            path for path, value in self.params.items() if value.ndim > 1 and path.rpartition(".")[2] != "bias"
+        )
 
     @cached_property
     def _passes(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Values at all points, and ∂C/∂(point) where C sums the examples' losses: each row is its own example's."""
-        zeros = self._zeros(self.inputs)
+        zeros = self.zeros(self.inputs)
 
         def cost(shifts):
             logits, shown = forward_shifted(self.module, self.inputs, shifts)
             return jnp.sum(self.loss(logits, self.labels)), shown
 
         gradients, shown = jax.grad(cost, has_aux=True)(zeros)
-        return shown, _by_point(gradients)
+        return shown, by_point(gradients)
 
     @property
     def values(self) -> dict[str, Array]:
@@ -256,21 +303,6 @@ class Scene:
         return {name: jax.jvp(functions[name], (s,), (jnp.ones_like(s),))[1] for name, s in points.items()}
 
     @cached_property
-    def singular_values(self) -> dict[str, Float[Array, "jacobian_examples k"]]:
-        """All singular values of the hidden layers' Jacobians ∂z^i/∂z^(i−1), by name of the layer's activation.
-
-        Of those layers alone whose smaller side is at most ``EXACT_UP_TO``.
-        """
-        return {
-            layer.activation: jax.lax.map(
-                lambda f, w=self.params[layer.weight]: spectra.singular_values(f[:, None] * w.T),
-                self.slopes[layer.activation],
-            )
-            for layer in self.hidden
-            if layer.weight is not None and min(self.params[layer.weight].shape) <= EXACT_UP_TO
-        }
-
-    @cached_property
     def batch_gradient(self) -> dict[str, Array]:
         """Gradient of the mean loss on the run's next mini-batch, by path of the parameter: that of the next update."""
         return jax.grad(self.batch_cost)(dict(self.params))
@@ -283,6 +315,10 @@ class Scene:
     def cost(self, params: Mapping[str, Array], inputs: Array, labels: Array) -> Float[Array, ""]:
         """Mean loss of the network with other parameters; batch normalization sees these inputs as one batch."""
         return jnp.mean(self.loss(forward(self.build_together(params), inputs), labels))
+
+    def example_cost(self, params: Mapping[str, Array], x: Array, label: Array) -> Float[Array, ""]:
+        """Loss of one example under other parameters, by itself."""
+        return self.loss(self.output(params, self.settled, x[None]), label[None])[0]
 
     def hessian_product(self, vector: Mapping[str, Array]) -> dict[str, Array]:
         """H v, with H the Hessian of the mean loss on the fixed examples; v and the product by path."""
@@ -299,20 +335,73 @@ class Scene:
     def loss_units(self) -> str:
         return "nat" if self.loss.__name__ == "nll" else "1"
 
-    def _zeros(self, inputs: Array) -> nnx.State:
+    @cached_property
+    def initial_params(self) -> Mapping[str, Array]:
+        """The parameters that the run started from, by path: drawn again from its seed, to the bit.
+
+        Raises:
+            InputError: the scene was made without a run behind it.
+        """
+        if self.initial is None:
+            raise InputError("scene.initial_params: this scene was made without a run, so without a start")
+        return self.initial()
+
+    @cached_property
+    def batch_gradients(self) -> dict[str, Array]:
+        """∂C/∂value of every point on the run's next mini-batch, example by example: name -> [batch, width]."""
+        inputs, labels = self.batch
+        return replace(self, inputs=inputs, labels=labels).gradients
+
+    def once(self, name: object, make: Callable[[], Any]) -> Any:
+        """Returns what ``make`` gave when it was first asked for under this name: probes share what costs."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    @cached_property
+    def _made(self) -> dict[object, Any]:
+        return {}
+
+    def output(
+        self, params: Mapping[str, Array], rest: Mapping[str, Array], inputs: Array
+    ) -> Float[Array, "n classes"]:
+        """Logits of the network with other parameters, in evaluation mode; ``rest`` is ``settle(params)``."""
+        return forward(self.build(params, rest), inputs)
+
+    def zeros(self, inputs: Array) -> nnx.State:
+        """A shift by nothing of every point of the network on a batch of inputs."""
         _, shifts = nnx.capture(_call, nnx.Perturbation)(self.module, inputs)
         return jax.tree.map(jnp.zeros_like, shifts)
 
 
-def with_output(name: str, layers: Sequence[Array]) -> dict[str, Array]:
-    """Returns values by layer as two arrays: those of the hidden layers, and that of the output layer, the last."""
-    return {name: jnp.stack(layers[:-1]), f"output_{name}": layers[-1]}
+def with_output(scene: Scene, name: str, layers: Sequence[Array]) -> dict[str, Array]:
+    """Returns values by layer as two arrays: those of the hidden layers, if any, and that of the output layer."""
+    *hidden, last = layers
+    return ({name: jnp.stack(hidden)} if hidden else {}) | {f"output_{name}": last}
 
 
-def with_output_labels(name: str, label: Output) -> dict[str, Output]:
+def with_output_labels(scene: Scene, name: str, label: Output) -> dict[str, Output]:
     """Returns the labels of ``with_output``, made of those of the hidden layers."""
     last = label._replace(dims=label.dims[1:], long_name=f"{label.long_name}, output layer")
-    return {name: label, f"output_{name}": last}
+    return ({name: label} if len(scene.layers) > 1 else {}) | {f"output_{name}": last}
+
+
+def by_weight(scene: Scene, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns values by path of the weights: by layer where the network is dense, else along the dimension ``weight``.
+
+    Args:
+        values: of all of ``scene.weights``.
+    """
+    if scene.dense:
+        return with_output(scene, name, [values[path] for path in scene.weights])
+    return {name: jnp.stack([values[path] for path in scene.weights])}
+
+
+def by_weight_labels(scene: Scene, name: str, label: Output) -> dict[str, Output]:
+    """Returns the labels of ``by_weight``, made of those of the hidden layers, whose first dimension is ``layer``."""
+    if scene.dense:
+        return with_output_labels(scene, name, label)
+    return {name: label._replace(dims=("weight", *label.dims[1:]), names={"weight": scene.weights})}
 
 
 def forward(module: nnx.Module, inputs: Array) -> Array:
@@ -332,6 +421,13 @@ def forward_shifted(module: nnx.Module, inputs: Array, shifts: nnx.State) -> tup
     return logits, values(sown)
 
 
+def forward_with_outputs(module: nnx.Module, inputs: Array) -> dict[str, Array]:
+    """Returns what the first call of each part of the network gave, by its path in order of their names."""
+    _, sown = nnx.capture(_call, nnx.Intermediate, method_outputs=nnx.Intermediate)(module, inputs)
+    found = {_name(path[:-1]): value[0] for path, value in _flat(sown) if path[-1] == "__call__"}
+    return dict(sorted(found.items()))
+
+
 def values(sown: nnx.State) -> dict[str, Array]:
     """Returns the sown values by point.
 
@@ -340,12 +436,15 @@ def values(sown: nnx.State) -> dict[str, Array]:
     """
     found = {}
     for path, value in _flat(sown):
+        name = value_of(path)
+        if name is None:
+            continue
         if len(value) != 1:
             raise InputError(
-                f"model: the point {_name(path)!r} is shown {len(value)} times in one call",
+                f"model: the point {name!r} is shown {len(value)} times in one call",
                 "a module that is called more than once can't show points",
             )
-        found[_name(path)] = value[0]
+        found[name] = value[0]
     return found
 
 
@@ -353,8 +452,15 @@ def _call(module: nnx.Module, inputs: Array) -> Array:
     return show(module, OUTPUT, module(show(module, INPUT, inputs)))
 
 
-def _by_point(shifts: nnx.State) -> dict[str, Array]:
-    return {_name(path).removesuffix(shift("")): value for path, value in _flat(shifts)}
+def by_point(shifts: nnx.State) -> dict[str, Array]:
+    """Returns shifts, or gradients with respect to them, by point."""
+    return {str(shift_of(path)): value for path, value in _flat(shifts)}
+
+
+def only(zeros: nnx.State, point: str, value: Array) -> nnx.State:
+    """Returns a shift of one point alone; ``zeros`` are all of the network's."""
+    (place,) = [(path, v) for path, v in nnx.to_flat_state(zeros) if shift_of(path) == point]
+    return nnx.from_flat_state([(place[0], place[1].replace(value))])
 
 
 def _flat(state: nnx.State) -> list[tuple[tuple, Array]]:

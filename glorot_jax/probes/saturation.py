@@ -23,7 +23,7 @@ def _measure(scene: Scene) -> dict[str, Array]:
     slopes, largest, at_zero = zip(*_slopes(scene), strict=True)
     steep = [jnp.abs(f) >= NEGLIGIBLE * m for f, m in zip(slopes, largest, strict=True)]
     linear = [jnp.abs(f - o) <= NEGLIGIBLE * m for f, m, o in zip(slopes, largest, at_zero, strict=True)]
-    layers = [scene.values[layer.activation] for layer in scene.hidden]
+    layers = [scene.values[layer.activation].reshape(scene.examples, -1) for layer in scene.hidden]
     entropy, participation = zip(*(effective_ranks(singular_values(z)) for z in layers), strict=True)
     return {
         "saturated_fraction": jnp.stack([share(~on) for on in steep]),
@@ -32,22 +32,16 @@ def _measure(scene: Scene) -> dict[str, Array]:
         "activation_entropy_rank": jnp.stack(entropy),
         "activation_participation_rank": jnp.stack(participation),
         "activation_cosine": jnp.stack([_mean_cosine(z) for z in layers]),
-        "input_cosine": _mean_cosine(scene.inputs),
+        "input_cosine": _mean_cosine(scene.inputs.reshape(scene.examples, -1)),
     }
 
 
 def _slopes(scene: Scene) -> list[tuple[Array, Array, Array]]:
     """By hidden layer: f'(s) on the fixed examples, the largest |f'|, and f'(0)."""
     places = np.array([-NEAR_ZERO, NEAR_ZERO, *np.linspace(-REACH, REACH, FINENESS)], np.float32)
-    before = {layer.activation: scene.values[layer.preactivation] for layer in scene.hidden}
-    rows = -(-len(places) // min(s.shape[1] for s in before.values()))
-    grids = {name: jnp.resize(places, (rows, s.shape[1])) for name, s in before.items()}
-    found = scene.slopes_at({name: jnp.concatenate([s, grids[name]]) for name, s in before.items()})
-    made = []
-    for name, s in before.items():
-        grid = found[name][len(s) :].ravel()
-        made.append((found[name][: len(s)], jnp.max(jnp.abs(grid)), (grid[0] + grid[1]) / 2))
-    return made
+    slopes = scene.slopes_at({layer.activation: scene.values[layer.preactivation] for layer in scene.hidden})
+    grids = scene.slopes_at({layer.activation: jnp.asarray(places) for layer in scene.hidden})
+    return [(slopes[name], jnp.max(jnp.abs(grid)), (grid[0] + grid[1]) / 2) for name, grid in grids.items()]
 
 
 def _mean_cosine(z: Float[Array, "examples width"]) -> Float[Array, ""]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from glorot_jax import spectra
-from glorot_jax.probes.probe import EXACT_UP_TO, Output, Probe, Scene, with_output, with_output_labels
+from glorot_jax.probes.probe import EXACT_UP_TO, Output, Probe, Scene, by_weight, by_weight_labels
 from glorot_jax.rounding import norm, std
 from glorot_jax.spectra import Estimate
 
@@ -16,16 +16,22 @@ _PROBE_SEED = 1
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
-    weights = [scene.params[layer.weight] for layer in scene.layers]
-    norms = [norm(w) for w in weights]
-    spectral = [_spectral_norm(w) for w in weights]
+    weights = {path: scene.params[path] for path in scene.weights}
+    norms = {path: norm(w) for path, w in weights.items()}
+    spectral = {path: _spectral_norm(_matrix(w)) for path, w in weights.items()}
+    ranks = {path: _ratio(norms[path], found.value) ** 2 for path, found in spectral.items()}
     return {
-        **with_output("weight_norm", norms),
-        **with_output("weight_std", [std(w) for w in weights]),
-        **with_output("weight_spectral_norm", [found.value for found in spectral]),
-        **with_output("weight_spectral_norm_error", [found.error for found in spectral]),
-        **with_output("weight_stable_rank", [_ratio(n, s.value) ** 2 for n, s in zip(norms, spectral, strict=True)]),
+        **by_weight(scene, "weight_norm", norms),
+        **by_weight(scene, "weight_std", {path: std(w) for path, w in weights.items()}),
+        **by_weight(scene, "weight_spectral_norm", {path: found.value for path, found in spectral.items()}),
+        **by_weight(scene, "weight_spectral_norm_error", {path: found.error for path, found in spectral.items()}),
+        **by_weight(scene, "weight_stable_rank", ranks),
     }
+
+
+def _matrix(weight: Float[Array, "... fan_out"]) -> Float[Array, "fan_in fan_out"]:
+    """A kernel of more dimensions as the matrix that acts on one receptive field."""
+    return weight.reshape(-1, weight.shape[-1])
 
 
 def _spectral_norm(weight: Float[Array, "fan_in fan_out"]) -> Estimate:
@@ -41,9 +47,10 @@ def _ratio(norm: Float[Array, ""], spectral: Float[Array, ""]) -> Float[Array, "
 
 
 def _outputs(scene: Scene) -> dict[str, Output]:
-    exact = [min(scene.params[layer.weight].shape) <= EXACT_UP_TO for layer in scene.layers]
+    exact = [min(_matrix(scene.params[path]).shape) <= EXACT_UP_TO for path in scene.weights]
     estimate = f"Lanczos, {VECTORS} Rademacher vectors × {STEPS} steps, from below"
-    spectral = "; ".join(f"layer {i}: {'exact SVD' if e else estimate}" for i, e in enumerate(exact, start=1))
+    names = [f"layer {i}" for i in range(1, len(exact) + 1)] if scene.dense else scene.weights
+    spectral = "; ".join(f"{name}: {'exact SVD' if e else estimate}" for name, e in zip(names, exact, strict=True))
     labels = {
         "weight_norm": ("Frobenius norm of the weights", "exact"),
         "weight_std": ("standard deviation of the weights", "exact, the mean taken off"),
@@ -54,8 +61,8 @@ def _outputs(scene: Scene) -> dict[str, Output]:
     return {
         output: label
         for name, (text, method) in labels.items()
-        for output, label in with_output_labels(
-            name, Output(("layer",), text, attrs={"examples": 0, "method": method})
+        for output, label in by_weight_labels(
+            scene, name, Output(("layer",), text, attrs={"examples": 0, "method": method})
         ).items()
     }
 

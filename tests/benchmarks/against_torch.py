@@ -1,4 +1,4 @@
-"""Run-steps per second of the engine beside PyTorch, at three sizes, and what drawing Shapeset inside the step adds.
+"""Run-steps per second of the engine beside PyTorch, at three sizes; what drawing Shapeset adds; what MNIST costs.
 
     pip install '.[bench]' && python tests/benchmarks/against_torch.py
 
@@ -13,18 +13,26 @@ among them). PyTorch records nothing.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
+import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from glorot_jax import Sweep, arrays, grid, log_spaced, mlp, sgd, shapeset
+from glorot_jax import Sweep, arrays, grid, log_spaced, mlp, mnist, sgd, shapeset, tfds
+from glorot_jax.data import pictures
 from glorot_jax.data.dataset import build
+from glorot_jax.data.originals import ORIGINALS
+from glorot_jax.data.tfds import write
 from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.segment import Pieces
@@ -76,9 +84,9 @@ class Engine:
         self.step += count
         return self._call([(f, min(self.program.piece_steps, self.step - f), -1, 0) for f in first])
 
-    def record(self) -> float:
-        """Records all runs once; returns seconds."""
-        return self._call([(self.step, 0, 0, 1)])
+    def record(self, due: int = 1) -> float:
+        """Records all runs once, those schedules' probes that ``due`` names by bits; returns seconds."""
+        return self._call([(self.step, 0, 0, due)])
 
     def _call(self, pieces: list[tuple[int, int, int, int]]) -> float:
         begin = time.perf_counter()
@@ -192,11 +200,52 @@ def drawing(size: Size, rounds: int) -> str:
     return f"| 1024-{size.width}×5-9, {size.runs} runs of 4 seeds | {one:,.3g} | {other:,.3g} | {added:+.0%} |"
 
 
+def real_or_made_up(folder: Path) -> tuple[str, Callable[..., Any]]:
+    """MNIST prepared in a folder: the real one if ``$GLOROT_TEST_DATA`` has it, see .ci/run, else as many random bytes.
+
+    Returns its name, and what describes it for a ``placement``.
+    """
+    source = Path(os.environ.get("GLOROT_TEST_DATA", "")) / "mnist"
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    where = {"data_dir": str(folder / "data")}
+    if "GLOROT_TEST_DATA" in os.environ and source.is_dir():
+        pictures.prepare("mnist", source, where["data_dir"])
+        return "MNIST", functools.partial(mnist, **where)
+    chance = np.random.default_rng(0)
+    splits = {
+        split: (chance.integers(0, 256, (count, 28, 28, 1), np.uint8), chance.integers(0, 10, count, np.uint8))
+        for split, count in ORIGINALS["mnist"].sizes.items()
+    }
+    write(ORIGINALS["mnist"], splits, where["data_dir"])
+    return "random bytes like MNIST", functools.partial(tfds, "mnist", **where)
+
+
+def pictured(size: Size, rounds: int, described: Callable[..., Any]) -> str:
+    """One line of the table of what real pictures cost, against arrays of Shapeset's shape and of the pictures'."""
+    engines = {
+        "shapeset": Engine(sweep(held(32 * 32, 9), size.width, size.runs)),
+        "arrays": Engine(sweep(held(28 * 28), size.width, size.runs)),
+        "device": Engine(sweep(described(placement="device"), size.width, size.runs)),
+        "host": Engine(sweep(described(placement="host"), size.width, size.runs)),
+    }
+    seen: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(rounds):
+        for name, engine in engines.items():
+            seen[name].append(engine.steps(size.steps) / (size.steps * engine.runs))
+
+    def more(name: str, than: str) -> str:
+        return f"{statistics.median(a / b for a, b in zip(seen[name], seen[than], strict=True)) - 1:+.0%}"
+
+    cells = [f"{statistics.median(times) * 1e6:,.3g}" for times in seen.values()]
+    ratios = [more("device", "shapeset"), more("device", "arrays"), more("host", "device")]
+    return f"| {size.width}×5-10, {size.runs} runs of 4 seeds | {' | '.join(cells + ratios)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="abc")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--no-torch", action="store_true", help="only what drawing costs")
+    parser.add_argument("--no-torch", action="store_true", help="only what drawing and pictures cost")
     asked = parser.parse_args()
     devices.configure()
     print(
@@ -217,6 +266,13 @@ def main() -> None:
     print("|:--|--:|--:|--:|")
     for name in asked.sizes:
         print(drawing(SIZES[name], asked.rounds), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        title, described = real_or_made_up(Path(folder))
+        print(f"\n\nMicroseconds per run-step with arrays and with {title}:\n")
+        print("| network | Shapeset's shape | MNIST's shape | MNIST | from the host | on the 1st | on the 2nd | host |")
+        print("|:--|--:|--:|--:|--:|--:|--:|--:|")
+        for name in asked.sizes:
+            print(pictured(SIZES[name], asked.rounds, described), flush=True)
 
 
 if __name__ == "__main__":

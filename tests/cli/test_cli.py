@@ -248,13 +248,14 @@ def test_a_sweep_without_evaluation_ends_well(sweep_file, capsys):
 # ---- plan, status, table, list, data
 
 
-def test_plan_says_what_would_be_trained_and_trains_nothing(sweep_file, capsys):
+def test_plan_says_what_would_be_trained_and_keeps_nothing(sweep_file, capsys):
     assert main(["plan", "tiny.py", "--set", "seeds=range(3)"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("tiny: 6 runs · 1 program · 24 steps · about ")
     assert "453 parameters a run" in said  # (64 + 1) × 6 + (6 + 1) × 9
     assert "25 records" in said
-    assert main(["plan", "tiny.py", "--format", "json", "--width", "2"]) == 0
+    assert "probes take " in said
+    assert main(["plan", "tiny.py", "--format", "json", "--width", "2", "--quick"]) == 0
     (cohort,) = json.loads(capsys.readouterr().out)["cohorts"]
     assert (cohort["runs"], cohort["width"], cohort["parameters_per_run"]) == (4, 2, 453)
     assert not Path("results").exists()

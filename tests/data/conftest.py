@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from glorot_jax.data.dataset import build
 from tests.data import made_up
 
 
@@ -39,7 +38,6 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TFDS_DATA_DIR", str(home / "data"))
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         yield home
-    build.cache_clear()  # it holds what ``mnist()`` meant here
 
 
 def official(content: bytes, name: str, modified: int) -> bytes:

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from glorot_jax.data import originals
-from glorot_jax.data.dataset import build
 from glorot_jax.data.originals import ORIGINALS, Original, Split
 
 SIZES = {"train": 60, "test": 20}
@@ -42,16 +41,15 @@ def original(name: str) -> Original:
 
 
 @contextlib.contextmanager
-def installed(folder: Path) -> Iterator[None]:
+def installed(folder: Path) -> Iterator[Path]:
     """Everybody takes the made-up sets for the real ones, and keeps data and cache in ``folder``."""
     before, environment = dict(ORIGINALS), dict(os.environ)
     made = {name: original(name) for name in KINDS}
     originals.ORIGINALS.update(made)
     os.environ |= {"TFDS_DATA_DIR": str(folder / "data"), "XDG_CACHE_HOME": str(folder / "cache")}
     try:
-        yield
+        yield folder
     finally:
-        build.cache_clear()  # it holds what ``mnist()`` meant here
         originals.ORIGINALS.update(before)
         os.environ.clear()
         os.environ.update(environment)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from glorot_jax import arrays as described
-from glorot_jax.data.arrays import from_splits, permuted, positions
+from glorot_jax.data.arrays import from_splits
 from glorot_jax.data.dataset import build
+from glorot_jax.data.order import permuted, positions
 from glorot_jax.errors import InputError
 from glorot_jax.randomness import key
 

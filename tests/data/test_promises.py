@@ -2,73 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
-import numpy as np
 import pytest
 
-from glorot_jax import Sweep, arrays, digits, grid, mlp, run, sgd, shapeset
-from glorot_jax.data import dataset, memory
+from glorot_jax import digits, grid, mlp, run, sgd, shapeset
+from glorot_jax.data import dataset, memory, pictures
 from glorot_jax.engine import devices
 from glorot_jax.engine.plan import plan
 from glorot_jax.errors import InputError
-from tests.engine import small
-from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records
+from tests.data import made_up
+from tests.data.kinds import KINDS, invented, sweep
+from tests.engine.small import assert_same_bits, parameters, records, train_under_kills
 
 WIDTH = 4
 
 
-def sweep(**changes: Any) -> Sweep:
-    """The engine's small sweep with the probes that need not much compiling."""
-    return small.sweep(**{"probes": ("evaluation", "gradients")} | changes)
-
-
-def invented() -> arrays:
-    """Colour pictures whose number has no small divisor, in floats."""
-    chance = np.random.default_rng(0)
-    inputs, labels = chance.normal(size=(211, 4, 4, 3)).astype(np.float32), chance.integers(0, 3, 211)
-    return arrays(inputs, labels, validation=30, test=30, scaling="standard")
-
-
-KINDS = {"digits": lambda: digits(validation=97, test=100), "arrays": invented}
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A tree of made-up pictures, where everybody looks for it."""
+    with made_up.installed(tmp_path_factory.mktemp("home")) as home:
+        pictures.prepare("mnist", made_up.folder("mnist", home / "files"))
+        yield home
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def undisturbed(request, tmp_path_factory):
-    """The small sweep on a held set, trained once: more than one epoch of ``arrays``."""
-    data = KINDS[request.param]()
-    return run(sweep(data=data), tmp_path_factory.mktemp("undisturbed") / "small", width=WIDTH), data
+def undisturbed(request, tree, tmp_path_factory):
+    """The small sweep on a held set, trained once: more than one epoch of ``arrays`` and of the tree."""
+    out = tmp_path_factory.mktemp("undisturbed") / "small"
+    return run(sweep(data=KINDS[request.param]()), out, width=WIDTH), request.param
 
 
+@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
 @pytest.mark.parametrize("count", [1, 2])
 def test_any_number_of_devices_gives_the_same_bits(undisturbed, tmp_path, monkeypatch, count):
-    whole, data = undisturbed
+    whole, kind = undisturbed
     monkeypatch.setattr(devices, "local", lambda: jax.local_devices()[:count])
-    other = run(sweep(data=data), tmp_path / "small", width=WIDTH)
+    other = run(sweep(data=KINDS[kind]()), tmp_path / "small", width=WIDTH)
     assert_same_bits(parameters(whole), parameters(other))
     assert_same_bits(records(whole), records(other))
 
 
+@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
 def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
-    whole, data = undisturbed
+    whole, kind = undisturbed
     model = mlp(widths=(16, 12), activation=grid("relu", "tanh"), init=grid("he_normal", "normalized"))
-    other = sweep(data=data, model=model, optimizer=sgd(learning_rate=grid(0.2, 0.05)), seeds=(7, 1, 5, 2))
+    other = sweep(data=KINDS[kind](), model=model, optimizer=sgd(learning_rate=grid(0.2, 0.05)), seeds=(7, 1, 5, 2))
     mixed = run(other, tmp_path / "small", width=WIDTH)
     assert len(parameters(whole).keys() & parameters(mixed).keys()) == 2
     assert_same_bits(parameters(whole), parameters(mixed))
     assert_same_bits(records(whole), records(mixed))
 
 
-def test_a_stopped_sweep_goes_on_to_the_same_bits(undisturbed, tmp_path):
-    whole, data = undisturbed
-    out = tmp_path / "small"
-
-    with pytest.raises(KeyboardInterrupt):
-        run(sweep(data=data), out, width=WIDTH, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
-    run(sweep(data=data), out, width=WIDTH)
-    assert_same_bits(parameters(whole), parameters(out))
-    assert_same_bits(records(whole), records(out))
+def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
+    whole, kind = undisturbed
+    program = (
+        "import sys\n"
+        "from tests.data.kinds import KINDS, sweep\n"
+        "from glorot_jax import run\n"
+        f"run(sweep(data=KINDS[{kind!r}]()), sys.argv[1], width={WIDTH}, segment_seconds=1e-6)\n"
+    )
+    train_under_kills(tmp_path / "small", program, kills=1)
+    assert_same_bits(parameters(whole), parameters(tmp_path / "small"))
+    assert_same_bits(records(whole), records(tmp_path / "small"))
 
 
 # ---- what a device can't hold
@@ -80,7 +75,7 @@ def test_a_set_larger_than_the_memory_is_refused_by_plan_and_run_with_the_bytes(
     size = dataset.size(need)
     assert size == 211 * (48 * 4 + 4)
     copies = len(jax.local_devices())
-    dataset.build.cache_clear()
+    dataset._build.cache_clear()
     monkeypatch.setattr(memory, "free", lambda device: size * copies - 1)
     line = f"data: arrays takes {size * copies:,} bytes, a copy for each of {copies} devices, and {size * copies - 1:,}"
     with pytest.raises(InputError, match=line):

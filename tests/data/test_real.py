@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import numpy as np
 import pytest
 
 from glorot_jax import Sweep, at, digits, grid, load, mlp, mnist, run, sgd
-from glorot_jax.data import pictures, tfds
+from glorot_jax.data import dataset, pictures, tfds
+from glorot_jax.data import digits as shipped
 from glorot_jax.data.dataset import build
 from glorot_jax.data.originals import ORIGINALS
-from glorot_jax.errors import InputError
 from tests.data.conftest import fetched, official
 
+ROOT = Path(__file__).parents[2]
 WHEN = {
     "mnist": (
         ("train-images.idx3-ubyte", 848331386),
@@ -92,7 +95,7 @@ def test_mnist_is_split_as_in_the_paper(mnist_tree):
 
 def test_a_sweep_on_mnist_has_its_data_within_a_second(mnist_tree):
     pictures.load(mnist())
-    build.cache_clear()
+    dataset._build.cache_clear()
     begin = time.perf_counter()
     build(mnist()).arrays["inputs"].block_until_ready()
     assert time.perf_counter() - begin < 1
@@ -138,23 +141,38 @@ def test_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     truth = load_digits()
+    levels, labels = shipped.table()
+    np.testing.assert_array_equal(levels, truth.images)
+    np.testing.assert_array_equal(labels, truth.target)
     splits = pictures.load(digits()).splits
     inputs, labels = (np.concatenate([splits[s][i] for s in ("train", "test")]) for i in range(2))
-    np.testing.assert_array_equal(np.round(inputs[..., 0] * (16 / 255)), truth.images)
     np.testing.assert_allclose(inputs[..., 0] / 255, truth.images / 16, atol=0.5 / 255)
     np.testing.assert_array_equal(labels, truth.target)
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_the_command_makes_the_file_of_digits_from_scikit_learn(tmp_path):
+    shipped.derive(tmp_path / "digits.npz")
+    with np.load(tmp_path / "digits.npz", allow_pickle=False) as made, np.load(shipped.FILE) as there:
+        assert sorted(made) == sorted(there)
+        for name in there:
+            np.testing.assert_array_equal(made[name], there[name])
+    assert shipped.FILE.stat().st_size < 60_000
+
+
+def test_digits_need_nothing_that_is_not_installed_and_no_network():
+    """With scikit-learn hidden."""
+    script = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from glorot_jax.data import pictures\n"
+        "from glorot_jax import digits\n"
+        "assert len(pictures.load(digits()).splits['train'][1]) == 1497\n"
+        "assert {r['name']: r['state'] for r in pictures.listing()}['digits'] == 'ready'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=60)
 
 
 def test_digits_are_split_as_said():
     data = build(digits(validation=200, test=100, scaling="symmetric"))
     assert (len(data.arrays["labels"]), len(data.valid[1]), len(data.test[1])) == (1497, 200, 100)
     assert (data.shape, data.features, data.classes, data.scaling) == ((8, 8, 1), 64, 10, "symmetric")
-
-
-def test_digits_without_scikit_learn_say_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="scikit-learn, which holds them, is not installed\n  hint: pip install"):
-        pictures.load(digits())
-    (row,) = (r for r in pictures.listing() if r["name"] == "digits")
-    assert row["state"] == "needs scikit-learn"

@@ -196,6 +196,21 @@ def test_a_torn_file_and_one_that_is_not_there_are_said(home):
     assert not (home / "data").exists()
 
 
+@pytest.mark.parametrize("at", [("writing", 33), ("writing", 219)])
+def test_an_interrupted_preparation_leaves_nothing_and_can_be_repeated(home, at):
+    file = npz(home / "a.npz", dict.fromkeys(NAMES, 22))
+
+    def interrupt(text: str, done: int, total: int) -> None:
+        if (text, done) == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pictures.prepare("small_imagenet", file, progress=interrupt)
+    assert [p for p in (home / "data").rglob("*") if p.is_file()] == []
+    assert pictures.prepare("small_imagenet", file)[1] == []
+    assert sum(s["examples"] for s in pictures.check("small_imagenet")["splits"].values()) == 220
+
+
 # ---- prepared from imagenet_resized
 
 
@@ -221,30 +236,40 @@ def resized(home: Path, images: np.ndarray, labels: np.ndarray) -> None:
     builder.download_and_prepare()
 
 
-def flower_tree(home: Path, count: int) -> None:
-    """A tree of flowers of different sizes."""
+def flower_tree(home: Path, name: str, pictures: list[np.ndarray]) -> None:
+    """A tree of flowers of different sizes, with the features and splits of TFDS's own."""
+    classes, version, splits = {
+        "oxford_flowers102": (102, "2.1.1", ("train", "test", "validation")),
+        "tf_flowers": (5, "3.0.1", ("train",)),
+    }[name]
 
-    class Flowers(published.core.GeneratorBasedBuilder, skip_registration=True):
-        name = "oxford_flowers102"
-        VERSION = published.core.Version("2.1.1")
+    def info(self):
+        features = {
+            "image": published.features.Image(),
+            "label": published.features.ClassLabel(num_classes=classes),
+            **({"file_name": published.features.Text()} if name == "oxford_flowers102" else {}),
+        }
+        return published.core.DatasetInfo(builder=self, features=published.features.FeaturesDict(features))
 
-        def _info(self):
-            features = {
-                "image": published.features.Image(),
-                "label": published.features.ClassLabel(num_classes=102),
-                "file_name": published.features.Text(),
-            }
-            return published.core.DatasetInfo(builder=self, features=published.features.FeaturesDict(features))
+    def examples(number):
+        for i in range(number, len(pictures), len(splits)):
+            row = {"image": Image.fromarray(pictures[i]), "label": i % classes, "file_name": str(i)}
+            yield i, {k: v for k, v in row.items() if k in ("image", "label") or name == "oxford_flowers102"}
 
-        def _split_generators(self, downloads):
-            return {"train": self._generate_examples()}
+    members = {
+        "name": name,
+        "__module__": __name__,
+        "VERSION": published.core.Version(version),
+        "_info": info,
+        "_split_generators": lambda self, downloads: {s: examples(i) for i, s in enumerate(splits)},
+        "_generate_examples": lambda self: iter(()),
+    }
+    kind = type("Flowers", (published.core.GeneratorBasedBuilder,), members, skip_registration=True)
+    kind(data_dir=str(home / "data"), file_format="array_record").download_and_prepare()
 
-        def _generate_examples(self):
-            for i in range(count):
-                picture = Image.fromarray(noise(1, 70 + i, 90 - i, 3, seed=i)[0])
-                yield i, {"image": picture, "label": i, "file_name": str(i)}
 
-    Flowers(data_dir=str(home / "data"), file_format="array_record").download_and_prepare()
+def uneven(count: int, seed: int) -> list[np.ndarray]:
+    return [noise(1, 70 + i, 90 - i, 3, seed=seed + i)[0] for i in range(count)]
 
 
 @pytest.fixture
@@ -257,7 +282,7 @@ def examples() -> tuple[np.ndarray, np.ndarray]:
 
 def test_it_is_made_of_the_tree_of_tfds_and_filled_up_with_flowers(home, examples, capsys):
     resized(home, *examples)
-    flower_tree(home, 12)
+    flower_tree(home, "oxford_flowers102", uneven(12, seed=0))
     capsys.readouterr()
     _, said = pictures.prepare("small_imagenet")
     assert said == [
@@ -278,6 +303,38 @@ def test_it_is_made_of_the_tree_of_tfds_and_filled_up_with_flowers(home, example
             flowers += picture.tobytes() not in known
             assert label == known.get(picture.tobytes(), NAMES.index("flowers"))
     assert flowers == 12
+
+
+def test_a_second_set_of_flowers_fills_up_what_the_first_leaves_missing(home, examples, capsys):
+    """Of 22 flowers ImageNet has 3 and the first set 12; of the second's 15 those 7 with the smallest digests come."""
+    resized(home, *examples)
+    first, second = uneven(12, seed=0), uneven(15, seed=100)
+    flower_tree(home, "tf_flowers", [*second, first[0]])
+    flower_tree(home, "oxford_flowers102", [*first, first[0]])
+    capsys.readouterr()
+    _, said = pictures.prepare("small_imagenet")
+    assert said == ["small_imagenet: 12 flowers from oxford_flowers102", "small_imagenet: 7 flowers from tf_flowers"]
+
+    def digests(some: list[np.ndarray]) -> list[bytes]:
+        small = [small_imagenet.small(image[None])[0].tobytes() for image in some]
+        return sorted(hashlib.blake2b(pixels, digest_size=16).digest() for pixels in small)
+
+    splits = pictures.load(described()).splits.values()
+    flowers = [x for inputs, labels in splits for x in inputs[labels == NAMES.index("flowers")]]
+    there = {hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in flowers}
+    assert len(there) == 22
+    assert there >= {*digests(first), *digests(second)[:7]}
+    assert not there & {*digests(second)[7:]}
+
+
+def test_flowers_from_the_second_set_alone(home, examples, capsys):
+    resized(home, *examples)
+    flower_tree(home, "tf_flowers", uneven(5, seed=0))
+    capsys.readouterr()
+    assert pictures.prepare("small_imagenet")[1] == [
+        "small_imagenet: 5 flowers from tf_flowers",
+        "small_imagenet: flowers has 8 pictures, not 22",
+    ]
 
 
 def test_it_is_made_of_the_published_zip_files_and_gives_the_same(home, examples, monkeypatch):

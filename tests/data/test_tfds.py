@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def test_nothing_of_tensorflow_is_imported_from_the_files_to_the_table(home):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "from tests.data import made_up\n"
-        "from glorot_jax import Sweep, at, mlp, mnist, run, sgd\n"
+        "from glorot_jax import Sweep, at, mlp, mnist, run, sgd, tfds\n"
         "from glorot_jax.analysis.tables import render_table\n"
         "from glorot_jax.data import pictures\n"
         "home = Path(sys.argv[2])\n"
@@ -140,6 +141,13 @@ def test_nothing_of_tensorflow_is_imported_from_the_files_to_the_table(home):
         "loaded = {name.partition('.')[0] for name in sys.modules}\n"
         "assert 'tensorflow_datasets' in loaded\n"
         "assert not loaded & {'tensorflow', 'grain', 'cv2'}, loaded\n"
+        "with made_up.installed(home):\n"
+        "    spec = tfds('mnist', placement='host')\n"
+        "    run(Sweep(name='t', data=spec, model=mlp(widths=(4,)), optimizer=sgd(0.1),\n"
+        "              seeds=(1,), steps=3, record=at(), probes=('evaluation',)), home / 't')\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert 'grain' in loaded\n"
+        "assert 'tensorflow' not in loaded\n"
     )
     command = [sys.executable, "-W", "error", "-c", script, str(ROOT), str(home)]
     one_device = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
@@ -243,6 +251,29 @@ def test_what_a_killed_preparation_left_is_cleared_by_the_next(home):
     (staging / "half").write_bytes(b"half")
     pictures.prepare("mnist", made_up.folder("mnist", home / "files"))
     assert [p.name for p in (home / "data").iterdir()] == ["mnist"]
+
+
+def test_a_preparation_that_is_killed_leaves_no_tree_and_can_be_repeated(home):
+    """SIGKILL in the middle of the second split."""
+    files = made_up.folder("mnist", home / "files")
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.data import made_up\n"
+        "from glorot_jax.data import pictures\n"
+        "def killing(text, done, total):\n"
+        "    if (text, done) == ('writing', 79): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with made_up.installed(Path(sys.argv[1])):\n"
+        "    pictures.prepare('mnist', sys.argv[2], progress=killing)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+    done = subprocess.run([sys.executable, "-c", script, str(home), str(files)], env=environment, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert left(home), "a split had been written"
+    assert tfds.find("mnist", None) is None
+    pictures.prepare("mnist", files)
+    assert [p.name for p in (home / "data").iterdir()] == ["mnist"]
+    np.testing.assert_array_equal(pictures.load(mnist()).splits["train"][0], made_up.pictures("mnist")["train"][0])
 
 
 def test_two_preparations_at_once_are_refused(home):
@@ -385,6 +416,22 @@ def test_a_cache_that_can_not_be_written_is_done_without(home):
     pictures.prepare("mnist", made_up.folder("mnist", home / "files"))
     inputs, _ = pictures.load(mnist()).splits["train"]
     np.testing.assert_array_equal(inputs, made_up.pictures("mnist")["train"][0])
+
+
+def test_pictures_are_decoded_into_a_file_without_a_name(home, monkeypatch):
+    made = cache.room((3, 2), np.int16)
+    made[:] = 7
+    assert isinstance(made, np.memmap)
+    assert (made == np.full((3, 2), 7, np.int16)).all()
+    assert list((home / "cache" / "glorot_jax" / "data").iterdir()) == []
+    assert cache.room((0, 2), np.uint8).shape == (0, 2)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert type(cache.room((3, 2), np.int16)) is np.ndarray
+    assert list((home / "cache" / "glorot_jax" / "data").iterdir()) == []
 
 
 def test_facts_and_arrays_come_back_from_the_cache(home):
@@ -585,6 +632,27 @@ def test_the_folder_is_tfds_own_if_not_said(monkeypatch):
     assert tfds.data_folder("here") == Path("here")
     monkeypatch.delenv("TFDS_DATA_DIR")
     assert tfds.data_folder(None) == Path.home() / "tensorflow_datasets"
+
+
+def test_another_folder_or_another_tree_in_it_is_read_in_the_same_process(home, prepared, monkeypatch):
+    def first(spec) -> bytes:
+        return np.asarray(dataset.build(spec).arrays["inputs"][0]).tobytes()
+
+    spec = described("mnist", validation=5)
+    one = first(spec)
+    assert dataset.build(spec) is dataset.build(spec)
+    pictures.prepare("fashion_mnist", made_up.folder("fashion_mnist", home / "more"))
+    fashion = home / "data" / "fashion_mnist"
+    (home / "elsewhere").mkdir()
+    fashion.rename(home / "elsewhere" / "mnist")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(home / "elsewhere"))
+    other = first(spec)
+    assert other != one
+    monkeypatch.setenv("TFDS_DATA_DIR", str(home / "data"))
+    assert first(spec) == one
+    shutil.rmtree(prepared)
+    (home / "elsewhere" / "mnist" / "3.0.1").rename(prepared)
+    assert first(spec) == other
 
 
 def test_the_newest_version_is_taken(home, prepared):

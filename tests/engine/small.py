@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +16,8 @@ import numpy as np
 
 from glorot_jax import Sweep, at, grid, load, mlp, sgd, shapeset
 from glorot_jax.engine import checkpoint, drive, shard
+
+ROOT = Path(__file__).parents[2]
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -66,3 +75,33 @@ def assert_same_bits(one: dict[str, dict[str, np.ndarray]], other: dict[str, dic
             if name == "rest/activation.index":
                 continue  # which place a function has in its cohort's table, not a result
             assert one[run][name].tobytes() == other[run][name].tobytes(), (run, name)
+
+
+def train_under_kills(out: Path, program: str, kills: int, **environment: str) -> None:
+    """Runs a program that trains into ``out`` again and again, each time on another number of devices.
+
+    So many times it is SIGKILLed while it trains, at random moments; then it is left to end.
+
+    Args:
+        program: Python; its first argument is ``out``. It has to commit a step each, more than four a life.
+    """
+    chance = random.Random(0)
+    for life in range(kills + 1):
+        devices = str(chance.choice((1, 2, 4)))
+        own = {**os.environ, "JAX_NUM_CPU_DEVICES": devices, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+        worker = subprocess.Popen([sys.executable, "-c", program, str(out)], env={**own, **environment})
+        if life == kills:
+            assert worker.wait(timeout=300) == 0
+            break
+        goal = _generation(out) + chance.randrange(4)
+        while _generation(out) < goal and worker.poll() is None:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.1))
+        assert worker.poll() is None, "it was killed while it trained"
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+
+
+def _generation(out: Path) -> int:
+    found = list(out.glob("shards/*/manifest.json"))
+    return int(re.search(r'"generation": (\d+)', found[0].read_text())[1]) if found else 0

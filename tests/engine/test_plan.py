@@ -47,6 +47,7 @@ SPLITS = {
     "probes": {"probes": grid(("evaluation",), ("activations",))},
     "examples": {"examples": grid(20, 30)},
     "jacobian_examples": {"jacobian_examples": grid(2, 3)},
+    "probe_budget": {"probe_budget": grid(None, 0.1)},
     "order": {"order": grid("paired", "independent")},
 }
 SHARED = {
@@ -206,7 +207,7 @@ def planned():
         for widths, optimizer in (*(((16, 12), made) for made in optimizers), ((5,), optimizers[0]))
     ]
     made = sweep(model=mlp(), variants=variants, probes=("evaluation", "activations"), data=small())
-    return plan(made, width=4)
+    return plan(made, width=4, quick=True)
 
 
 def small() -> shapeset:
@@ -254,7 +255,7 @@ def test_a_plan_takes_its_state_from_what_would_be_trained():
     program, layout, _ = program_for(cohort, dataset.build(small()), devices.local(), 8)
     (state, *_) = Fleet(program, layout, per_run(cohort), devices.local()).start()
     made = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    (row,) = plan(sweep(data=small()), width=8).rows
+    (row,) = plan(sweep(data=small()), width=8, quick=True).rows
     assert made == row.state_bytes * layout.room * layout.width
 
 
@@ -267,7 +268,7 @@ def test_a_plan_is_said_in_words(planned):
     assert json.loads(json.dumps(planned.to_dict())) == planned.to_dict()
 
 
-def test_a_plan_trains_nothing(monkeypatch):
+def test_a_quick_plan_trains_nothing(monkeypatch):
     from glorot_jax.engine import segment
 
     def never(*_):
@@ -275,7 +276,7 @@ def test_a_plan_trains_nothing(monkeypatch):
 
     monkeypatch.setattr(segment._Run, "step", never)
     monkeypatch.setattr(segment._Run, "measure", never)
-    assert plan(sweep(data=small())).rows[0].param_count == params(256, 16, 12)
+    assert plan(sweep(data=small()), quick=True).rows[0].param_count == params(256, 16, 12)
 
 
 @pytest.mark.parametrize("width", [0, -1])

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -22,9 +16,8 @@ from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.errors import InputError
-from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep
+from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep, train_under_kills
 
-ROOT = Path(__file__).parents[2]
 WIDTHS = (1, 4)
 
 
@@ -84,38 +77,19 @@ def test_a_diverging_neighbour_touches_nobody_and_is_marked(undisturbed, tmp_pat
 
 def test_resume_after_sigkill_gives_the_same_bits(tmp_path):
     """Ten kills at random moments, each resumed by the same command, on another number of devices."""
-    steps, width = 150, 4
+    steps, width = 150, 4  # ten lives don't reach the end
     whole = run(sweep(steps=steps), tmp_path / "whole" / "small", width=width)
     out = tmp_path / "small"
-    script = (
-        "import sys; sys.path[:0] = [sys.argv[2]]\n"
+    program = (
+        "import sys\n"
         "from tests.engine.small import sweep\n"
         "from glorot_jax import run\n"
-        "run(sweep(steps=int(sys.argv[4])), sys.argv[1], width=int(sys.argv[3]), segment_seconds=1e-6)\n"
+        f"run(sweep(steps={steps}), sys.argv[1], width={width}, segment_seconds=1e-6)\n"
     )
-    chance = random.Random(0)
-    for kills in range(11):
-        environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(chance.choice((1, 2, 4)))}
-        command = [sys.executable, "-c", script, str(out), str(ROOT), str(width), str(steps)]
-        worker = subprocess.Popen(command, env=environment)
-        if kills == 10:
-            assert worker.wait(timeout=300) == 0
-            break
-        goal = _generation(out) + chance.randrange(4)  # commits a step each, so ten lives don't reach the end
-        while _generation(out) < goal and worker.poll() is None:
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.1))
-        assert worker.poll() is None, "it was killed while it trained"
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+    train_under_kills(out, program, kills=10)
     assert_same_bits(parameters(whole), parameters(out))
     assert_same_bits(records(whole), records(out))
     assert render_table(whole) == render_table(out)
-
-
-def _generation(out: Path) -> int:
-    found = list(out.glob("shards/*/manifest.json"))
-    return int(re.search(r'"generation": (\d+)', found[0].read_text())[1]) if found else 0
 
 
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(undisturbed, tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -232,6 +233,13 @@ WRONG = {
     "no model": (lambda: described(model="mlp"), "Sweep.model: 'mlp' is not mlp(…)"),
     "a wrong kind": (lambda: described(optimizer=mlp()), "Sweep.optimizer: mlp("),
     "no number": (lambda: described(steps=10**400), "Sweep.steps: 1000"),
+    **{
+        f"a budget of {wrong!r}": (
+            lambda wrong=wrong: described(probe_budget=wrong),
+            f"Sweep.probe_budget: {wrong!r} is not a number above 0 and below 1\n  hint: 0.1 lets",
+        )
+        for wrong in (0, 1, -0.1, 1.5, math.nan, math.inf, True, "0.1", (0.1,))
+    },
 }
 
 
@@ -308,6 +316,7 @@ CHOICES = {
     "probes": (("evaluation",), ("gradients",), ("evaluation", "gradients")),
     "examples": (30, 300),
     "jacobian_examples": (2, 4),
+    "probe_budget": (None, 0.1, 0.2),
     "order": ("paired", "independent"),
 }  # fmt: skip
 settings_of_a_run = st.fixed_dictionaries({path: st.integers(0, len(v) - 1) for path, v in CHOICES.items()})
@@ -556,6 +565,7 @@ ROUND = {
         record=grid(at(3, 50), every(7), log_spaced(1)),
         data=shapeset(scaling="unit", size=grid(16, 32)),
         model=mlp(widths=grid((8,), (8, 8))),
+        probe_budget=grid(None, 0.1),
         order="independent",
     ),
     "variants": lambda: described(

@@ -51,7 +51,7 @@ def test_each_probe_looks_at_its_own_steps_and_nowhere_else(probed):
 def test_a_probe_of_ones_own_is_labelled_and_right(probed):
     found = load(probed).records()["largest_activation"]
     assert found.dims == ("run", "step", "layer")
-    assert found.attrs == {"long_name": "largest absolute activation", "units": "1"}
+    assert found.attrs == {"long_name": "largest absolute activation", "units": "1", "cadence": "every(n=10)"}
     quantiles = load(probed).records()["activation_quantile"]
     at_20 = np.abs(quantiles.sel(step=20).to_numpy()).max(axis=-1)
     assert (found.sel(step=20).to_numpy() >= at_20).all()

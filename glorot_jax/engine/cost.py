@@ -1,0 +1,320 @@
+"""What probes cost: measured on this machine, forecast for a whole run, and kept within a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from glorot_jax.config import canonical_json, plain
+from glorot_jax.engine.layout import Layout
+from glorot_jax.files import cache_folder, write_json
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from glorot_jax.engine.fleet import Fleet
+    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.segment import Program
+    from glorot_jax.engine.sweep import Run
+    from glorot_jax.probes.probe import Probe
+
+BLOCKS = 2
+"""Blocks that each device measures on."""
+ENOUGH = 0.1
+"""Seconds that one measurement takes at least."""
+STEPS = 64
+"""Updates that are timed in one go, at most."""
+TRAINING_LOSS = "training loss"
+"""What every record holds; its cost is that of a record without any probe."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Measured seconds of a block of runs on one device while all devices are busy.
+
+    Attributes:
+        step: an update.
+        record: a record without any probe: the next update's batch and the training loss.
+        schedules: what the probes of each schedule add to it, all together.
+        alone: what each probe takes by itself, by its name. Those of a schedule share passes, so that together they
+            take less.
+        temporary_bytes: what each needs by itself beside parameters and data, as the compiler says; None where it
+            doesn't.
+        seconds: what it took to find all this, compilation included.
+    """
+
+    step: float
+    record: float
+    schedules: tuple[float, ...]
+    alone: tuple[Mapping[str, float], ...]
+    temporary_bytes: Mapping[str, int | None]
+    seconds: float
+
+    @property
+    def probes(self) -> tuple[dict[str, float], ...]:
+        """What probes add to a record, by schedule and name: parts of ``schedules`` in proportion to ``alone``."""
+        return tuple(
+            {name: together * taken / max(sum(alone.values()), 1e-12) for name, taken in alone.items()}
+            for together, alone in zip(self.schedules, self.alone, strict=True)
+        )
+
+
+class Line(NamedTuple):
+    """What one probe takes in all of a run: its records, and seconds of a block."""
+
+    name: str
+    records: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the updates and the probes of a run will take, in seconds of a block."""
+
+    steps: float
+    lines: tuple[Line, ...]
+
+    @property
+    def records(self) -> float:
+        return sum(line.seconds for line in self.lines)
+
+    @property
+    def seconds(self) -> float:
+        return self.steps + self.records
+
+    @property
+    def share(self) -> float:
+        """The probes' part of all the time."""
+        return self.records / max(self.seconds, 1e-12)
+
+
+def forecast(cost: Cost, run: Run, keep_every: int) -> Forecast:
+    """Returns what a run takes if every so many-th of its schedules' steps is kept; the training loss comes first."""
+    due = run.due(keep_every).values()
+    lines = [Line(TRAINING_LOSS, len(due), len(due) * cost.record)]
+    for number, probes in enumerate(cost.probes):
+        count = sum(mask >> number & 1 for mask in due)
+        lines += [Line(name, count, count * seconds) for name, seconds in probes.items()]
+    return Forecast(run.steps * cost.step, tuple(lines))
+
+
+def keep_every(cost: Cost, run: Run) -> int:
+    """Returns the smallest k for which every k-th of the schedules' steps fits into the run's budget.
+
+    Where first and last record alone take more, it is the k that leaves these two; 1 if the run has no budget.
+    """
+    if run.probe_budget is None:
+        return 1
+    most = max(1, *(len(schedule.steps(run.steps)) - 1 for schedule in run.schedules()))
+    fits = (k for k in range(1, most) if forecast(cost, run, k).share <= run.probe_budget)
+    return next(fits, most)
+
+
+def picked(cost: Cost | None, run: Run) -> dict[str, Any]:
+    """Returns what a shard's manifest holds of its probes, nothing being measured in training yet.
+
+    ``schedules``: when each is due and the probes on it; ``planned``: None without ``cost``; ``measured``: see
+    ``added``.
+    """
+    keep = 1 if cost is None else keep_every(cost, run)
+    schedules = run.schedules().items()
+    return {
+        "schedules": [{"when": plain(when), "probes": list(map(_name, probes))} for when, probes in schedules],
+        "budget": run.probe_budget,
+        "keep_every": keep,
+        "planned": cost
+        and {
+            "share": forecast(cost, run, keep).share,
+            "step_seconds": cost.step,
+            "record_seconds": cost.record,
+            "probe_seconds": list(cost.probes),
+            "temporary_bytes": dict(cost.temporary_bytes),
+        },
+        "measured": {"step_seconds": 0.0, "records": []},
+    }
+
+
+def added(measured: Mapping[str, Any], spent: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """Returns a manifest's measured seconds with more of them: of updates, and of records by what was due together.
+
+    Args:
+        spent: seconds, each after the schedules that were due as bits; none for updates.
+    """
+    steps, records = measured["step_seconds"], {one["due"]: one for one in measured["records"]}
+    for due, seconds in spent:
+        if due:
+            so_far = records.get(due, {"count": 0, "seconds": 0.0})
+            records[due] = {"due": due, "count": so_far["count"] + 1, "seconds": so_far["seconds"] + seconds}
+        else:
+            steps += seconds
+    return {"step_seconds": steps, "records": [records[due] for due in sorted(records)]}
+
+
+def _name(probe: Any) -> str:
+    return probe if isinstance(probe, str) else probe.name
+
+
+def budget_said(share: float, budget: float, keep: int) -> str:
+    """Returns what was picked for a budget, in words."""
+    kept = "all of their steps are kept" if keep == 1 else f"one in {keep} of their steps is kept"
+    if share <= budget:
+        return f"probe_budget {budget:.3g}: {kept}, probes are planned to take {share:.1%} of the time"
+    return f"probe_budget {budget:.3g} is too small: with the first and the last step alone probes take {share:.1%}"
+
+
+# ---- measuring
+
+
+def measured(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]) -> Cost:
+    """Returns the cohort's cost on this machine: as it was found before, else measured now.
+
+    The training program itself is compiled and run on the cohort's first few blocks, and every probe in a program of
+    its own; what they compute is thrown away.
+
+    Args:
+        arrays: what differs between the cohort's runs, each (runs,).
+    """
+    path = _path(cohort, program, devices)
+    found = _read(path)
+    if found is None:
+        found = _measure(cohort, program, arrays, devices)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, dataclasses.asdict(found))
+        except OSError:
+            pass  # it is measured again the next time
+    return found
+
+
+def known(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Cost | None:
+    """Returns the cohort's cost if it was measured before on this machine."""
+    return _read(_path(cohort, program, devices))
+
+
+def _read(path: Path) -> Cost | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Cost(**found | {"schedules": tuple(found["schedules"]), "alone": tuple(found["alone"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _path(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Path:
+    """Where its cost is kept: named by all that it depends on, this package's own code included."""
+    from glorot_jax.engine import devices as machine
+
+    run, package = cohort.runs[0], Path(__file__).parents[1]
+    shared = {k: v for k, v in cohort.shared.items() if k not in ("steps", "probe_budget")}
+    facts = {
+        "shared": {k: v for k, v in shared.items() if k.partition(".")[0] != "record"},
+        "choices": cohort.choices,
+        "schedules": [list(map(_name, probes)) for probes in run.schedules().values()],
+        "layout": dataclasses.astuple(_layout(cohort, program, devices)),
+        "machine": machine.describe(),
+        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"))],
+    }
+    return cache_folder("cost") / f"{hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]}.json"
+
+
+def _layout(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Layout:
+    whole = Layout(len(cohort.runs), program.width, len(devices), program.room)
+    runs = min(whole.runs, BLOCKS * whole.devices_used * whole.width)
+    return dataclasses.replace(whole, runs=runs, devices=whole.devices_used)
+
+
+def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]) -> Cost:
+    from glorot_jax.engine.fleet import Fleet
+
+    begin = time.perf_counter()
+    layout = _layout(cohort, program, devices)
+    some = {name: array[: layout.runs] for name, array in arrays.items()}
+    fleet = Fleet(program, layout, some, devices[: layout.devices])
+    clock = _Clock(fleet)
+    apart = program.setup.probes
+    steps = min(STEPS, program.piece_steps)
+    none_due = 1 << len(apart)  # a record whose probes nobody has
+    record = clock.seconds((0, 0, 0, none_due))
+    together = [clock.seconds((0, 0, 0, 1 << number)) for number in range(len(apart))]
+    alone = _alone(fleet, [probe for probes in apart for probe in probes])
+    return Cost(
+        step=clock.seconds((0, steps, -1, 0)) / steps / layout.blocks_per_device,
+        record=record / layout.blocks_per_device,
+        schedules=tuple(max(0.0, taken - record) / layout.blocks_per_device for taken in together),
+        alone=tuple({probe.name: alone[probe.name][0] for probe in probes} for probes in apart),
+        temporary_bytes={name: size for name, (_, size) in alone.items()},
+        seconds=time.perf_counter() - begin,
+    )
+
+
+class _Clock:
+    """Times pieces of a schedule in a fleet's training program."""
+
+    def __init__(self, fleet: Fleet):
+        self._fleet, self._state = fleet, fleet.start()
+        fleet.compile(self._state)
+        self._call = _seconds(lambda: self._run(()))
+
+    def seconds(self, piece: tuple[int, int, int, int]) -> float:
+        """Returns what the piece takes on every device, the call itself left out."""
+        once = _timed(lambda: self._run((piece,)))
+        times = 1 + int(ENOUGH / max(once - self._call, 1e-3))
+        several = _seconds(lambda: self._run((piece,) * times)) if times > 1 else once
+        return max(0.0, several - self._call) / times
+
+    def _run(self, pieces: Sequence[tuple[int, int, int, int]]) -> None:
+        from glorot_jax.engine.segment import Pieces
+
+        self._state, _ = self._fleet.train(Pieces.of(pieces), self._state)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The median of three."""
+    return statistics.median(_timed(work) for _ in range(3))
+
+
+def _alone(fleet: Fleet, probes: Sequence[Probe]) -> dict[str, tuple[float, int | None]]:
+    """Seconds and temporary bytes of each probe by itself, on the first block and validation examples as its batch."""
+    import jax
+    import jax.numpy as jnp
+
+    program = fleet.program
+    constants, hyper, state = fleet.first_block(fleet.start())
+    examples, labels = constants["valid"]
+    places = jnp.arange(program.setup.batch_size) % len(labels)
+    shape = (len(places), *program.setup.input_shape)
+    batch = program.setup.dataset.scale(examples[places].reshape(shape)), labels[places], jnp.int32(0)
+
+    def lowered(probe: Probe) -> jax.stages.Lowered:
+        def measure(constants, hyper, state, batch):
+            return jax.vmap(lambda h, s: probe.measure(program.scene(constants, h, s, *batch)))(hyper, state)
+
+        return fleet.lowered(measure, constants, hyper, state, batch)
+
+    with ThreadPoolExecutor(max(1, len(jax.local_devices()))) as workers:
+        compiled = list(workers.map(lambda made: made.compile(), map(lowered, probes)))
+
+    def found() -> Iterator[tuple[str, tuple[float, int | None]]]:
+        for probe, program in zip(probes, compiled, strict=True):
+            work = lambda p=program: jax.block_until_ready(p(constants, hyper, state, batch))  # noqa: E731
+            work()
+            memory = program.memory_analysis()
+            once = _timed(work)
+            taken = once if once > ENOUGH else _seconds(work)
+            yield probe.name, (taken, None if memory is None else int(memory.temp_size_in_bytes))
+
+    return dict(found())
