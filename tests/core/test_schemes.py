@@ -248,16 +248,16 @@ def test_transformers_move_by_as_much_at_any_depth(residual, settings, times):
     assert moves(4, "plain") > times * four
 
 
-@pytest.mark.parametrize(("architecture", "factor"), [("encoder", 0.67 * 16**-0.25), ("decoder", (9 * 16) ** -0.25)])
+@pytest.mark.parametrize(("architecture", "factor"), [("encoder", 0.67 * 3**-0.25), ("decoder", 27**-0.25)])
 def test_tfixup_scales_what_it_names_and_nothing_else(architecture, factor):
-    """Huang et al. (2020), section 3.2, with N = 16 blocks, against the same draws without it."""
+    """Huang et al. (2020), section 3.2, with N = 3 blocks, against the same draws without it."""
     shape = (3,) if architecture == "decoder" else (8, 8, 3)
-    sizes = {"architecture": architecture, "depth": 16, "width": 8, "heads": 2, "normalization": "none"}
+    sizes = {"architecture": architecture, "depth": 3, "width": 8, "heads": 2, "normalization": "none"}
     scaled, plain = (params(made(Transformer, shape, 4, residual=r, **sizes)) for r in ("tfixup", "plain"))
     ratios = {path: scaled[path] / plain[path] for path in plain if "kernel" in path or path == "embedding.table"}
     for path, ratio in ratios.items():
         if path.startswith("embedding"):
-            expected = (9 * 16) ** -0.25
+            expected = 27**-0.25
         elif any(part in path for part in ("value", "out.", "perceptron")):
             expected = factor
         else:
@@ -267,12 +267,12 @@ def test_tfixup_scales_what_it_names_and_nothing_else(architecture, factor):
 
 
 def test_deepnorm_scales_what_it_names_and_nothing_else():
-    """Wang et al. (2022), figure 2: N = 8 blocks, α = 16^(1/4) = 2, β = 64^(−1/4)."""
-    sizes = {"architecture": "decoder", "depth": 8, "width": 8, "heads": 2, "placement": "post"}
+    """Wang et al. (2022), figure 2: N = 2 blocks, α = 4^(1/4), β = 16^(−1/4) = 1/2."""
+    sizes = {"architecture": "decoder", "depth": 2, "width": 8, "heads": 2, "placement": "post"}
     module = made(Transformer, (3,), 4, residual="deepnorm", **sizes)
     scaled, plain = params(module), params(made(Transformer, (3,), 4, **sizes))
-    assert {block.attention.skip for block in module.blocks} == {2.0}
+    assert {block.attention.skip for block in module.blocks} == {4**0.25}
     for path in plain:
         if path.startswith("blocks") and "kernel" in path:
             named = any(part in path for part in ("value", "out.", "perceptron"))
-            np.testing.assert_allclose(scaled[path] / plain[path], 64**-0.25 if named else 1.0, rtol=1e-5)
+            np.testing.assert_allclose(scaled[path] / plain[path], 0.5 if named else 1.0, rtol=1e-5)
