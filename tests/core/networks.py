@@ -17,12 +17,25 @@ from glorot_jax.probes.probe import forward
 PICTURE = (8, 8, 3)
 
 
-def make(kind: type, *arguments: Any, activation: Callable = activations.relu, seed: Any = 0, **settings: Any):
-    """A network inside a trace, its swept settings as variables of the run."""
+def make(
+    kind: type,
+    *arguments: Any,
+    activation: Callable = activations.relu,
+    seed: Any = 0,
+    chosen: bool = False,
+    **settings: Any,
+):
+    """A network inside a trace, its swept numbers as variables of the run.
+
+    Args:
+        chosen: whether its activation is one that the run chose, as in a sweep; as a plain function it compiles faster.
+    """
+    if chosen:
+        activation = Activation((activation,), jnp.int32(0))
     settings = {"init": initializers.he_normal, "rngs": nnx.Rngs(jax.random.key(seed))} | settings
     for name in settings.keys() & {"gain", "alpha"}:
         settings[name] = Hyper(jnp.float32(settings[name]))
-    return kind(*arguments, activation=Activation((activation,), jnp.int32(0)), **settings)
+    return kind(*arguments, activation=activation, **settings)
 
 
 def made(kind: type, *arguments: Any, **settings: Any) -> Any:
@@ -30,11 +43,17 @@ def made(kind: type, *arguments: Any, **settings: Any) -> Any:
     return nnx.jit(lambda: make(kind, *arguments, **settings))()
 
 
+def still(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Weights 0, for networks whose parameters a test moves itself: nothing to compile."""
+    return jnp.zeros(shape, dtype)
+
+
 def unsettled(module: Any, seed: int = 7) -> Any:
     """Every parameter moved at random: what starts at 0 or 1 would hide an error."""
     draw = np.random.default_rng(seed)
     for _, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)):
-        variable[...] = variable[...] + 0.3 * draw.normal(size=variable.shape).astype(np.float32)
+        moved = np.asarray(variable.get_value()) + 0.3 * draw.normal(size=variable.shape)
+        variable.set_value(jnp.asarray(moved, jnp.float32))
     return module
 
 

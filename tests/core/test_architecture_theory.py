@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from glorot_jax import activations, initializers, theory
+from glorot_jax.models.points import shift_of, value_of
 from glorot_jax.models.residual import SCHEMES
 from glorot_jax.models.residual_mlp import ResidualMlp
 from tests.core.networks import make
@@ -49,13 +50,10 @@ def test_drawn_residual_networks_follow_lengths_and_gradients(name):
 
         zeros = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(nnx.merge(graph, state), x)[1]
         gradient, sown = jax.grad(cost, has_aux=True)(zeros)
-        streams = [sown["blocks"][i]["stream"].get_value()[0] for i in range(8)]
-        errors = [gradient["blocks"][i]["stream_shift"].get_value() for i in range(8)]
-        start = sown["stem_output"].get_value()[0]
-        return (
-            jnp.stack([jnp.mean(s**2) for s in (start, *streams)]),
-            jnp.stack([jnp.mean(e**2) for e in (gradient["stem_output_shift"].get_value(), *errors)]),
-        )
+        shown = {value_of(path): v.get_value()[0] for path, v in nnx.to_flat_state(sown)}
+        errors = {shift_of(path): v.get_value() for path, v in nnx.to_flat_state(gradient)}
+        streams = ["stem_output", *(f"blocks.{i}.stream" for i in range(8))]
+        return tuple(jnp.stack([jnp.mean(found[name] ** 2) for name in streams]) for found in (shown, errors))
 
     lengths, squares = (np.asarray(v, np.float64) for v in jax.jit(jax.vmap(one))(jnp.arange(12)))
     ratios = lengths / lengths[:, :1]
@@ -141,7 +139,8 @@ def test_gradients_explode_in_drawn_batch_normalized_networks_as_predicted(name,
 
         zeros = nnx.capture(lambda m, x: m(x), nnx.Perturbation)(nnx.merge(graph, state, copy=True), x)[1]
         gradient = jax.grad(cost)(zeros)
-        return jnp.stack([jnp.mean(gradient["blocks"][i]["stream_shift"].get_value() ** 2) for i in range(18)])
+        errors = {shift_of(path): v.get_value() for path, v in nnx.to_flat_state(gradient)}
+        return jnp.stack([jnp.mean(errors[f"blocks.{i}.stream"] ** 2) for i in range(18)])
 
     squares = np.asarray(jax.jit(jax.vmap(one))(jnp.arange(2)), np.float64)
     growth = (squares[:, 5] / squares[:, 15]) ** (1 / 10)

@@ -385,7 +385,8 @@ def test_a_function_that_can_not_be_known_again_is_refused(made, why):
 def test_an_integer_and_a_float_in_a_float_field_are_the_same_text():
     one, other = (canonical_json(plain(sgd(learning_rate=value))) for value in (1, 1.0))
     assert one == other
-    assert json.loads(one) == {"spec": "sgd", "learning_rate": 1.0, "momentum": None, "nesterov": False}
+    settings = {"learning_rate": 1.0, "momentum": None, "nesterov": False, "mup": "none"}
+    assert json.loads(one) == {"spec": "sgd", **settings}
 
 
 def test_canonical_json_sorts_its_keys_and_takes_no_room():
