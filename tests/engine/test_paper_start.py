@@ -7,7 +7,6 @@ import pytest
 
 from glorot_jax import Sweep, at, load, mlp, run, sgd, shapeset
 
-
 WIDTH, SEEDS = 1000, 4
 SCATTER = 0.5 * np.sqrt(2 / WIDTH * np.arange(1, 6))
 """Relative standard deviation of one network's activation std: each layer's length scatters by √(2/width)."""
