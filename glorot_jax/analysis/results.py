@@ -271,7 +271,10 @@ class _Shard:
 
 def _chosen(file: xr.Dataset, names: Sequence[str] | None) -> xr.Dataset:
     """The variables of these names that the file has, in memory."""
-    return (file if names is None else file[list(dict.fromkeys(n for n in names if n in file))]).load()
+    if names is not None:
+        always = {dim: file[dim] for dim in ("run", "step") if dim in file.coords}
+        file = file[[n for n in dict.fromkeys(names) if n in file]].assign_coords(always)
+    return file.load()
 
 
 _REMEDY = "move the shard's folder away and run the sweep again to train its runs anew"

@@ -144,6 +144,22 @@ def test_only_the_variables_asked_for_are_read(trained):
     assert list(load(trained).records(names=["test_error"]).data_vars) == ["test_error"]
 
 
+def test_asked_for_variables_come_with_their_predictions(trained):
+    """Or one without the other; a name that nobody has is one line with the nearest."""
+    both = ["activation_std", "activation_std_theory"]
+    found = load(trained).records(names=["activation_std"])
+    assert list(found.data_vars) == both
+    assert found["activation_std_theory"].dims == ("run", "layer")
+    assert np.isfinite(found["activation_std_theory"].where(found["model.gain"] == 1, drop=True)).all()
+    alone = load(trained).records(names=["activation_std_theory"])
+    assert list(alone.data_vars) == both[1:]
+    assert alone["layer"].to_numpy().tolist() == [1, 2]
+    with pytest.raises(
+        InputError, match=r"^names: 'activation_sdt' is not known\n  hint: 'activation_std'\? known: ac"
+    ):
+        load(trained).records(names=["activation_sdt"])
+
+
 def test_xarray_opens_the_record_files_by_itself(trained):
     for file in record_files(trained):
         with xr.open_dataset(file) as opened:

@@ -11,8 +11,12 @@ import sys
 import numpy as np
 import pytest
 
-from glorot_jax import theory
+from glorot_jax import load, theory
+from glorot_jax.analysis.against_theory import against_theory
 from glorot_jax.cli import main
+from glorot_jax.engine import predictions, records
+from glorot_jax.models.predictions import Predicted
+from tests.analysis import invented
 
 SMALL = ("--depth", "2", "--width", "30", "--features", "20", "--classes", "4", "--input-moment", "0.5")
 
@@ -45,7 +49,7 @@ def test_json_and_csv_hold_all_digits_of_the_prediction(printed, predicted):
         np.testing.assert_array_equal(found[name], value)
     rows = list(csv.DictReader(io.StringIO(printed(*WORDS, "--format", "csv"))))
     assert [row["layer"] for row in rows] == ["1", "2", "output"]
-    for name in predicted._fields[:8]:
+    for name in predicted._fields[:9]:
         assert [float(row[name]) for row in rows[:2]] == list(getattr(predicted, name))
     assert float(rows[2]["gradient_std"]) == predicted.output_gradient_std
     assert float(rows[2]["weight_gradient_std"]) == predicted.output_weight_gradient_std
@@ -107,3 +111,71 @@ def test_help_and_wrong_names_need_no_jax():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "theory" in done.stdout
+
+
+# ---- a results folder
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """At step 0 the activation std of layer 1 is the seed, that of layer 2 is 0; 2 and 4 are predicted, of tanh."""
+    folder = invented.results(tmp_path / "measured", invented.sweep(), lambda *_: 0.5)
+    told = Predicted({"activation_std": [2.0, 4.0]}, "a source", "assumptions")
+    for shard in (folder / "shards").iterdir():
+        runs = load(folder).configurations
+        found = [told if activation == "tanh" else None for activation in runs["model.activation"]]
+        made = predictions._dataset(found, invented.OUTPUTS, list(runs.index))
+        (shard / predictions.FILE).write_bytes(records.netcdf(made))
+    return folder
+
+
+def test_a_folder_is_compared_layer_by_layer(measured):
+    """Over seeds: that two learning rates share each of them makes no more networks."""
+    rows = against_theory(load(measured))
+    assert rows["model.activation"].tolist() == ["tanh", "tanh"]
+    assert rows["value"].tolist() == ["activation_std"] * 2
+    assert rows["layer"].tolist() == ["1", "2"]
+    assert rows["measured"].tolist() == [1, 0]
+    assert rows["predicted"].tolist() == [2, 4]
+    assert rows["ratio"].tolist() == [0.5, 0]
+    half = 4.302653 / np.sqrt(3)
+    np.testing.assert_allclose(rows["measured_half_width"], [half, 0], rtol=1e-6)
+    np.testing.assert_allclose(rows["ratio_half_width"], [half / 2, 0], rtol=1e-6)
+    assert rows["n"].tolist() == [3, 3]
+
+
+def test_a_folders_comparison_is_printed_in_four_formats(printed, measured):
+    table = printed(str(measured)).splitlines()
+    assert table[0].split() == ["activation", "value", "layer", "measured", "predicted", "ratio"]
+    assert table[1].split() == ["tanh", "activation_std", "1", "1", "±", "2.5", "2", "0.5", "±", "1.2"]
+    assert table[-1].startswith("Step 0: mean over seeds ± half-width of the 95 % Student's t interval, n = 3")
+    markdown = printed(str(measured), "--format", "markdown").splitlines()
+    assert markdown[2] == "| tanh | activation_std | 1 | 1 ± 2.5 | 2 | 0.5 ± 1.2 |"
+    rows = against_theory(load(measured))
+    for found in (
+        json.loads(printed(str(measured), "--format", "json")),
+        list(csv.DictReader(io.StringIO(printed(str(measured), "--format", "csv")))),
+    ):
+        assert [float(row["ratio_half_width"]) for row in found] == pytest.approx(rows["ratio_half_width"].tolist())
+        assert [row["layer"] for row in found] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--value", "activation_sdt"], "value: 'activation_sdt' is not known\n  hint: 'activation_std'?"),
+        (["--depth", "3"], "depth: it can't stand beside DIR\n  hint: DIR knows its own networks"),
+    ],
+)
+def test_wrong_words_beside_a_folder_are_named(capsys, measured, arguments, line):
+    assert main(["theory", str(measured), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+def test_a_folder_without_predictions_and_a_value_without_a_folder_are_said(capsys, tmp_path):
+    old = invented.results(tmp_path / "old", invented.sweep(), lambda *_: 0.5)
+    assert main(["theory", str(old)]) == 2
+    assert main(["theory", "--value", "activation_std"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"error: {old}: it holds no predictions"
+    assert lines[2] == "error: value: 'activation_std' needs a results folder"
