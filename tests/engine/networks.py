@@ -34,7 +34,7 @@ class Stranger(nnx.Module):
         self.norm = nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
         self.drop = nnx.Dropout(0.3, rngs=rngs)
         self.readout = nnx.Linear(channels, classes, kernel_init=kernel_init, rngs=rngs)
-        self.calls = nnx.BatchStat(jnp.int32(0))
+        self.calls = nnx.BatchStat(jnp.int32(0))  # counts its calls in training
         self.activation, self.gain = activation, gain
 
     def __call__(self, x):

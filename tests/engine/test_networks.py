@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from glorot_jax import load, run
+from glorot_jax import at, load, run
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
@@ -75,7 +75,7 @@ def test_compiled_segment_has_no_callback_and_no_collective(kind):
 
 def test_state_beside_the_parameters_is_each_runs_own(tmp_path):
     """The stranger's counter and statistics move in training alone: neither records nor evaluation touch them."""
-    out = run(sweep("a stranger's", steps=7), tmp_path / "networks", width=WIDTH)
+    out = run(sweep("a stranger's", steps=7, record=at(3)), tmp_path / "networks", width=WIDTH)
     for state in parameters(out).values():
         assert state["rest/calls"] == 7
     means = [state["rest/norm.mean"] for state in parameters(out).values()]
