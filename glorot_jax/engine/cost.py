@@ -306,7 +306,7 @@ def _alone(fleet: Fleet, probes: Sequence[Probe]) -> dict[str, tuple[float, int 
         return fleet.lowered(measure, constants, hyper, state, batch)
 
     with ThreadPoolExecutor(max(1, len(jax.local_devices()))) as workers:
-        compiled = list(workers.map(lambda made: made.compile(), map(lowered, probes)))
+        compiled = list(workers.map(fleet.compiled, map(lowered, probes)))
 
     def found() -> Iterator[tuple[str, tuple[float, int | None]]]:
         for probe, program in zip(probes, compiled, strict=True):

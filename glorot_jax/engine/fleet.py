@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,15 +63,26 @@ class Fleet:
 
     def text(self, state: State) -> str:
         """Returns the compiled training program as text."""
-        return self.lowered(self.program.segment, *self._arguments(0, _NO_PIECES, state)).compile().as_text()
+        return self.compiled(self.lowered(self.program.segment, *self._arguments(0, _NO_PIECES, state))).as_text()
 
     def first_block(self, state: State) -> tuple[Any, ...]:
         """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""
         return self._constants[self._places[0]], *jax.tree.map(lambda v: v[0], (self._hyper[0], state[0]))
 
     def lowered(self, function: Callable, *arguments: Any) -> jax.stages.Lowered:
-        """Returns a function traced for the first device, to be compiled as the training program is."""
-        return jax.jit(function, compiler_options=self._options()).lower(*arguments)
+        """Returns a function traced for the first device."""
+        return jax.jit(function).lower(*arguments)
+
+    def compiled(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        """Returns a traced function compiled as the training program is.
+
+        On a CPU a device is a core: matrix products of one thread, whose sums have one order on every machine. And 16
+        numbers at a time, unless the program has an arctangent, which jaxlib 0.10 gets wrong then and crashes.
+        """
+        if self._devices[0].platform != "cpu":
+            return lowered.compile()
+        wide = {} if _ARCTANGENT.search(lowered.as_text()) else {"xla_cpu_prefer_vector_width": 512}
+        return lowered.compile(compiler_options={"xla_cpu_multi_thread_eigen": False, **wide})
 
     def start(self) -> State:
         """Returns the state of all runs before their first update."""
@@ -164,23 +176,19 @@ class Fleet:
 
     def _everywhere(self, function: Callable, arguments: Callable[[jax.Device], tuple], **options: Any) -> Programs:
         """Compiles for the first device; the others find the same machine code in the compilation cache."""
-        jitted = jax.jit(function, compiler_options=self._options(), **options)
+        jitted = jax.jit(function, **options)
 
         def compiled(device: jax.Device) -> Callable:
-            return jitted.lower(*arguments(device)).compile()
+            return self.compiled(jitted.lower(*arguments(device)))
 
         home, *others = self._devices
         with _one_key_for_all_devices():
             return {home: compiled(home)} | dict(zip(others, self._workers.map(compiled, others), strict=True))
 
-    def _options(self) -> dict[str, str | bool | int] | None:
-        """On a CPU a device is a core: matrix products of one thread, whose sums have one order on every machine."""
-        if self._devices[0].platform != "cpu":
-            return None
-        return {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
-
 
 _NO_PIECES = Pieces.of([])
+_ARCTANGENT = re.compile(r"(chlo|stablehlo)\.(atan2?|asin|acos)\b")
+"""What XLA makes an arctangent of."""
 
 
 @contextlib.contextmanager

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from glorot_jax import every, grid, load, mlp, run, sgd
+from glorot_jax import at, every, grid, load, mlp, run, sgd
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, plan
@@ -173,6 +174,18 @@ def test_compiled_segment_has_no_callback_and_no_collective(width):
     assert "lapack" in text, "the probes are in the program"
     assert not re.findall(r"callback|outfeed|infeed|host_", text)
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|\bsend\(|\brecv\(", text)
+
+
+def bent(s):
+    return jnp.arctan(s) + jnp.arcsin(jnp.clip(s, -0.5, 0.5))
+
+
+@pytest.mark.parametrize("activation", ["arctan", bent])
+def test_an_arctangent_takes_no_process_with_it(tmp_path, activation):
+    """XLA's own, 16 numbers at a time, reads its argument from where none was put (jaxlib 0.10): it crashed here."""
+    model = mlp(widths=(64, 48), activation=activation, init="lsuv")
+    out = run(sweep(model=model, steps=3, record=at(1), probes=("activations",)), tmp_path / "small", width=4)
+    assert np.isfinite(load(out).records()["activation_std"]).all()
 
 
 def test_zero_steps_record_the_initialization_alone(tmp_path):
