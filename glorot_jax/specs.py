@@ -938,18 +938,10 @@ class at(Schedule):
         return self.named
 
 
-PRESETS = {
-    "light": ("evaluation", "activations"),
-    "paper": ("evaluation", "activations", "gradients", "jacobians"),
-    "full": (
-        *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
-        *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
-        *("hessian_diagonal", "ntk"),
-    ),
+METHODS = {
+    **dict.fromkeys(("jacobians", "jacobian_spectra"), ("auto", "exact", "gram", "lanczos")),
+    "activations": ("auto", "moments"),
 }
-"""Sets of probes that a sweep may name."""
-
-METHODS = dict.fromkeys(("jacobians", "jacobian_spectra"), ("auto", "exact", "gram", "lanczos"))
 """How a built-in probe may be told to find its numbers, where it knows more than one way; the first is the usual."""
 
 
@@ -967,9 +959,9 @@ class probe(Spec):
         record: at which steps; those of the sweep if not said. Elsewhere its records hold NaN.
         dims: of a function's arrays, such as ``("layer",)``; a name that nobody knows is counted from 1.
         long_name, units: for labels; the function's first line of documentation and ``"1"`` if not said.
-        method: of a built-in that knows several: ``"exact"`` (all singular values), ``"gram"`` (of the Gram matrix: all
-            but the smallest), ``"lanczos"`` (estimated from products), ``"auto"`` (exact up to a smaller side of 256,
-            Lanczos above).
+        method: of a built-in that knows several. Jacobians: ``"exact"`` (all singular values), ``"gram"`` (of the Gram
+            matrix: all but the smallest), ``"lanczos"`` (estimated from products), ``"auto"`` (exact up to a smaller
+            side of 256, Lanczos above). Activations: ``"moments"`` (no quantiles, which take most of the time).
     """
 
     family = "probe"
@@ -1041,6 +1033,18 @@ class jacobian(Spec):
     @property
     def name(self) -> str:
         return f"jacobian_{self.source}_{self.target}".replace(".", "_")
+
+
+PRESETS = {
+    "light": (probe("activations", method="moments"), probe("evaluation", at())),
+    "paper": ("evaluation", "activations", "gradients", "jacobians"),
+    "full": (
+        *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
+        *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
+        *("hessian_diagonal", "ntk"),
+    ),
+}
+"""Sets of probes that a sweep may name; the light one evaluates at the first and the last step alone."""
 
 
 def read_probes(value: Any, path: str) -> Any:

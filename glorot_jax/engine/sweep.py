@@ -102,7 +102,7 @@ class Sweep(Spec):
         loss: ``"nll"``, ``"quadratic"`` or a function ``(logits, labels) -> per-example loss``.
         record: at which steps the probes look.
         probes: which of them: names (``glorot list probes``), ``probe(…)`` for one with a schedule of its own or of
-            your own making, or a preset, ``"light"`` or ``"paper"``.
+            your own making, or a preset, ``"light"``, ``"paper"`` or ``"full"``.
         examples: test examples that the layer statistics use; 300 in the paper.
         jacobian_examples: test examples that the layer Jacobians are averaged over.
         probe_budget: share of the training time, above 0 and below 1, that the probes may take. When a cohort starts,

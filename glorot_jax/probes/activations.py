@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -9,27 +11,35 @@ from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene
 from glorot_jax.rounding import mean, quantile, std
 
 
-def _measure(scene: Scene) -> dict[str, Array]:
+def _measure(method: str, scene: Scene) -> dict[str, Array]:
     layers = [scene.values[layer.activation] for layer in scene.hidden]
-    return {
+    found = {
         "activation_mean": jnp.stack([mean(z.ravel()) for z in layers]),
         "activation_std": jnp.stack([std(z) for z in layers]),
-        "activation_quantile": jnp.stack([quantile(z, QUANTILES) for z in layers]),
     }
+    if method != "moments":
+        found["activation_quantile"] = jnp.stack([quantile(z, QUANTILES) for z in layers])
+    return found
 
 
-def _outputs(scene: Scene) -> dict[str, Output]:
+def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     attrs = {"examples": scene.examples, "method": "pooled over a layer's units and fixed test examples"}
-    return {
+    labels = {
         "activation_mean": Output(("layer",), "mean activation", attrs=attrs),
         "activation_std": Output(("layer",), "standard deviation of the activations", attrs=attrs),
         "activation_quantile": Output(("layer", "quantile"), "quantile of the activations", attrs=attrs),
     }
+    return {name: label for name, label in labels.items() if method != "moments" or "quantile" not in name}
 
 
-activations = Probe(
-    name="activations",
-    measure=_measure,
-    outputs=_outputs,
-    source="Glorot & Bengio (2010), section 3 and Figures 2, 3 and 10: 300 fixed test examples",
-)
+def _by(method: str) -> Probe:
+    return Probe(
+        name="activations",
+        measure=partial(_measure, method),
+        outputs=partial(_outputs, method),
+        source="Glorot & Bengio (2010), section 3 and Figures 2, 3 and 10: 300 fixed test examples",
+        by=_by,
+    )
+
+
+activations = _by("auto")
