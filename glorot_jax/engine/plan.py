@@ -269,7 +269,10 @@ class Plan:
                 *([] if row.cost is None else row._probe_lines(row.cost)),
             ]
             if row.streamed_bytes:
-                costs = [row.cost for row in self.rows if row.cost is not None]
+                lines.append(
+                    f"    training examples stay on the host; {_bytes(row.streamed_bytes)} a step are streamed"
+                )
+        costs = [row.cost for row in self.rows if row.cost is not None]
         if costs:
             lines.append(
                 f"  measured on this machine in {_duration(sum(cost.seconds for cost in costs))}, with all that had to "
