@@ -34,6 +34,7 @@ from glorot_jax.specs import (
 )
 
 if TYPE_CHECKING:
+    from glorot_jax.analysis.claims import claim, growth_exponent, per_seed
     from glorot_jax.analysis.results import load
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
@@ -47,11 +48,13 @@ __all__ = [
     "arrays",
     "at",
     "cifar10",
+    "claim",
     "cnn",
     "digits",
     "every",
     "fashion_mnist",
     "grid",
+    "growth_exponent",
     "jacobian",
     "load",
     "load_sweep",
@@ -61,6 +64,7 @@ __all__ = [
     "modular_addition",
     "module",
     "optimizer",
+    "per_seed",
     "plan",
     "probe",
     "residual_mlp",
@@ -78,6 +82,9 @@ __all__ = [
 ]
 
 _LATER = {
+    "claim": "glorot_jax.analysis.claims",
+    "growth_exponent": "glorot_jax.analysis.claims",
+    "per_seed": "glorot_jax.analysis.claims",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",

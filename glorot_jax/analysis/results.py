@@ -92,6 +92,11 @@ class Results:
         """Ids of the cohorts that have shards here."""
         return list(dict.fromkeys(s.manifest["cohort"]["id"] for s in self._shards))
 
+    @cached_property
+    def cohort_of(self) -> pd.Series:
+        """The cohort's id of each run."""
+        return pd.Series({run: s.manifest["cohort"]["id"] for s in self._shards for run in s.runs.index}, dtype=object)
+
     @property
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""

@@ -1,0 +1,472 @@
+"""Statements of the literature, each held against what was measured. A sweep file ends with them."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from glorot_jax.analysis.statistics import interval
+from glorot_jax.config import plain
+from glorot_jax.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from glorot_jax.analysis.results import Results
+
+FORMATS = ("table", "json", "csv", "markdown")
+HOLDS, REFUTED, OPEN, NOT_MEASURED = "holds", "refuted", "open", "not measured"
+MOST_SEEDS = 10_000
+"""More are not named: an interval that would need them is settled by a better question."""
+
+
+@dataclass(frozen=True)
+class claim:
+    """A statement, and what decides whether results bear it out: one number a seed, and a threshold for their mean.
+
+    Args:
+        statement: one sentence.
+        measure: a pure function of ``Results`` that returns numbers by seed, a pandas Series or a dict; ``per_seed``
+            reads them.
+        above, below: on which side of which threshold the mean is, if the statement is true; one of the two.
+        log: judge the mean of the logarithms: for ratios, which are positive. Mean and interval are then geometric.
+        source: where the statement stands.
+
+    Raises:
+        InputError: a field is wrong.
+    """
+
+    statement: str
+    measure: Callable[[Results], pd.Series | Mapping[int, float]]
+    above: float | None = None
+    below: float | None = None
+    log: bool = False
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.statement, str) or not self.statement.strip():
+            raise InputError(f"claim.statement: {self.statement!r} is not a sentence")
+        if not callable(self.measure):
+            raise InputError(f"claim.measure: {self.measure!r} is not a function of results")
+        if (self.above is None) == (self.below is None):
+            raise InputError("claim: it has one threshold", "give above=… or below=…, not both")
+        side = "above" if self.below is None else "below"
+        threshold = getattr(self, side)
+        if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
+            raise InputError(f"claim.{side}: {threshold!r} is not a finite number")
+        if self.log and threshold <= 0:
+            raise InputError(f"claim.{side}: {threshold!r} has no logarithm", "with log=True it is above 0")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What results say of a claim.
+
+    Attributes:
+        verdict: ``holds``: the whole 95 % Student's t interval of the mean over seeds is on the claimed side of the
+            threshold; ``refuted``: it is on the other; ``open``: it holds the threshold, or there is one seed alone;
+            ``not measured``: no number, or one that is not finite.
+        mean, low, high: of the interval, in the measure's units; geometric where the claim is judged on logarithms.
+            NaN where there is none.
+        n: seeds.
+        side, threshold, log, source: of the claim.
+        seed, value: the counter-example: the seed that comes nearest to the other side of the threshold, or is
+            furthest beyond it.
+        breaks: whether it lies there.
+        runs: of that seed, by name, whose records were read.
+        more_seeds: so many would settle an open claim, were mean and deviation to stay; None where that tells nothing.
+        diverged: how diverged runs were counted; empty where none was read.
+        reason: why there is no verdict.
+    """
+
+    statement: str
+    verdict: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    side: str
+    threshold: float
+    log: bool
+    source: str
+    seed: int | None = None
+    value: float = math.nan
+    breaks: bool = False
+    runs: tuple[str, ...] = ()
+    more_seeds: int | None = None
+    diverged: str = ""
+    reason: str = ""
+
+
+# ---- what measures are made of
+
+
+def per_seed(
+    results: Results,
+    name: str,
+    where: Mapping[str, Any] | None = None,
+    *,
+    step: int | str = "last",
+    select: str | None = None,
+    diverged: float | None = None,
+    **position: Any,
+) -> pd.Series | pd.DataFrame:
+    """Returns what was recorded under a name: a Series by seed, for arithmetic that pairs seeds.
+
+    Args:
+        name: of a record, such as ``"valid_error"`` or ``"activation_std"``.
+        where: settings by path, or by its last part, that tell the runs: one a seed.
+        step: at which it was recorded, or ``"last"``: when training had ended.
+        select: a setting that ``where`` leaves open: its value with the lowest mean validation error over seeds is
+            taken, as in ``glorot table``.
+        diverged: what a run counts as that had diverged by that step and has no finite number there; it stays without
+            one if not said, and then nothing can be judged.
+        position: along the record's other dimensions: ``layer=1``, ``layer=-1`` for the last, ``weight="head.kernel"``.
+            If one dimension is left open a table is returned, a column for each of its labels.
+
+    Raises:
+        InputError: nothing of that kind was recorded, several runs have the same seed, or training has not ended.
+    """
+    import pandas as pd
+
+    runs = _chosen(results, where or {}, select)
+    behind = runs[runs["step"] < runs["steps"]]
+    if step == "last" and len(behind):
+        raise InputError(f"{behind['name'].iloc[0]}: it has not been trained to its end", "go on with glorot resume")
+    parts = [
+        _at(results.records(str(cohort), [name])[name].sel(run=list(members.index)), step, position)
+        for cohort, members in runs.groupby(results.cohort_of.loc[runs.index], sort=False)
+    ]
+    read = pd.concat(parts).loc[runs.index]
+    last = runs["step"] if step == "last" else step
+    lost = (runs["diverged_step"] <= last).fillna(False).astype(bool) & ~np.isfinite(read.to_numpy()).reshape(
+        len(runs), -1
+    ).all(axis=1)
+    if diverged is not None:
+        read[lost] = float(diverged)
+    if (notes := _notes.get()) is not None:
+        notes += [
+            _Read(int(run["seed"]), str(run["name"]), bool(gone), diverged)
+            for (_, run), gone in zip(runs.iterrows(), lost, strict=True)
+        ]
+    return read.set_axis(pd.Index(runs["seed"].astype(int), name="seed")).sort_index()
+
+
+def growth_exponent(by_size: Mapping[float, pd.Series]) -> pd.Series:
+    """Returns by seed the slope of log(value) in log(size), by least squares: a in value ∝ sizeᵃ.
+
+    Args:
+        by_size: two or more, such as ``{width: per_seed(…, where={"model.width": width}) for width in (64, 256)}``.
+    """
+    import pandas as pd
+
+    if len(by_size) < 2:
+        raise InputError(f"growth_exponent: {list(by_size)} are fewer than two sizes")
+    table = pd.DataFrame(dict(by_size))
+    size = np.log(np.array([float(x) for x in table.columns]))
+    size -= size.mean()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return pd.Series(np.log(table.to_numpy(float)) @ size / (size @ size), index=table.index)
+
+
+class _Read(NamedTuple):
+    """A run that a measure looked at, whether it had diverged, and as what it counts then."""
+
+    seed: int
+    run: str
+    diverged: bool
+    counts_as: float | None
+
+
+_notes: ContextVar[list[_Read] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def _noted() -> Iterator[list[_Read]]:
+    """The runs that measures read meanwhile."""
+    notes: list[_Read] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> pd.DataFrame:
+    """The runs of these settings, one a seed."""
+    from glorot_jax.analysis.selection import path_of
+    from glorot_jax.analysis.selection import select as choose_runs
+
+    settings = results.configurations
+    settings = settings[settings["in_sweep"]]
+    paths = [c for c in settings if c not in ("name", "in_sweep")]
+    kept = np.ones(len(settings), bool)
+    for name, value in where.items():
+        path = path_of(name, paths, "where")
+        holds = settings[path].isna() if value is None else settings[path] == _cell(value)
+        if not (kept & holds).any():
+            there = ", ".join(dict.fromkeys(str(v) for v in settings[path][kept]))
+            raise InputError(f"where: no run has {path} = {value!r}", f"there are: {there}")
+        kept &= holds.to_numpy(bool)
+    runs = results.runs.loc[settings.index[kept]]
+    if choose is not None:
+        runs = choose_runs(runs, [], path_of(choose, results.varying, "select"))
+    if len(runs) and runs["seed"].duplicated().any():
+        twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
+        open_ = [path for path in results.varying if twice[path].astype(str).nunique() > 1]
+        raise InputError(
+            f"where: {len(twice)} runs have seed {twice['seed'].iloc[0]}", f"say more of {', '.join(open_)}"
+        )
+    if runs.empty:
+        raise InputError("where: there are no runs")
+    return runs
+
+
+def _cell(value: Any) -> Any:
+    """A setting as tables of runs hold it."""
+    value = plain(value)
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _at(record: xr.DataArray, step: int | str, position: Mapping[str, Any]) -> pd.Series | pd.DataFrame:
+    """A record by run, at one step and position."""
+    record = record.isel(step=-1) if step == "last" else _picked(record, "step", step)
+    for dim, label in position.items():
+        if dim not in record.dims or dim == "run":
+            raise unknown(str(record.name), dim, [str(d) for d in record.dims if d != "run"])
+        from_end = dim == "layer" and isinstance(label, int) and -record.sizes[dim] <= label < 0
+        record = record.isel({dim: label}) if from_end else _picked(record, dim, label)
+    rest = [str(d) for d in record.dims if d != "run"]
+    if len(rest) > 1:
+        raise InputError(f"{record.name}: it has the dimensions {' and '.join(rest)}", "give all but one a position")
+    return record.drop_vars([c for c in record.coords if c not in record.dims]).transpose("run", ...).to_pandas()
+
+
+def _picked(record: xr.DataArray, dim: str, label: Any) -> xr.DataArray:
+    labels = record[dim].to_numpy().tolist()
+    if label not in labels:
+        raise unknown(f"{record.name}: {dim}", label, [str(known) for known in labels])
+    return record.isel({dim: labels.index(label)})
+
+
+# ---- verdicts
+
+
+def judge(one: claim, results: Results) -> Judgement:
+    """Returns what results say of a claim; a measure that fails gives ``not measured`` and the reason."""
+    side = "above" if one.below is None else "below"
+    threshold = float(getattr(one, side))
+    found = partial(Judgement, one.statement, side=side, threshold=threshold, log=one.log, source=one.source)
+    nothing = {"mean": math.nan, "low": math.nan, "high": math.nan}
+    with _noted() as read:
+        try:
+            values = _numbers(one.measure(results))
+        except Exception as error:
+            return found(NOT_MEASURED, **nothing, n=0, diverged=_told(read), reason=_reason(error))
+    told = _told(read)
+    if wrong := _wrong(values, one.log):
+        return found(NOT_MEASURED, **nothing, n=len(values), diverged=told, reason=wrong)
+    scale, back = (np.log, np.exp) if one.log else (np.asarray, np.asarray)
+    judged, border = scale(np.array(list(values.values()))), float(scale(threshold))
+    mean, half, n = interval(judged)
+    low, high = mean - half, mean + half
+    seed = (min if side == "above" else max)(values, key=lambda s: values[s])
+    beyond = (low > border, high < border) if side == "above" else (high < border, low > border)
+    verdict = HOLDS if beyond[0] else REFUTED if beyond[1] else OPEN
+    return found(
+        verdict,
+        mean=float(back(mean)),
+        low=float(back(low)),
+        high=float(back(high)),
+        n=n,
+        seed=seed,
+        value=values[seed],
+        breaks=values[seed] <= threshold if side == "above" else values[seed] >= threshold,
+        runs=tuple(dict.fromkeys(r.run for r in read if r.seed == seed)),
+        more_seeds=_more_seeds(judged, border) if verdict == OPEN else None,
+        diverged=told,
+        reason="one seed has no interval" if n == 1 else "",
+    )
+
+
+def _numbers(values: Any) -> dict[int, float]:
+    """A measure's numbers by seed."""
+    if not isinstance(values, Mapping):
+        if getattr(values, "ndim", None) != 1 or not hasattr(values, "items"):
+            raise InputError(f"the measure returned {type(values).__name__}, not one number a seed")
+        if not values.index.is_unique:
+            raise InputError("the measure returned several numbers of one seed")
+    if not len(values):
+        raise InputError("the measure returned no number")
+    return {int(seed): float(value) for seed, value in values.items()}
+
+
+def _wrong(values: Mapping[int, float], log: bool) -> str:
+    """Why numbers can't be judged; empty where they can."""
+    wrong = {s: v for s, v in values.items() if not math.isfinite(v)}
+    if wrong:
+        return f"not finite: {', '.join(f'seed {s} {v:g}' for s, v in wrong.items())}"
+    wrong = {s: v for s, v in values.items() if log and v <= 0}
+    return f"no logarithm: {', '.join(f'seed {s} {v:g}' for s, v in wrong.items())}" if wrong else ""
+
+
+def _reason(error: Exception) -> str:
+    """One line, with the place in the sweep file where it is not an error of input."""
+    text = "; ".join(line.strip() for line in str(error).splitlines())
+    if isinstance(error, InputError):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[1:]  # the first is this module's call
+    return f"{type(error).__name__}: {text}" + (
+        f" (line {last[0].lineno} of {Path(last[0].filename).name})" if last else ""
+    )
+
+
+def _told(read: Sequence[_Read]) -> str:
+    """How the diverged among the runs that were read are counted."""
+    lost = {r.run: r for r in read if r.diverged}
+    if not lost:
+        return ""
+    counted = sorted({r.counts_as for r in lost.values() if r.counts_as is not None})
+    what = f"counted as {' or '.join(f'{c:g}' for c in counted)}" if counted else "without a number"
+    return f"{len(lost)} of {len({r.run for r in read})} runs diverged, {what}"
+
+
+def _more_seeds(values: np.ndarray, threshold: float) -> int | None:
+    """How many more would make the interval miss the threshold, were mean and deviation to stay."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2 or values.mean() == threshold:
+        return None
+    wanted = np.arange(n + 1, MOST_SEEDS + 1)
+    narrow = t.ppf(0.975, wanted - 1) * values.std(ddof=1) / np.sqrt(wanted) < abs(values.mean() - threshold)
+    return int(wanted[np.argmax(narrow)] - n) if narrow.any() else None
+
+
+# ---- a folder's claims
+
+
+def claims(folder: str | Path) -> list[Judgement]:
+    """Returns the judgements of all claims that stand in the sweep file of a results folder.
+
+    Raises:
+        InputError: it is no results folder, has no sweep file, or that has no claims.
+    """
+    from glorot_jax.analysis.results import load
+
+    results = load(folder)
+    return [judge(one, results) for one in _claims_of(Path(folder) / "sweep.py")]
+
+
+def _claims_of(path: Path) -> tuple[claim, ...]:
+    from glorot_jax.engine.sweep import read_file
+
+    if not path.exists():
+        raise InputError(f"{path}: missing", "claims stand at the end of a sweep file; this sweep came from none")
+    found = getattr(read_file(path), "claims", None)
+    if found is None:
+        raise InputError(f"{path}: it defines no `claims`", "end it with claims = (claim(…), …)")
+    if not isinstance(found, tuple | list):
+        raise InputError(f"{path}: claims: {type(found).__name__} is not a tuple of claims", "claims = (claim(…),)")
+    for number, one in enumerate(found):
+        if not isinstance(one, claim):
+            raise InputError(f"{path}: claims[{number}]: {one!r} is not a claim(…)")
+    return tuple(found)
+
+
+def render_claims(folder: str | Path, format: str = "table") -> str:
+    """Returns the judgements of a results folder as text. ``format``: table, json, csv or markdown."""
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    from glorot_jax.analysis.results import load
+
+    found, results = claims(folder), load(folder)
+    if format == "csv":
+        return _frame(found).to_csv(index=False).rstrip("\n")
+    if format == "json":
+        rows = json.loads(_frame(found).to_json(orient="records", double_precision=15))
+        return json.dumps({"sweep": results.name, "claims": rows}, indent=1, ensure_ascii=False)
+    counts = {v: sum(j.verdict == v for j in found) for v in (HOLDS, REFUTED, OPEN, NOT_MEASURED)}
+    summary = f"{results.name}: {' · '.join(f'{n} {v}' for v, n in counts.items() if n) or 'no claims'}"
+    if settings := results.description.get("settings"):
+        summary += f" · with {' '.join(f'--set {s}' for s in settings)}"
+    return (_markdown if format == "markdown" else _screen)(found, summary)
+
+
+def _frame(found: Sequence[Judgement]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [{**asdict(j), "runs": " ".join(j.runs)} for j in found]
+    return pd.DataFrame(rows, columns=[f.name for f in fields(Judgement)]).astype(
+        {"seed": "Int64", "more_seeds": "Int64"}
+    )
+
+
+_CAPTION = (
+    "Mean over seeds with its 95 % Student's t interval. A claim holds if the whole interval is on its side of the "
+    "threshold, is refuted if it is on the other, and is open if the threshold is inside."
+)
+
+
+def _screen(found: Sequence[Judgement], summary: str) -> str:
+    lines = [summary]
+    for j in found:
+        told = [*textwrap.wrap(j.statement, 84), _measured(j), *_remarks(j), *([j.source] if j.source else [])]
+        first, *rest = (part for line in told for part in textwrap.wrap(line, 96, subsequent_indent="  ") or [""])
+        lines += ["", f"{j.verdict:<12}  {first}", *(f"{'':<12}  {line}" for line in rest)]
+    return "\n".join([*lines, "", *textwrap.wrap(_CAPTION, 100)])
+
+
+def _measured(j: Judgement) -> str:
+    sign = ">" if j.side == "above" else "<"
+    if j.verdict == NOT_MEASURED:
+        return f"claimed {sign} {j.threshold:.3g}: {j.reason}"
+    kind = "geometric mean" if j.log else "mean"
+    return f"{kind} {j.mean:.3g} {_interval(j)}, n = {j.n}, claimed {sign} {j.threshold:.3g}"
+
+
+def _interval(j: Judgement) -> str:
+    return "–" if math.isnan(j.low) else f"[{j.low:.3g}, {j.high:.3g}]"
+
+
+def _remarks(j: Judgement) -> list[str]:
+    remarks = [_nearest(j)] if j.seed is not None else []
+    if j.verdict == OPEN:
+        more = f"{j.more_seeds} more seeds would settle it, were mean and deviation to stay" if j.more_seeds else ""
+        remarks += [text for text in (j.reason, more) if text]
+    return [*remarks, *([j.diverged] if j.diverged else [])]
+
+
+def _nearest(j: Judgement) -> str:
+    told = ", ".join(j.runs[:2]) + (f" and {len(j.runs) - 2} more" if len(j.runs) > 2 else "")
+    what = "broken by" if j.breaks else "nearest to breaking it:"
+    return f"{what} seed {j.seed}, {j.value:.3g}" + (f" ({told})" if told else "")
+
+
+def _markdown(found: Sequence[Judgement], summary: str) -> str:
+    lines = [["verdict", "claim", "mean", "95 % interval", "threshold", "n", "remarks", "source"]]
+    lines += [[":--", ":--", "--:", "--:", "--:", "--:", ":--", ":--"]]
+    for j in found:
+        measured = not math.isnan(j.mean)
+        remarks = [j.reason, *_remarks(j)] if j.verdict == NOT_MEASURED else _remarks(j)
+        lines.append(
+            [
+                *(j.verdict, j.statement, f"{j.mean:.3g}" if measured else "–", _interval(j)),
+                *(f"{'>' if j.side == 'above' else '<'} {j.threshold:.3g}", str(j.n), "; ".join(remarks), j.source),
+            ]
+        )
+    table = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+    return "\n".join([summary, "", *table, "", _CAPTION])
