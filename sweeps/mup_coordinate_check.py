@@ -25,7 +25,10 @@ def growth(module, way):
         return growth_exponent(
             {
                 w: per_seed(
-                    results, "module_output_std", {"model.width": w, "model.readout": way["model.readout"]}, module=module
+                    results,
+                    "module_output_std",
+                    {"model.width": w, "model.readout": way["model.readout"]},
+                    module=module,
                 )
                 for w in WIDTHS
             }
