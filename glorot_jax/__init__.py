@@ -34,7 +34,8 @@ from glorot_jax.specs import (
 )
 
 if TYPE_CHECKING:
-    from glorot_jax.analysis.claims import claim, growth_exponent, per_seed
+    from glorot_jax.analysis.claims import claim
+    from glorot_jax.analysis.measures import growth_exponent, per_seed
     from glorot_jax.analysis.results import load
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
@@ -83,8 +84,8 @@ __all__ = [
 
 _LATER = {
     "claim": "glorot_jax.analysis.claims",
-    "growth_exponent": "glorot_jax.analysis.claims",
-    "per_seed": "glorot_jax.analysis.claims",
+    "growth_exponent": "glorot_jax.analysis.measures",
+    "per_seed": "glorot_jax.analysis.measures",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",

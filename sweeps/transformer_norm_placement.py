@@ -1,22 +1,33 @@
-"""Where."""
+"""Which gradients a transformer starts with: layer normalization before each branch, after each sum, and DeepNorm.
 
-from glorot_jax import Sweep, adam, at, digits, transformer
+Encoders of 4 and 16 blocks of width 32 on scikit-learn's digits, cut into 16 patches × two learning rates of Adam
+without warm-up × three seeds, for 200 updates.
+
+    glorot run transformer_norm_placement
+    glorot claims results/transformer_norm_placement
+
+TODO
+"""
+
+from glorot_jax import Sweep, adam, at, claim, digits, growth_exponent, per_seed, transformer
 
 PRE = {"model.placement": "pre", "model.residual": "plain"}
 POST = {"model.placement": "post", "model.residual": "plain"}
 DEEPNORM = {"model.placement": "post", "model.residual": "deepnorm"}
 DEPTHS = (4, 16)
+RATES = (0.001, 0.003)
+DEEP, FAST = DEPTHS[-1], RATES[-1]
 
 sweep = Sweep(
     name="transformer_norm_placement",
     data=digits(),
     model=transformer(width=32, patch=2, activation="relu"),
-    optimizer=adam(learning_rate=0.001),
+    optimizer=adam(learning_rate=RATES[0]),
     variants=[
         {"model.depth": depth, **way, "optimizer.learning_rate": rate}
         for way in (PRE, POST, DEEPNORM)
         for depth in DEPTHS
-        for rate in (0.001, 0.003)
+        for rate in RATES
     ],
     seeds=range(3),
     batch_size=20,
@@ -24,4 +35,82 @@ sweep = Sweep(
     examples=20,
     record=at(20, 60),
     probes=("evaluation", "gradient_norms"),
+)
+
+
+def gradient(results, way, depth, block, step=0):
+    """Norm of the gradient of the last weights of a block's perceptron; the first block is 0, the last −1."""
+    where = {"model.depth": depth, **way, "learning_rate": FAST}
+    weight = f"blocks.{block % depth}.perceptron.inner.layers.1.kernel"
+    return per_seed(results, "batch_gradient_norm", where, step=step, weight=weight)
+
+
+def depth_exponent(way):
+    """Exponent a in |gradient of the last block| ∝ depthᵃ before the first update."""
+    return lambda results: growth_exponent({depth: gradient(results, way, depth, -1) for depth in DEPTHS})
+
+
+def last_over_first(way, step=0):
+    return lambda results: gradient(results, way, DEEP, -1, step) / gradient(results, way, DEEP, 0, step)
+
+
+def post_over_pre(results):
+    return gradient(results, POST, DEEP, -1) / gradient(results, PRE, DEEP, -1)
+
+
+def error(results, way):
+    """Validation error of the deep network at the larger rate; a run that diverged guesses among ten digits."""
+    where = {"model.depth": DEEP, **way, "learning_rate": FAST}
+    return per_seed(results, "valid_error", where, diverged=0.9)
+
+
+XIONG = "Xiong et al. (2020), arXiv:2002.04745"
+WANG = "Wang et al. (2022), arXiv:2203.00555"
+
+claims = (
+    claim(
+        "With normalization after the sum the last block's gradient does not shrink with depth.",
+        depth_exponent(POST),
+        above=-0.25,
+        source=f"{XIONG}, theorem 1",
+    ),
+    claim(
+        "With normalization before the branch it shrinks with depth, as 1/√depth.",
+        depth_exponent(PRE),
+        below=-0.25,
+        source=f"{XIONG}, theorem 1",
+    ),
+    claim(
+        "So the last block of a deep network starts with a larger gradient if normalization comes after the sum.",
+        post_over_pre,
+        above=1.0,
+        log=True,
+        source=f"{XIONG}, section 3.3",
+    ),
+    claim(
+        "With normalization after the sum gradients grow from the first block to the last.",
+        last_over_first(POST),
+        above=1.0,
+        log=True,
+        source=f"{XIONG}, section 3.4",
+    ),
+    claim(
+        "They still do after 60 updates.",
+        last_over_first(POST, step=60),
+        above=1.0,
+        log=True,
+        source=f"{WANG}, section 3",
+    ),
+    claim(
+        "Without warm-up a deep network learns less if normalization comes after the sum: difference of the errors.",
+        lambda results: error(results, POST) - error(results, PRE),
+        above=0.0,
+        source=f"{XIONG}, section 3.2",
+    ),
+    claim(
+        "DeepNorm learns more than plain normalization after the sum: difference of the errors.",
+        lambda results: error(results, POST) - error(results, DEEPNORM),
+        above=0.0,
+        source=f"{WANG}, section 3",
+    ),
 )
