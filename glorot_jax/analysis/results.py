@@ -302,7 +302,7 @@ def _with_predictions(parts: Sequence[xr.Dataset], predicted: Sequence[xr.Datase
     coordinates = {dim: values[dim] for values in known.values() for dim in values.dims if dim != "run"}
 
     def beside(part: xr.Dataset, one: xr.Dataset | None) -> xr.Dataset:
-        mine = {} if one is None else dict(one.sel(run=part["run"].to_numpy()).variables)
+        mine = {} if one is None or not one.data_vars else dict(one.sel(run=part["run"].to_numpy()).variables)
         missing = {name: values.variable for name, values in known.items() if name not in mine}
         runs = np.zeros(part.sizes["run"], int)
         none = {name: xr.full_like(v.isel(run=runs), np.nan) for name, v in missing.items()}

@@ -186,6 +186,14 @@ def test_diverged_runs_count_as_said_and_it_is_told(lost):
     assert per_seed(results, "valid_error", {"activation": "relu"}, step=4, diverged=5.0).tolist()[0] == 5.0
 
 
+def test_a_number_that_is_missing_before_a_run_diverges_is_not_made_up(tmp_path):
+    one = invented.sweep(model=mlp(widths=(6, 6)), optimizer=sgd(learning_rate=0.1))
+    late = {run.name: 5 for run in one.runs()}
+    folder = invented.results(tmp_path / "late", one, lambda *_: math.nan, diverged=late)
+    assert per_seed(load(folder), "valid_error", step=0, diverged=0.95).isna().all()
+    assert per_seed(load(folder), "valid_error", diverged=0.95).tolist() == [0.95] * 3
+
+
 def test_runs_that_are_still_trained_have_no_end(tmp_path):
     folder = invented.results(tmp_path / "half", invented.sweep(), error, steps=(0, 5))
     with pytest.raises(InputError, match="has not been trained to its end"):
