@@ -1,6 +1,6 @@
 """Which gradients a transformer starts with: layer normalization before each branch, after each sum, and DeepNorm.
 
-Encoders of 4 and 16 blocks of width 32 on scikit-learn's digits, cut into 16 patches × two learning rates of Adam
+Encoders of 3 and 12 blocks of width 32 on scikit-learn's digits, cut into 16 patches × two learning rates of Adam
 without warm-up × three seeds, for 200 updates.
 
     glorot run transformer_norm_placement
@@ -9,14 +9,27 @@ without warm-up × three seeds, for 200 updates.
 TODO
 """
 
-from glorot_jax import Sweep, adam, at, claim, digits, growth_exponent, per_seed, transformer
+from glorot_jax import Sweep, adam, at, claim, digits, growth_exponent, per_seed, probe, transformer
 
 PRE = {"model.placement": "pre", "model.residual": "plain"}
 POST = {"model.placement": "post", "model.residual": "plain"}
 DEEPNORM = {"model.placement": "post", "model.residual": "deepnorm"}
-DEPTHS = (4, 16)
+DEPTHS = (3, 12)
 RATES = (0.001, 0.003)
 DEEP, FAST = DEPTHS[-1], RATES[-1]
+LAST_WEIGHTS = "perceptron.inner.layers.1.kernel"
+
+
+def gradient_norm(scene):
+    """norm of the mini-batch's gradient of the last weights of each block's perceptron"""
+    import jax.numpy as jnp
+
+    from glorot_jax.rounding import norm
+
+    gradient = scene.batch_gradient
+    blocks = sum(path.endswith(LAST_WEIGHTS) for path in gradient)
+    return jnp.stack([norm(gradient[f"blocks.{i}.{LAST_WEIGHTS}"]) for i in range(blocks)])
+
 
 sweep = Sweep(
     name="transformer_norm_placement",
@@ -32,17 +45,15 @@ sweep = Sweep(
     seeds=range(3),
     batch_size=20,
     steps=200,
-    examples=20,
     record=at(20, 60),
-    probes=("evaluation", "gradient_norms"),
+    probes=("evaluation", probe(gradient_norm, dims=("block",))),
 )
 
 
 def gradient(results, way, depth, block, step=0):
-    """Norm of the gradient of the last weights of a block's perceptron; the first block is 0, the last −1."""
+    """Norm of a block's gradient; the first block is 1, the last −1."""
     where = {"model.depth": depth, **way, "learning_rate": FAST}
-    weight = f"blocks.{block % depth}.perceptron.inner.layers.1.kernel"
-    return per_seed(results, "batch_gradient_norm", where, step=step, weight=weight)
+    return per_seed(results, "gradient_norm", where, step=step, block=block)
 
 
 def depth_exponent(way):
@@ -51,7 +62,7 @@ def depth_exponent(way):
 
 
 def last_over_first(way, step=0):
-    return lambda results: gradient(results, way, DEEP, -1, step) / gradient(results, way, DEEP, 0, step)
+    return lambda results: gradient(results, way, DEEP, -1, step) / gradient(results, way, DEEP, 1, step)
 
 
 def post_over_pre(results):

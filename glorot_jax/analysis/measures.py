@@ -165,7 +165,12 @@ def _at(record: xr.DataArray, step: int | str, position: Mapping[str, Any]) -> p
     rest = [str(d) for d in record.dims if d != "run"]
     if len(rest) > 1:
         raise InputError(f"{record.name}: it has the dimensions {' and '.join(rest)}", "give all but one a position")
-    return record.drop_vars([c for c in record.coords if c not in record.dims]).transpose("run", ...).to_pandas()
+    return (
+        record.drop_vars([c for c in record.coords if c not in record.dims])
+        .transpose("run", ...)
+        .astype(float)
+        .to_pandas()
+    )
 
 
 def _picked(record: xr.DataArray, dim: str, label: Any) -> xr.DataArray:
