@@ -1,4 +1,18 @@
-"""Residual."""
+"""Residual networks of 12 and of 102 layers: which of them train without normalization.
+
+Perceptrons of 5 and of 50 residual blocks of two rectified layers, all from He's initialization, on scikit-learn's
+digits: plain, with batch normalization, Fixup, SkipInit (which in perceptrons is ReZero), and without the skip
+connections × two learning rates × three seeds, for 600 updates.
+
+    glorot run residual_without_normalization
+    glorot claims results/residual_without_normalization
+
+On 2 cores of an AMD EPYC, shared with other work, it took 424 s. Without normalization 50 blocks diverged in all seeds
+and at both rates, plain and without skip connections; the plain stream's variance grew by 2.85 [2.68, 3.02] from block
+to block (3 is expected: a branch's first layer sees what is not rectified). Fixup and SkipInit trained them, to
+validation errors of 5.3 % [4.5, 6.2] and 9.8 % [4.4, 15.2]; batch normalization reached 4.2 % [1.8, 6.6]. Eight claims
+hold; whether SkipInit comes within five points of batch normalization stays open.
+"""
 
 from glorot_jax import Sweep, at, claim, digits, per_seed, probe, residual_mlp, sgd
 
@@ -42,26 +56,64 @@ sweep = Sweep(
 )
 
 
-def error(way, depth):
-    """Validation error at the end with the better learning rate; a run that diverged guesses among ten digits."""
-    return lambda results: per_seed(
-        results, "valid_error", {"model.depth": depth, **WAYS[way]}, select="learning_rate", diverged=0.9
-    )
+def error(way, depth=DEPTHS[-1]):
+    """Validation error at the better learning rate; a run that diverged guesses among ten digits."""
+
+    def measure(results):
+        where = {"model.depth": depth, **WAYS[way]}
+        return per_seed(results, "valid_error", where, select="learning_rate", diverged=0.9)
+
+    return measure
 
 
-def growth_per_block(results):
-    """Factor by which the plain stream's variance grows from block to block, before the first update."""
-    where = {"model.depth": DEPTHS[-1], **WAYS["plain"], "learning_rate": RATES[0]}
-    first, last = (per_seed(results, "stream_std", where, step=0, block=block) for block in (1, -1))
-    return (last / first) ** (2 / (DEPTHS[-1] - 1))
+def growth_per_block(way):
+    """Factor from block to block of the variance of the deep network's stream, before the first update."""
 
+    def measure(results):
+        where = {"model.depth": DEPTHS[-1], **WAYS[way], "learning_rate": RATES[0]}
+        first, last = (per_seed(results, "stream_std", where, step=0, block=block) for block in (1, -1))
+        return (last / first) ** (2 / (DEPTHS[-1] - 1))
+
+    return measure
+
+
+FIXUP = "Zhang et al. (2019), arXiv:1901.09321"
+SKIPINIT = "De & Smith (2020), arXiv:2002.10444"
 
 claims = (
     claim(
-        "In a plain residual network the signal's variance about doubles with each block.",
-        growth_per_block,
+        "In a plain residual network the variance grows exponentially with depth: factor per block.",
+        growth_per_block("plain"),
         above=1.5,
         log=True,
-        source="Zhang et al. (2019), arXiv:1901.09321, section 2; De & Smith (2020), arXiv:2002.10444, section 3",
+        source=f"{FIXUP}, section 2",
+    ),
+    claim(
+        "With 5 blocks it trains all the same.",
+        error("plain", DEPTHS[0]),
+        below=0.2,
+        source=f"{FIXUP}, section 2",
+    ),
+    claim("With 50 blocks it does not.", error("plain"), above=0.5, source=f"{FIXUP}, section 2"),
+    claim("Fixup trains 50 blocks without normalization.", error("fixup"), below=0.2, source=f"{FIXUP}, section 4"),
+    claim("SkipInit trains 50 blocks without normalization.", error("skipinit"), below=0.2, source=SKIPINIT),
+    claim("Batch normalization trains 50 blocks.", error("batch"), below=0.2, source=SKIPINIT),
+    claim(
+        "Fixup comes within five points of batch normalization at 50 blocks: difference of the errors.",
+        lambda results: error("fixup")(results) - error("batch")(results),
+        below=0.05,
+        source=f"{FIXUP}, section 4",
+    ),
+    claim(
+        "SkipInit comes within five points of batch normalization at 50 blocks: difference of the errors.",
+        lambda results: error("skipinit")(results) - error("batch")(results),
+        below=0.05,
+        source=SKIPINIT,
+    ),
+    claim(
+        "Without skip connections 50 blocks do not train.",
+        error("none"),
+        above=0.5,
+        source="He et al. (2015), arXiv:1512.03385, section 1",
     ),
 )
