@@ -47,15 +47,15 @@ def growth(module, way):
 
 
 claims = (
+    claim("With one rate for all layers logits grow with width.", growth("head", STANDARD), above=0.25, source=SOURCE),
     claim(
-        "With one learning rate for all layers logits grow with width.",
-        growth("head", STANDARD),
+        "With one rate for all layers hidden activations grow with width.",
+        growth("blocks.1", STANDARD),
         above=0.25,
         source=SOURCE,
     ),
-    claim("So do hidden activations.", growth("blocks.1", STANDARD), above=0.25, source=SOURCE),
     claim("With µP logits don't grow with width.", growth("head", MUP), below=0.25, source=SOURCE),
-    claim("Nor do they shrink with it.", growth("head", MUP), above=-0.25, source=SOURCE),
+    claim("With µP logits don't shrink with width.", growth("head", MUP), above=-0.25, source=SOURCE),
     claim("With µP hidden activations don't grow with width.", growth("blocks.1", MUP), below=0.25, source=SOURCE),
-    claim("Nor do they shrink with it.", growth("blocks.1", MUP), above=-0.25, source=SOURCE),
+    claim("With µP hidden activations don't shrink with width.", growth("blocks.1", MUP), above=-0.25, source=SOURCE),
 )

@@ -86,13 +86,13 @@ claims = (
         source=f"{XIONG}, theorem 1",
     ),
     claim(
-        "With normalization before the branch it shrinks with depth, as 1/√depth.",
+        "With normalization before the branch the last block's gradient shrinks with depth, as 1/√depth.",
         depth_exponent(PRE),
         below=-0.25,
         source=f"{XIONG}, theorem 1",
     ),
     claim(
-        "So the last block of a deep network starts with a larger gradient if normalization comes after the sum.",
+        "The last block of a deep network starts with a larger gradient if normalization comes after the sum.",
         post_over_pre,
         above=1.0,
         log=True,
@@ -106,7 +106,7 @@ claims = (
         source=f"{XIONG}, section 3.4",
     ),
     claim(
-        "They still do after 60 updates.",
+        "With normalization after the sum they still grow to the last block after 60 updates.",
         last_over_first(POST, step=60),
         above=1.0,
         log=True,
