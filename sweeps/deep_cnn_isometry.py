@@ -1,7 +1,7 @@
-"""Delta-orthogonal against Gaussian kernels in a convolutional tanh network of 32 layers without any shortcut.
+"""Delta-orthogonal against Gaussian kernels in a convolutional tanh network of 100 layers without any shortcut.
 
 Both at the critical variance 1/fan_in, without biases, on scikit-learn's digits × three learning rates of plain
-gradient descent × three seeds, for 600 updates.
+gradient descent × three seeds, for 300 updates.
 
     glorot run deep_cnn_isometry
     glorot claims results/deep_cnn_isometry
@@ -12,26 +12,27 @@ TODO
 from glorot_jax import Sweep, at, claim, cnn, digits, grid, jacobian, per_seed, sgd
 
 DELTA, GAUSSIAN = "delta_orthogonal", "lecun_normal"
-RATES = (0.01, 0.03, 0.1)
+DEPTH = 100
+RATES = (0.003, 0.01, 0.03)
 SOURCE = "Xiao et al. (2018), arXiv:1806.05393"
 
 sweep = Sweep(
     name="deep_cnn_isometry",
     data=digits(),
-    model=cnn(channels=(16,) * 32, strides=(), pool="none", activation="tanh", init=grid(DELTA, GAUSSIAN)),
+    model=cnn(channels=(16,) * DEPTH, strides=(), pool="none", activation="tanh", init=grid(DELTA, GAUSSIAN)),
     optimizer=sgd(learning_rate=grid(*RATES)),
     seeds=range(3),
     batch_size=10,
-    steps=600,
-    record=at(60, 200),
-    probes=("evaluation", jacobian("input", "hidden32", at())),
+    steps=300,
+    record=at(30, 100),
+    probes=("evaluation", jacobian("input", f"hidden{DEPTH}", at())),
 )
 
 
 def condition(results, init):
     """Largest over smallest singular value of ∂(last hidden layer)/∂(input) before the first update."""
     where = {"model.init": init, "learning_rate": RATES[0]}
-    return per_seed(results, "jacobian_input_hidden32_condition", where, step=0)
+    return per_seed(results, f"jacobian_input_hidden{DEPTH}_condition", where, step=0)
 
 
 def error(results, init, step="last"):

@@ -174,10 +174,9 @@ def _reason(error: Exception) -> str:
     text = "; ".join(line.strip() for line in str(error).splitlines())
     if isinstance(error, InputError):
         return text
-    last = traceback.extract_tb(error.__traceback__)[1:]  # the first is this module's call
-    return f"{type(error).__name__}: {text}" + (
-        f" (line {last[0].lineno} of {Path(last[0].filename).name})" if last else ""
-    )
+    inside = traceback.extract_tb(error.__traceback__)[1:]  # the first is the call above
+    where = f" (line {inside[0].lineno} of {Path(inside[0].filename).name})" if inside else ""
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def _told(read: Sequence[Read]) -> str:
@@ -263,7 +262,8 @@ def _frame(found: Sequence[Judgement]) -> pd.DataFrame:
 
 _CAPTION = (
     "Mean over seeds with its 95 % Student's t interval. A claim holds if the whole interval is on its side of the "
-    "threshold, is refuted if it is on the other, and is open if the threshold is inside."
+    "threshold, is refuted if it is on the other, and is open if the threshold is inside. Diverged runs count as said; "
+    "if one seed has no finite number nothing is judged."
 )
 
 
