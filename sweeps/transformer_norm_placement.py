@@ -6,7 +6,13 @@ without warm-up × three seeds, for 200 updates.
     glorot run transformer_norm_placement
     glorot claims results/transformer_norm_placement
 
-TODO
+On 2 cores of an AMD EPYC, shared with other work, it took 462 s. At the start the last block's gradient went with depth
+to the power -0.96 [-1.63, -0.29] with normalization before the branch (-1/2 is expected) and -0.17 [-0.48, 0.14] after
+the sum (0 is expected); in 12 blocks it was 3.4 [2.3, 5.0] times as large after the sum as before the branch. After 60
+updates at the larger rate the first of 12 blocks had 70 000 times less of a gradient than the last if normalization
+came after the sum, and such networks learned nothing at either rate: validation errors were higher by 60 points [49,
+71] than with normalization before the branch and by 80 [77, 83] than with DeepNorm. Six claims hold; that the last
+block's gradient does not shrink with depth when normalization comes after the sum stays open.
 """
 
 from glorot_jax import Sweep, adam, at, claim, digits, growth_exponent, per_seed, probe, transformer
@@ -86,7 +92,7 @@ claims = (
         source=f"{XIONG}, theorem 1",
     ),
     claim(
-        "With normalization before the branch the last block's gradient shrinks with depth, as 1/√depth.",
+        "With normalization before the branch the last block's gradient shrinks with depth.",
         depth_exponent(PRE),
         below=-0.25,
         source=f"{XIONG}, theorem 1",
