@@ -299,6 +299,15 @@ def test_the_command_judges_what_the_sweep_file_says_and_exits_0(folder, capsys)
     assert "claimed < 0.1: where: no run has model.activation = 'gelu'; hint: there are: tanh, relu" in said
 
 
+def test_what_a_setting_left_out_is_not_measured_and_the_setting_is_named(tmp_path):
+    small = invented.sweep().with_settings(["model.activation=tanh"])
+    folder = invented.results(tmp_path / "small", small, error)
+    (folder / "sweep.py").write_text(SWEEP)
+    said = render_claims(folder)
+    assert said.startswith("invented: 1 open · 2 not measured · with --set model.activation=tanh\n")
+    assert "where: no run has model.activation = 'relu'; hint: there are: tanh" in said
+
+
 def test_formats_hold_the_same(folder):
     found = claims(folder)
     told = json.loads(render_claims(folder, "json"))["claims"]
