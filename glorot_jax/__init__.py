@@ -34,6 +34,8 @@ from glorot_jax.specs import (
 )
 
 if TYPE_CHECKING:
+    from glorot_jax.analysis.claims import claim
+    from glorot_jax.analysis.measures import growth_exponent, per_seed
     from glorot_jax.analysis.results import load
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
@@ -47,11 +49,13 @@ __all__ = [
     "arrays",
     "at",
     "cifar10",
+    "claim",
     "cnn",
     "digits",
     "every",
     "fashion_mnist",
     "grid",
+    "growth_exponent",
     "jacobian",
     "load",
     "load_sweep",
@@ -61,6 +65,7 @@ __all__ = [
     "modular_addition",
     "module",
     "optimizer",
+    "per_seed",
     "plan",
     "probe",
     "residual_mlp",
@@ -78,6 +83,9 @@ __all__ = [
 ]
 
 _LATER = {
+    "claim": "glorot_jax.analysis.claims",
+    "growth_exponent": "glorot_jax.analysis.measures",
+    "per_seed": "glorot_jax.analysis.measures",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",

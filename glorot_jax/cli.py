@@ -260,6 +260,16 @@ def _split(names: str | None) -> list[str] | None:
     return [n.strip() for n in names.split(",")] if names else None
 
 
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+def claims(folder: str, form: str) -> None:
+    """Hold the claims that results folder DIR's sweep file ends with against what was measured."""
+    from glorot_jax.analysis.claims import render_claims
+
+    click.echo(render_claims(folder, form))
+
+
 _LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")
 
 

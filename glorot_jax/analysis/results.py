@@ -92,6 +92,11 @@ class Results:
         """Ids of the cohorts that have shards here."""
         return list(dict.fromkeys(s.manifest["cohort"]["id"] for s in self._shards))
 
+    @cached_property
+    def cohort_of(self) -> pd.Series:
+        """The cohort's id of each run."""
+        return pd.Series({run: s.manifest["cohort"]["id"] for s in self._shards for run in s.runs.index}, dtype=object)
+
     @property
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
@@ -300,7 +305,7 @@ def _with_predictions(parts: Sequence[xr.Dataset], predicted: Sequence[xr.Datase
     coordinates = {dim: values[dim] for values in known.values() for dim in values.dims if dim != "run"}
 
     def beside(part: xr.Dataset, one: xr.Dataset | None) -> xr.Dataset:
-        mine = {} if one is None else dict(one.sel(run=part["run"].to_numpy()).variables)
+        mine = {} if one is None or not one.data_vars else dict(one.sel(run=part["run"].to_numpy()).variables)
         missing = {name: values.variable for name, values in known.items() if name not in mine}
         runs = np.zeros(part.sizes["run"], int)
         none = {name: xr.full_like(v.isel(run=runs), np.nan) for name, v in missing.items()}

@@ -1,4 +1,4 @@
-"""Choosing settings, such as the learning rate, by validation results alone."""
+"""Naming settings, and choosing them, such as the learning rate, by validation results alone."""
 
 from __future__ import annotations
 
@@ -45,3 +45,22 @@ def select(runs: pd.DataFrame, variant: Sequence[str], choose: str, by: str = "v
         best = min(scores, key=lambda value: scores[value])
         kept.append(group[group[choose] == best])
     return pd.concat(kept)
+
+
+def path_of(name: str, settings: Sequence[str], where: str) -> str:
+    """Returns the path of a setting that is named by it or by its last part.
+
+    Args:
+        where: what a complaint names.
+
+    Raises:
+        InputError: no setting or several are called so.
+    """
+    if name in settings:
+        return name
+    ends = [c for c in settings if c.rpartition(".")[2] == name]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise InputError(f"{where}: {name!r} may be {' or '.join(ends)}")
+    raise unknown(where, name, [*settings, *(c.rpartition(".")[2] for c in settings)])

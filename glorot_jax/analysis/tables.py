@@ -15,6 +15,7 @@ import pandas as pd
 from pandas.api.types import is_float_dtype
 
 from glorot_jax.analysis.results import Results, load
+from glorot_jax.analysis.selection import path_of
 from glorot_jax.analysis.selection import select as choose_runs
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.errors import InputError, unknown
@@ -79,11 +80,11 @@ def table(
     measured = [c for c in runs if c not in settings and (c == "best_valid_step" or is_float_dtype(runs[c]))]
     if value not in measured:
         raise unknown("value", value, measured)
-    chosen = _column(select, settings, "select") if select else None
+    chosen = path_of(select, settings, "select") if select else None
     if chosen is None and "optimizer.learning_rate" in settings and not _uses(rows, columns, "learning_rate"):
         chosen = "optimizer.learning_rate"
-    down = [_column(name, settings, "columns") for name in columns or ()] if columns else _data_columns(settings)
-    across = [_column(name, settings, "rows") for name in rows] if rows else None
+    down = [path_of(name, settings, "columns") for name in columns or ()] if columns else _data_columns(settings)
+    across = [path_of(name, settings, "rows") for name in rows] if rows else None
     if across is None:
         across = [c for c in settings if c not in down and c != chosen]
     if chosen is not None:
@@ -112,18 +113,6 @@ def render_table(
 
 def _uses(rows: Sequence[str] | None, columns: Sequence[str] | None, name: str) -> bool:
     return any(c.endswith(name) for c in (*(rows or ()), *(columns or ())))
-
-
-def _column(name: str, settings: Sequence[str], where: str) -> str:
-    """A path from itself or its last part."""
-    if name in settings:
-        return name
-    ends = [c for c in settings if c.rpartition(".")[2] == name]
-    if len(ends) == 1:
-        return ends[0]
-    if ends:
-        raise InputError(f"{where}: {name!r} may be {' or '.join(ends)}")
-    raise unknown(where, name, [*settings, *(c.rpartition(".")[2] for c in settings)])
 
 
 def _data_columns(settings: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, field, grid, identity, plain
@@ -403,6 +404,18 @@ def load_sweep(name: str | Path) -> Sweep:
         InputError: there is no such file, it fails, or it defines no ``sweep``.
     """
     path = _find(str(name))
+    found = getattr(read_file(path), "sweep", None)
+    if not isinstance(found, Sweep):
+        raise InputError(f"{path}: it defines no `sweep`", "end it with sweep = Sweep(…)")
+    return dataclasses.replace(found, source=str(path))
+
+
+def read_file(path: Path) -> ModuleType:
+    """Returns what a sweep file defines.
+
+    Raises:
+        InputError: it fails; the line says where.
+    """
     module = f"glorot_sweep_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(module, path)
     assert spec is not None
@@ -416,10 +429,7 @@ def load_sweep(name: str | Path) -> Sweep:
     except (Exception, SystemExit) as error:
         line = _line_of(error, str(spec.origin))
         raise InputError(f"{path}{line}: {type(error).__name__}: {error}") from error
-    found = getattr(loaded, "sweep", None)
-    if not isinstance(found, Sweep):
-        raise InputError(f"{path}: it defines no `sweep`", "end it with sweep = Sweep(…)")
-    return dataclasses.replace(found, source=str(path))
+    return loaded
 
 
 def _line_of(error: BaseException, file: str) -> str:
