@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from glorot_jax.engine.segment import Program, Setup
     from glorot_jax.engine.sweep import Run, Sweep
 
-BLOCK_BYTES = 4 * 2**20
-"""Weights of a block on a CPU, at most: measured on 1 MiB of L2 a core, wider blocks gained nothing or lost."""
+BLOCK_BYTES = {"weights": 4 * 2**20, "activations": 8 * 2**20}
+"""Of a block on a CPU, at most: measured on 1 MiB of L2 a core, wider blocks gained nothing or lost."""
 MAX_WIDTH = {"cpu": 16, "gpu": 1024, "tpu": 1024}
 
 
@@ -135,12 +135,18 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
     return arrays
 
 
-def choose_width(param_count: int, runs: int, platform: str, devices: int) -> tuple[int, str]:
-    """Returns how many runs to vmap together, a power of two, and the reason in a few words."""
+def choose_width(weights: int, activations: int, runs: int, platform: str, devices: int) -> tuple[int, str]:
+    """Returns how many runs to vmap together, a power of two, and the reason in a few words.
+
+    Args:
+        weights, activations: bytes of one run: its parameters, and what its update keeps for the way back.
+    """
     most = MAX_WIDTH.get(platform, 16)
     if platform == "cpu":
-        fits = max(1, BLOCK_BYTES // (4 * param_count))
-        why = f"{4 * param_count / 2**20:.2g} MiB of weights a run, up to {BLOCK_BYTES // 2**20} MiB a block"
+        sizes = {"weights": weights, "activations": activations}
+        what = max(sizes, key=lambda name: sizes[name] / BLOCK_BYTES[name])
+        fits = max(1, BLOCK_BYTES[what] // sizes[what])
+        why = f"{sizes[what] / 2**20:.2g} MiB of {what} a run, up to {BLOCK_BYTES[what] // 2**20} MiB a block"
     else:
         fits, why = most, "an accelerator takes them all at once"
     width, share = min(most, fits), -(-runs // devices)
@@ -355,8 +361,8 @@ def program_for(
     example = {name: array[0] for name, array in per_run(cohort).items()}
     why = "as asked"
     if width is None:
-        params = segment.count_params(shared, example)
-        width, why = choose_width(params, len(cohort.runs), devices[0].platform, len(devices))
+        weights, activations = segment.update_bytes(shared, example)
+        width, why = choose_width(weights, activations, len(cohort.runs), devices[0].platform, len(devices))
     program = segment.build(shared, example, width)
     return program, Layout(len(cohort.runs), width, len(devices), program.room), why
 

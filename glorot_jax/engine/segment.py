@@ -21,12 +21,13 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.extend.core import Var
 from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
@@ -222,9 +223,13 @@ def _feeding(blocks: _Blocks, room: int) -> Feeding:
     )
 
 
-def count_params(setup: Setup, per_run: Mapping[str, Array]) -> int:
-    """Returns the number of trained parameters of one run, from shapes alone."""
-    return _Network(setup, per_run).param_count
+def update_bytes(setup: Setup, per_run: Mapping[str, Array]) -> tuple[int, int]:
+    """Returns the bytes of one run's parameters, and of what its update keeps from its forward pass for the way back.
+
+    From shapes alone: nothing is compiled.
+    """
+    network = _Network(setup, per_run)
+    return 4 * network.param_count, _Run(setup, network, per_run).kept_bytes(per_run)
 
 
 class _Network:
@@ -457,13 +462,8 @@ class _Run:
 
     def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
-        params, rest = state["params"], state["rest"]
-
-        def cost(params):
-            module = self._training(params, rest, hyper, step)
-            logits = forward(module, inputs)
-            return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
-
+        params = state["params"]
+        cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=(inputs, labels), step=step)
         (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
@@ -483,6 +483,25 @@ class _Run:
             "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
             "first_nonfinite": state["first_nonfinite"],
         }
+
+    def kept_bytes(self, hyper: Mapping[str, Array]) -> int:
+        """Bytes that an update keeps from its forward pass for the way back; what goes into it is not counted."""
+        _, state, *batch, step = self._abstract(hyper)
+
+        def kept(state, batch, step):
+            cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=batch, step=step)
+            return jax.vjp(cost, state["params"], has_aux=True)[1]
+
+        traced = jax.make_jaxpr(kept)(state, batch, step).jaxpr
+        made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
+        return sum(v.aval.size * v.aval.dtype.itemsize for v in made)
+
+    def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
+        """Mean loss of a batch, and what the network left beside its parameters."""
+        inputs, labels = batch
+        module = self._training(params, rest, hyper, step)
+        logits = forward(module, inputs)
+        return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
 
     def _training(self, params: Tree, rest: Tree, hyper: Tree, step: Array) -> nnx.Module:
         """The network as the update of a step uses it."""
@@ -574,18 +593,22 @@ class _Run:
         always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
         found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
         size = 1
-        constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
-        state = jax.eval_shape(self.start, constants, hyper, self._brought)
-        inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
-        abstract = constants, hyper, state, inputs, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (batch, ()))
+        constants, *update = self._abstract(hyper)
         for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
             for probe in schedule:
-                made, numbers = checked_outputs(probe, self.scene, *abstract)
+                made, numbers = checked_outputs(probe, self.scene, constants, hyper, *update)
                 if twice := found.keys() & made.keys():
                     raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
                 found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in made.items()}
                 size += numbers
         return found, size
+
+    def _abstract(self, hyper: Mapping[str, Array]) -> tuple[Any, ...]:
+        """The data's constants; a run's state, inputs, labels and step by their shapes."""
+        constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
+        state = jax.eval_shape(self.start, constants, hyper, self._brought)
+        inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
+        return constants, state, inputs, *(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in (batch, ()))
 
     def _train_loss(self, state: Tree, scene: Scene) -> Array:
         count = state["loss_count"]

@@ -65,12 +65,13 @@ SIZES = {
 
 
 class Engine:
-    """One cohort on its devices, timed as the drive loop calls it."""
+    """One cohort on its devices, timed as the drive loop calls it, by a clock of seconds."""
 
-    def __init__(self, sweep: Sweep):
+    def __init__(self, sweep: Sweep, width: int | None = None, clock: Callable[[], float] = time.perf_counter):
+        self.clock = clock
         (cohort,) = plan.cohorts(sweep.runs())
         used = devices.local()
-        self.program, self.layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), used, None)
+        self.program, self.layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), used, width)
         self.runs = len(cohort.runs)
         self.fleet = Fleet(self.program, self.layout, plan.per_run(cohort), used)
         self.state = self.fleet.start()
@@ -89,9 +90,9 @@ class Engine:
         return self._call([(self.step, 0, 0, due)])
 
     def _call(self, pieces: list[tuple[int, int, int, int]]) -> float:
-        begin = time.perf_counter()
+        begin = self.clock()
         self.state, _ = self.fleet.train(Pieces.of(pieces), self.state)
-        return time.perf_counter() - begin
+        return self.clock() - begin
 
 
 def sweep(data, width: int, runs: int) -> Sweep:
@@ -108,10 +109,10 @@ def sweep(data, width: int, runs: int) -> Sweep:
     )
 
 
-def held(features: int, classes: int = 10):
+def held(shape: int | tuple[int, ...], classes: int = 10):
     """Random bytes of the wanted size: their content does not matter for speed."""
     chance = np.random.default_rng(0)
-    inputs = chance.integers(0, 256, (3 * EXAMPLES // 2 + EXAMPLES // 2, features), np.uint8)
+    inputs = chance.integers(0, 256, (3 * EXAMPLES // 2 + EXAMPLES // 2, *np.atleast_1d(shape)), np.uint8)
     labels = chance.integers(0, classes, len(inputs))
     return arrays(inputs, labels, validation=EXAMPLES // 2, test=EXAMPLES // 2, name="random bytes")
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from glorot_jax import adam, at, every, grid, mlp, plan, sgd, shapeset
 from glorot_jax.data import dataset
-from glorot_jax.engine import devices
+from glorot_jax.engine import devices, segment
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.plan import MAX_WIDTH, choose_width, cohorts, per_run, program_for
+from glorot_jax.engine.plan import MAX_WIDTH, choose_width, cohorts, per_run, program_for, setup
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 
@@ -174,9 +174,15 @@ def test_a_seed_is_drawn_once_a_chunk_and_not_again_for_the_next_block(layout, s
 
 
 @settings(deadline=None)
-@given(st.integers(1, 10**8), st.integers(1, 10**5), st.sampled_from(sorted(MAX_WIDTH)), st.integers(1, 8))
-def test_the_chosen_width_is_a_power_of_two_that_leaves_no_device_idle(params, runs, platform, devices):
-    width, why = choose_width(params, runs, platform, devices)
+@given(
+    st.integers(1, 10**9),
+    st.integers(0, 10**9),
+    st.integers(1, 10**5),
+    st.sampled_from(sorted(MAX_WIDTH)),
+    st.integers(1, 8),
+)
+def test_the_chosen_width_is_a_power_of_two_that_leaves_no_device_idle(weights, kept, runs, platform, devices):
+    width, why = choose_width(weights, kept, runs, platform, devices)
     assert width & (width - 1) == 0
     assert 1 <= width <= MAX_WIDTH[platform]
     assert Layout(runs, width, devices, 32).devices_used >= min(runs, devices) / 2
@@ -184,11 +190,36 @@ def test_the_chosen_width_is_a_power_of_two_that_leaves_no_device_idle(params, r
     assert why
 
 
-def test_small_networks_are_vmapped_and_large_ones_taken_in_turn_on_a_cpu():
-    widths = [choose_width(params, 1000, "cpu", 2)[0] for params in (10**3, 10**4, 5 * 10**4, 10**5, 5 * 10**6)]
+@pytest.mark.parametrize("which", ["weights", "activations"])
+def test_small_networks_are_vmapped_and_large_ones_taken_in_turn_on_a_cpu(which):
+    def width(size: int, platform: str = "cpu") -> int:
+        sizes = {"weights": 1, "activations": 1} | {which: size}
+        return choose_width(**sizes, runs=1000, platform=platform, devices=1)[0]
+
+    widths = [width(size) for size in (4 * 10**3, 4 * 10**4, 4 * 10**5, 10**6, 2 * 10**7)]
     assert widths == sorted(widths, reverse=True)
     assert (widths[0], widths[-1]) == (16, 1)
-    assert choose_width(5 * 10**6, 1000, "gpu", 1)[0] == 512
+    assert len(set(widths)) > 2
+    assert width(2 * 10**7, "gpu") == 512
+
+
+def square(s):
+    return s * s
+
+
+def test_bytes_of_an_update_are_those_of_weights_and_of_what_its_way_back_reads():
+    """Of z → z W → (z W)² …: the factor 2s of each hidden layer, its output, and the softmax of the loss."""
+
+    def kept(batch_size: int, *widths: int) -> tuple[int, int]:
+        (cohort,) = cohorts(sweep(model=mlp(widths=widths, activation=square), batch_size=batch_size).runs())
+        example = {name: array[0] for name, array in per_run(cohort).items()}
+        return segment.update_bytes(setup(cohort, dataset.build(cohort.runs[0].data)), example)
+
+    assert kept(10, 16, 12)[0] == 4 * params(256, 16, 12)
+    (_, narrow), (_, wide), (_, deep) = kept(10, 16), kept(10, 24), kept(10, 16, 16)
+    assert deep - narrow == 4 * 10 * 2 * 16
+    assert wide - narrow == 4 * 10 * 2 * 8
+    assert kept(30, 16)[1] == pytest.approx(3 * narrow, rel=0.01), "scalars apart"
 
 
 # ---- the numbers of a plan
