@@ -1,19 +1,24 @@
 """Delta-orthogonal against Gaussian kernels in a convolutional tanh network of 100 layers without any shortcut.
 
-Both at the critical variance 1/fan_in, without biases, on scikit-learn's digits × three learning rates of plain
+Both at the critical variance 1/fan_in, biases from 0, on scikit-learn's digits × two learning rates of plain
 gradient descent × three seeds, for 300 updates.
 
     glorot run deep_cnn_isometry
     glorot claims results/deep_cnn_isometry
 
-TODO
+On 2 cores of an AMD EPYC, shared with much other work, it took 623 s with a third rate, 0.03, at which neither learns.
+Before the first update the largest singular value of the input-output Jacobian was 25 [18, 35] times the smallest with
+delta-orthogonal kernels (none is above 1; what is spread is the slope of tanh over 100 layers) and 645 [39, 11 000]
+times with Gaussian ones. Validation errors at the better rate, 0.003, were 17.9 % [5.2, 30.6] and higher by 20 points
+[-3, 42]. Three claims hold; that no singular value is ten times another is refuted at this depth (with DEPTH = 32 it
+holds: 8.7 [8.1, 9.4]); that Gaussian kernels learn more slowly stays open with three seeds, though each of them did.
 """
 
 from glorot_jax import Sweep, at, claim, cnn, digits, grid, jacobian, per_seed, sgd
 
 DELTA, GAUSSIAN = "delta_orthogonal", "lecun_normal"
 DEPTH = 100
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.003, 0.01)
 SOURCE = "Xiao et al. (2018), arXiv:1806.05393"
 
 sweep = Sweep(
