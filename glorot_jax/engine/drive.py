@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -116,14 +116,16 @@ def run(
 
     devices.configure()
     begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
-    for cohort in cohorts([run for run in sweep.runs() if run.id not in begun]):
-        _width(cohort, devices.local())  # what can't be built is refused before anything is touched
+    new = cohorts([run for run in sweep.runs() if run.id not in begun])
+    widths = {
+        c.shard_id: _width(c, devices.local()) for c in new
+    }  # refuses what can't be built; nothing is touched yet
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), _Signals() as signals:
-        work = _prepare(results, sweep, width, devices.local())
+        work = _prepare(results, sweep, width, lambda c: widths.get(c.shard_id) or _width(c, devices.local()))
         _describe(results, sweep, devices.describe())
         total = sum(c.runs[0].steps * len(c.runs) for _, c in work)
         made = sum(s.step * len(c.runs) for s, c in work)
@@ -200,10 +202,12 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(
-    results: Path, sweep: Sweep, width: int | None, devices: Sequence[jax.Device]
-) -> list[tuple[Shard, Cohort]]:
-    """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
+def _prepare(results: Path, sweep: Sweep, width: int | None, widths: Mapping[str, int]) -> list[tuple[Shard, Cohort]]:
+    """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has.
+
+    Args:
+        usual: the width of a new one where ``width`` says nothing.
+    """
     wanted = {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
     for shard, ids in shards.open_all(results):
@@ -217,7 +221,7 @@ def _prepare(
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
     for cohort in cohorts(list(wanted.values())):
-        chosen = width if width is not None else _width(cohort, devices)
+        chosen = width if width is not None else usual(cohort)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
