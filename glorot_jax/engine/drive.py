@@ -202,7 +202,9 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(results: Path, sweep: Sweep, width: int | None, widths: Mapping[str, int]) -> list[tuple[Shard, Cohort]]:
+def _prepare(
+    results: Path, sweep: Sweep, width: int | None, usual: Callable[[Cohort], int]
+) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has.
 
     Args:
