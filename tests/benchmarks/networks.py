@@ -35,6 +35,7 @@ from flax import nnx
 from glorot_jax import Sweep, adam, cnn, grid, modular_addition, residual_mlp, resnet, sgd, transformer
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices
+from glorot_jax.engine.fleet import _one_key_for_all_devices
 from glorot_jax.models.cnn import Cnn
 from glorot_jax.models.residual_mlp import ResidualMlp
 from glorot_jax.models.resnet import ResNet
@@ -85,7 +86,7 @@ class Size:
             seeds=range(4),
             batch_size=self.batch,
             steps=100_000,
-            probes=("evaluation",),
+            probes=("weights",),  # never looked at; compiled soon
         )
 
 
@@ -170,7 +171,8 @@ class ByHand:
             held_here = [jax.device_put(data.arrays[name], device) for name in ("inputs", "labels")]
             seeds, rates, key = jax.device_put((seeds, rates, jax.random.key(i)), device)
             state = begin(seeds, rates)
-            compiled = trained.lower(*held_here, state, rates, key).compile()
+            with _one_key_for_all_devices():
+                compiled = trained.lower(*held_here, state, rates, key).compile()
             self._calls.append(lambda state, c=compiled, h=held_here, r=rates, k=key: c(*h, state, r, k))
             self._states.append(state)
         self.step()
