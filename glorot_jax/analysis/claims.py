@@ -245,7 +245,8 @@ def render_claims(folder: str | Path, format: str = "table") -> str:
         rows = json.loads(_frame(found).to_json(orient="records", double_precision=15))
         return json.dumps({"sweep": results.name, "claims": rows}, indent=1, ensure_ascii=False)
     counts = {v: sum(j.verdict == v for j in found) for v in (HOLDS, REFUTED, OPEN, NOT_MEASURED)}
-    summary = f"{results.name}: {' · '.join(f'{n} {'hold' if v == HOLDS and n > 1 else v}' for v, n in counts.items() if n) or 'no claims'}"
+    told = [f"{n} {'hold' if v == HOLDS and n > 1 else v}" for v, n in counts.items() if n]
+    summary = f"{results.name}: {' · '.join(told) or 'no claims'}"
     if settings := results.description.get("settings"):
         summary += f" · with {' '.join(f'--set {s}' for s in settings)}"
     return (_markdown if format == "markdown" else _screen)(found, summary)
