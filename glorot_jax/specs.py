@@ -1041,7 +1041,7 @@ PRESETS = {
     "full": (
         *("evaluation", "activations", "gradients", "jacobians", "saturation", "histograms", "weights"),
         *("gradient_norms", "jacobian_spectra", "input_output_jacobian", "hessian", "hessian_trace"),
-        *("hessian_diagonal", "ntk"),
+        *("hessian_diagonal", "ntk", "module_outputs"),
     ),
 }
 """Sets of probes that a sweep may name; the light one evaluates at the first and the last step alone."""

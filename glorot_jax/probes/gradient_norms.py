@@ -50,10 +50,9 @@ class _Products(NamedTuple):
 
 def _of_layers(scene: Scene) -> tuple[dict[str, _Products], _Products]:
     """By weights, and of all parameters, from inner products of all pairs of examples."""
-    grams = {
-        str(at.weight): _products(scene.values[at.source], scene.gradients[at.preactivation]) for at in scene.layers
-    }
-    of_biases = [_gram(e) for at, e in zip(scene.layers, errors, strict=True) if _bias(at) in scene.params]
+    layers = [(at, scene.gradients[at.preactivation]) for at in scene.layers]
+    grams = {str(at.weight): _products(scene.values[at.source], e) for at, e in layers}
+    of_biases = [_gram(e) for at, e in layers if _bias(at) in scene.params]
     every = functools.reduce(operator.add, [*grams.values(), *of_biases])
     return {path: _pairs(gram) for path, gram in grams.items()}, _pairs(every)
 

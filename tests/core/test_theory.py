@@ -840,7 +840,10 @@ def test_a_persons_own_activation_and_variance_are_taken():
     [
         ({"activation": "tahn"}, "activation: 'tahn' is not known\n  hint: 'tanh'?"),
         ({"init": "standart"}, "init: 'standart' is not known\n  hint: 'standard'?"),
-        ({"init": "lsuv"}, "init: 'lsuv' has no variance that is known beforehand\n  hint: use he_normal"),
+        (
+            {"init": "lsuv"},
+            "init: 'lsuv' has no variance that is known beforehand\n  hint: use delta_orthogonal, he_normal",
+        ),
         ({"widths": ()}, "widths: () is empty"),
         ({"widths": (3, 0)}, "widths: 0 is not an integer ≥ 1"),
         ({"widths": (3.5,)}, "widths: 3.5 is not an integer ≥ 1"),
