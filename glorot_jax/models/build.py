@@ -107,4 +107,24 @@ def _from_linen(function: Any, arguments: Mapping, classes: int, key: Array, inp
         if "classes" in function.__dataclass_fields__ and "classes" not in plain:
             plain["classes"] = classes
         function = function(**plain)
-    return nnx.bridge.lazy_init(nnx.bridge.ToNNX(function, rngs=nnx.Rngs(key)), inputs[:1])
+    return Bridged(nnx.bridge.lazy_init(nnx.bridge.ToNNX(function, rngs=nnx.Rngs(key)), inputs[:1]))
+
+
+class Bridged(nnx.Module):
+    """A Linen module as one of NNX; what Flax captures stays outside, for the bridge takes it for variables."""
+
+    def __init__(self, inner: nnx.bridge.ToNNX):
+        self.inner = inner
+
+    def __call__(self, x: Float[Array, "batch ..."]) -> Float[Array, "batch classes"]:
+        held = getattr(self.inner, _CAPTURES, None)
+        if held is None:
+            return self.inner(x)
+        delattr(self.inner, _CAPTURES)
+        try:
+            return self.inner(x)
+        finally:
+            setattr(self.inner, _CAPTURES, nnx.data(held))
+
+
+_CAPTURES = "__captures__"

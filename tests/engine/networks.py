@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 
 from glorot_jax import (
     Sweep,
@@ -41,6 +41,17 @@ class Stranger(nnx.Module):
         self.calls[...] += 1
         z = show_layer(self, "first", self.norm(self.first(x)), self.activation)
         return self.readout(self.drop(self.gain * z.mean(axis=(1, 2))))
+
+
+class Linen(linen.Module):
+    """Of Flax's older kind."""
+
+    width: int
+    classes: int
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(self.classes)(linen.tanh(linen.Dense(self.width)(x)))
 
 
 def pictures() -> arrays:

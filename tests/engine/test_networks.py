@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from glorot_jax import at, load, run
+from glorot_jax import at, load, module, run
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
-from tests.engine.networks import MODELS, sweep
+from tests.engine.networks import MODELS, Linen, pictures, sweep
 from tests.engine.small import ROOT, assert_same_bits, parameters, records, train_under_kills
 
 WIDTH = 2
@@ -80,6 +80,20 @@ def test_state_beside_the_parameters_is_each_runs_own(tmp_path):
         assert state["rest/calls"] == 7
     means = [state["rest/norm.mean"] for state in parameters(out).values()]
     assert len({mean.tobytes() for mean in means}) == len(means)
+
+
+def test_a_linen_module_is_trained_by_the_bridge(tmp_path):
+    """What its own ``apply`` gives under the trained parameters is what was recorded."""
+    model = module(Linen, width=8, flatten=True)
+    out = run(sweep("cnn", model=model, seeds=(0, 1)), tmp_path / "networks", width=WIDTH)
+    errors = load(out).runs["test_error"]
+    inputs, labels = pictures().test
+    x = inputs.reshape(len(inputs), -1).astype(np.float32) / 255
+    for name, state in parameters(out).items():
+        layers = {k: {p: state[f"params/inner.{k}.{p}"] for p in ("kernel", "bias")} for k in ("Dense_0", "Dense_1")}
+        assert np.abs(layers["Dense_1"]["bias"]).max() > 0, "it was trained"
+        wrong = np.argmax(Linen(8, 3).apply({"params": layers}, x), axis=-1) != labels
+        assert errors[name] == pytest.approx(wrong.mean())
 
 
 def test_engine_and_probes_name_no_network():
