@@ -136,7 +136,7 @@ class Fleet:
             state, records = jax.block_until_ready(self._train[device](*arguments))
             if not written or (part.slot >= 0).any():
                 written.append((part, records))
-        return state, merged(written)
+        return state, merged(written) if written else {}  # of a schedule without pieces
 
     def gather(self, state: State) -> dict[str, np.ndarray]:
         """Returns the state on the host: path -> (runs, …)."""

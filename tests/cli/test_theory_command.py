@@ -83,8 +83,11 @@ def test_without_words_it_is_the_papers_network(printed):
     ("arguments", "line"),
     [
         (["--activation", "tahn"], "activation: 'tahn' is not known\n  hint: 'tanh'? known: arctan, elu"),
-        (["--init", "normalised"], "init: 'normalised' is not known\n  hint: 'normalized'? known: he_normal"),
-        (["--init", "identity"], "init: 'identity' has no variance that is known beforehand\n  hint: use he_normal"),
+        (["--init", "normalised"], "init: 'normalised' is not known\n  hint: 'normalized'? known: delta_orthogonal"),
+        (
+            ["--init", "identity"],
+            "init: 'identity' has no variance that is known beforehand\n  hint: use delta_orthogonal",
+        ),
         (["--format", "jsn"], "format: 'jsn' is not known\n  hint: 'json'?"),
         (["--depth", "0"], "Invalid value for '--depth': 0 is not in the range"),
         (["--width", "ten"], "Invalid value for '--width': 'ten' is not a valid integer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax
@@ -86,6 +87,6 @@ def test_what_can_not_be_measured_is_said_in_one_line():
     many = by_path([np.zeros((2, 3)), np.zeros((3, 300))], [np.zeros(3), np.zeros(300)])
     with pytest.raises(InputError, match=r"16 examples of 300 classes make a kernel of 4800 rows, more than 4096"):
         jax.eval_shape(lambda p: kernel(scene(p, jnp.int32(0)), p), many)
-    alone = Scene(*[None] * 10)
+    alone = Scene(*[None for f in dataclasses.fields(Scene) if f.default is dataclasses.MISSING])
     with pytest.raises(InputError, match="made without a run, so without a start"):
         _ = alone.initial_params
