@@ -961,7 +961,7 @@ class probe(Spec):
         long_name, units: for labels; the function's first line of documentation and ``"1"`` if not said.
         method: of a built-in that knows several. Jacobians: ``"exact"`` (all singular values), ``"gram"`` (of the Gram
             matrix: all but the smallest), ``"lanczos"`` (estimated from products), ``"auto"`` (exact up to a smaller
-            side of 256, Lanczos above). Activations: ``"moments"`` (no quantiles, which take most of the time).
+            side of 256, Lanczos above). Activations: ``"moments"`` (of 100 examples, no quantiles).
     """
 
     family = "probe"

@@ -7,12 +7,19 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene
+from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene, forward_with_values
 from glorot_jax.rounding import mean, quantile, std
+
+MOMENTS_EXAMPLES = 100
+"""Of the fixed examples, so many first ones are enough for moments alone: a tenth of what 100 updates take."""
 
 
 def _measure(method: str, scene: Scene) -> dict[str, Array]:
-    layers = [scene.values[layer.activation] for layer in scene.hidden]
+    if method == "moments":
+        values = forward_with_values(scene.module, scene.inputs[:MOMENTS_EXAMPLES])[1]
+    else:
+        values = scene.values
+    layers = [values[layer.activation] for layer in scene.hidden]
     found = {
         "activation_mean": jnp.stack([mean(z.ravel()) for z in layers]),
         "activation_std": jnp.stack([std(z) for z in layers]),
@@ -23,7 +30,8 @@ def _measure(method: str, scene: Scene) -> dict[str, Array]:
 
 
 def _outputs(method: str, scene: Scene) -> dict[str, Output]:
-    attrs = {"examples": scene.examples, "method": "pooled over a layer's units and fixed test examples"}
+    examples = min(MOMENTS_EXAMPLES, scene.examples) if method == "moments" else scene.examples
+    attrs = {"examples": examples, "method": "pooled over a layer's units and fixed test examples"}
     labels = {
         "activation_mean": Output(("layer",), "mean activation", attrs=attrs),
         "activation_std": Output(("layer",), "standard deviation of the activations", attrs=attrs),

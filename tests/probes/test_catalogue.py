@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from glorot_jax.data import dataset
 from glorot_jax.models.mlp import Mlp
 from glorot_jax.models.points import noted
 from glorot_jax.probes import BUILT_IN
-from glorot_jax.probes.probe import COORDINATES, QUANTILES, Scene, forward
+from glorot_jax.probes.probe import COORDINATES, QUANTILES, Scene, described, forward
 from glorot_jax.specs import PRESETS
 from tests.core.reference import FUNCTIONS, Function, Network, network
 from tests.engine.small import assert_same_bits, parameters, records, sweep
@@ -578,6 +579,18 @@ def test_any_activation_gain_and_weights(activation, seed, gain):
 def test_curvature_of_a_network_by_hand(activation):
     case = looked_at(*drawn(1, 1.5), activation)
     check_hessian(case, flat_hessian(case.net, *case.shown))
+
+
+def test_moments_are_those_of_the_first_examples_alone(monkeypatch):
+    """At the network of ``drawn``: as the whole probe's, on fewer examples."""
+    monkeypatch.setattr(sys.modules["glorot_jax.probes.activations"], "MOMENTS_EXAMPLES", 5)
+    params = by_path(*drawn(2, 1.0))
+    found = described(probe("activations", method="moments")).measure(scene(params, jnp.int32(CHOICES.index("tanh"))))
+    FUNCTIONS["tanh"] = TRUTHS["tanh"]
+    layers = network(params, "tanh").forward(shown()[0][:5])[0][1:]
+    assert found.keys() == {"activation_mean", "activation_std"}
+    close(found["activation_mean"], [z.mean() for z in layers])
+    close(found["activation_std"], [z.std() for z in layers])
 
 
 UNDEFINED = {"jacobian_condition", "input_hidden_condition", "input_output_condition"}
