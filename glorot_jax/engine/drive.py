@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +34,8 @@ from glorot_jax.files import TEMPORARY, append_json_line, write_json
 if TYPE_CHECKING:
     import jax
 
-    from glorot_jax.engine.segment import Pieces
+    from glorot_jax.engine.layout import Layout
+    from glorot_jax.engine.segment import Pieces, Program
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
@@ -117,15 +118,15 @@ def run(
     devices.configure()
     begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
     new = cohorts([run for run in sweep.runs() if run.id not in begun])
-    widths = {
-        c.shard_id: _width(c, devices.local()) for c in new
-    }  # refuses what can't be built; nothing is touched yet
+    programs = _Programs(devices.local())
+    for cohort in new:
+        programs.of(cohort, width)  # what can't be built is refused before anything is touched
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), _Signals() as signals:
-        work = _prepare(results, sweep, width, lambda c: widths.get(c.shard_id) or _width(c, devices.local()))
+        work = _prepare(results, sweep, width, programs)
         _describe(results, sweep, devices.describe())
         total = sum(c.runs[0].steps * len(c.runs) for _, c in work)
         made = sum(s.step * len(c.runs) for s, c in work)
@@ -134,7 +135,7 @@ def run(
         try:
             for shard, cohort in work:
                 if not shard.done:
-                    _Trainer(results, shard, cohort, devices.local(), watcher, signals, segment_seconds).train()
+                    _Trainer(results, shard, cohort, programs, watcher, signals, segment_seconds).train()
         except Stopped as stop:
             _event(results, "stop", code=stop.code)
             raise
@@ -202,14 +203,8 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(
-    results: Path, sweep: Sweep, width: int | None, usual: Callable[[Cohort], int]
-) -> list[tuple[Shard, Cohort]]:
-    """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has.
-
-    Args:
-        usual: the width of a new one where ``width`` says nothing.
-    """
+def _prepare(results: Path, sweep: Sweep, width: int | None, programs: _Programs) -> list[tuple[Shard, Cohort]]:
+    """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
     for shard, ids in shards.open_all(results):
@@ -223,11 +218,11 @@ def _prepare(
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
     for cohort in cohorts(list(wanted.values())):
-        chosen = width if width is not None else usual(cohort)
+        _, layout = programs.of(cohort, width)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
-        work.append((shards.create(folder, cohort, chosen), cohort))
+        work.append((shards.create(folder, cohort, layout.width), cohort))
     for shard, _ in work:
         if width is not None and shard.manifest["width"] != width and not shard.done:
             shard.manifest["width"] = width
@@ -235,11 +230,22 @@ def _prepare(
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _width(cohort: Cohort, devices: Sequence[jax.Device]) -> int:
-    from glorot_jax.data.dataset import build
+class _Programs:
+    """The programs of cohorts on some devices, each traced once."""
 
-    _, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, None)
-    return layout.width
+    def __init__(self, devices: Sequence[jax.Device]):
+        self.devices = devices
+        self._built: dict[str, tuple[Program, Layout]] = {}
+
+    def of(self, cohort: Cohort, width: int | None) -> tuple[Program, Layout]:
+        """A cohort's program and where its runs lie; at any width if it says none."""
+        from glorot_jax.data.dataset import build
+
+        found = self._built.get(cohort.shard_id)
+        if found is None or width not in (None, found[1].width):
+            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width)
+            found = self._built[cohort.shard_id] = program, layout
+        return found
 
 
 def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
@@ -289,7 +295,7 @@ class _Trainer:
         results: Path,
         shard: Shard,
         cohort: Cohort,
-        devices: Sequence[jax.Device],
+        programs: _Programs,
         watcher: Watcher,
         signals: _Signals,
         segment_seconds: float,
@@ -297,13 +303,12 @@ class _Trainer:
         self.results, self.shard, self.cohort, self.watcher = results, shard, cohort, watcher
         self.signals = signals
         watcher.phase("drawing the evaluation sets")
-        from glorot_jax.data.dataset import build
         from glorot_jax.engine.fleet import Fleet
         from glorot_jax.engine.predictions import Predictions
 
-        self.program, layout, _ = program_for(cohort, build(cohort.runs[0].data), devices, int(shard.manifest["width"]))
-        self.fleet = Fleet(self.program, layout, per_run(cohort), devices)
-        self.devices = devices
+        self.program, layout = programs.of(cohort, int(shard.manifest["width"]))
+        self.devices = programs.devices
+        self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
         self.pace = _Pace(segment_seconds / 3)
         self.predictions = Predictions(shard.folder, cohort, self.program)
 

@@ -357,13 +357,12 @@ def program_for(
 
     if width is not None and width < 1:
         raise InputError(f"width: {width} is not a positive integer")
-    shared = setup(cohort, dataset)
     example = {name: array[0] for name, array in per_run(cohort).items()}
+    draft = segment.Draft(setup(cohort, dataset), example)
     why = "as asked"
     if width is None:
-        weights, activations = segment.update_bytes(shared, example)
-        width, why = choose_width(weights, activations, len(cohort.runs), devices[0].platform, len(devices))
-    program = segment.build(shared, example, width)
+        width, why = choose_width(*draft.update_bytes(), len(cohort.runs), devices[0].platform, len(devices))
+    program = draft.program(width)
     return program, Layout(len(cohort.runs), width, len(devices), program.room), why
 
 

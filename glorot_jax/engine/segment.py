@@ -173,34 +173,47 @@ class Feeding:
     begin: Callable[..., Tree]
 
 
-def build(setup: Setup, per_run: Mapping[str, Array], width: int) -> Program:
-    """Returns the program of a cohort; nothing is compiled.
+class Draft:
+    """A cohort's program before anybody has said how many runs are vmapped together; nothing is compiled.
 
     Args:
         per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*.
-        width: runs that are vmapped together.
     """
-    network = _Network(setup, per_run)
-    batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
-    piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
-    piece_steps -= piece_steps % DRAW_TOGETHER
-    blocks = _Blocks(setup, network, per_run, piece_steps, width)
-    outputs, size = blocks.outputs(per_run)
-    room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
-    return Program(
-        setup=setup,
-        width=width,
-        room=room,
-        outputs=outputs,
-        record_size=size,
-        param_count=network.param_count,
-        piece_steps=piece_steps,
-        blame=network.blame,
-        initialize=blocks.initialize,
-        segment=blocks.train,
-        scene=blocks.scene,
-        feeding=_feeding(blocks, room) if setup.dataset.stream else None,
-    )
+
+    def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
+        self._setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
+
+    def update_bytes(self) -> tuple[int, int]:
+        """Returns the bytes of one run's parameters, and of what its update keeps of its forward pass for the way back.
+
+        From shapes alone.
+        """
+        run = _Run(self._setup, self._network, self._per_run)
+        return 4 * self._network.param_count, run.kept_bytes(self._per_run)
+
+    def program(self, width: int) -> Program:
+        """Returns the program that vmaps so many runs together."""
+        setup, network = self._setup, self._network
+        batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
+        piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
+        piece_steps -= piece_steps % DRAW_TOGETHER
+        blocks = _Blocks(setup, network, self._per_run, piece_steps, width)
+        outputs, size = blocks.outputs(self._per_run)
+        room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
+        return Program(
+            setup=setup,
+            width=width,
+            room=room,
+            outputs=outputs,
+            record_size=size,
+            param_count=network.param_count,
+            piece_steps=piece_steps,
+            blame=network.blame,
+            initialize=blocks.initialize,
+            segment=blocks.train,
+            scene=blocks.scene,
+            feeding=_feeding(blocks, room) if setup.dataset.stream else None,
+        )
 
 
 def _feeding(blocks: _Blocks, room: int) -> Feeding:
@@ -223,15 +236,6 @@ def _feeding(blocks: _Blocks, room: int) -> Feeding:
     )
 
 
-def update_bytes(setup: Setup, per_run: Mapping[str, Array]) -> tuple[int, int]:
-    """Returns the bytes of one run's parameters, and of what its update keeps from its forward pass for the way back.
-
-    From shapes alone: nothing is compiled.
-    """
-    network = _Network(setup, per_run)
-    return 4 * network.param_count, _Run(setup, network, per_run).kept_bytes(per_run)
-
-
 class _Network:
     """The module's structure, found once without computing anything, and the way from plain arrays back to it.
 
@@ -241,17 +245,14 @@ class _Network:
 
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self.setup = setup
-        graphs, states = [], []
-        for training in (True, False):
-            with _refused():
-                module = nnx.eval_shape(lambda: self._build(jax.random.key(0), self._no_inputs(), per_run))
-            module.train() if training else module.eval()
-            graph, *state = nnx.split(module, nnx.Param, nnx.RngState, ...)
-            graphs.append(graph)
-            states.append(state)
-        self._graphs = {True: graphs[0], False: graphs[1]}
-        self._params, self._random, self._rest = map(_Paths, states[0])
-        self.param_count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(states[0][0]))
+        with _refused():
+            module = nnx.eval_shape(lambda: self._build(jax.random.key(0), self._no_inputs(), per_run))
+        module.train()
+        training, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        module.eval()
+        self._graphs = {True: training, False: nnx.graphdef(module)}
+        self._params, self._random, self._rest = map(_Paths, states)
+        self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
         self.blame = tuple(name for name, _ in self._named_tensors)

@@ -213,7 +213,7 @@ def test_bytes_of_an_update_are_those_of_weights_and_of_what_its_way_back_reads(
     def kept(batch_size: int, *widths: int) -> tuple[int, int]:
         (cohort,) = cohorts(sweep(model=mlp(widths=widths, activation=square), batch_size=batch_size).runs())
         example = {name: array[0] for name, array in per_run(cohort).items()}
-        return segment.update_bytes(setup(cohort, dataset.build(cohort.runs[0].data)), example)
+        return segment.Draft(setup(cohort, dataset.build(cohort.runs[0].data)), example).update_bytes()
 
     assert kept(10, 16, 12)[0] == 4 * params(256, 16, 12)
     (_, narrow), (_, wide), (_, deep) = kept(10, 16), kept(10, 24), kept(10, 16, 16)
