@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from glorot_jax.probes.probe import QUANTILES, Output, Probe, Scene, forward_with_values
+from glorot_jax.probes.probe import QUANTILES, Output, Scene, by_method, forward_with_values
 from glorot_jax.rounding import mean, quantile, std
 
 MOMENTS_EXAMPLES = 100
@@ -40,14 +38,9 @@ def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     return {name: label for name, label in labels.items() if method != "moments" or "quantile" not in name}
 
 
-def _by(method: str) -> Probe:
-    return Probe(
-        name="activations",
-        measure=partial(_measure, method),
-        outputs=partial(_outputs, method),
-        source="Glorot & Bengio (2010), section 3 and Figures 2, 3 and 10: 300 fixed test examples",
-        by=_by,
-    )
-
-
-activations = _by("auto")
+activations = by_method(
+    "activations",
+    _measure,
+    _outputs,
+    "Glorot & Bengio (2010), section 3 and Figures 2, 3 and 10: 300 fixed test examples",
+)

@@ -22,7 +22,7 @@ from glorot_jax.probes.jacobian_methods import (
     known_rms,
     of_layer,
 )
-from glorot_jax.probes.probe import SINGULAR_VALUE_BINS, Output, Probe, Scene
+from glorot_jax.probes.probe import SINGULAR_VALUE_BINS, Output, Scene, by_method
 from glorot_jax.rounding import mean, norm, share_below
 
 
@@ -178,15 +178,10 @@ def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     }
 
 
-def _by(method: str) -> Probe:
-    return Probe(
-        name="jacobian_spectra",
-        measure=partial(_measure, method),
-        outputs=partial(_outputs, method),
-        source="Glorot & Bengio (2010), equation 17; Saxe et al. (2013), arXiv:1312.6120; Golub & Meurant (2010), "
-        "Matrices, moments and quadrature",
-        by=_by,
-    )
-
-
-jacobian_spectra = _by("auto")
+jacobian_spectra = by_method(
+    "jacobian_spectra",
+    _measure,
+    _outputs,
+    "Glorot & Bengio (2010), equation 17; Saxe et al. (2013), arXiv:1312.6120; Golub & Meurant (2010), "
+    "Matrices, moments and quadrature",
+)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -21,7 +19,7 @@ from glorot_jax.probes.jacobian_methods import (
     decomposed,
     of_layer,
 )
-from glorot_jax.probes.probe import Output, Probe, Scene
+from glorot_jax.probes.probe import Output, Scene, by_method
 from glorot_jax.rounding import mean
 
 
@@ -74,14 +72,9 @@ def _outputs(method: str, scene: Scene) -> dict[str, Output]:
     }
 
 
-def _by(method: str) -> Probe:
-    return Probe(
-        name="jacobians",
-        measure=partial(_measure, method),
-        outputs=partial(_outputs, method),
-        source="Glorot & Bengio (2010), section 4.2.2, equation 17: mean singular value of the layer Jacobians",
-        by=_by,
-    )
-
-
-jacobians = _by("auto")
+jacobians = by_method(
+    "jacobians",
+    _measure,
+    _outputs,
+    "Glorot & Bengio (2010), section 4.2.2, equation 17: mean singular value of the layer Jacobians",
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -95,6 +95,20 @@ class Probe:
     outputs: Callable[[Scene], dict[str, Output]] | Output
     source: str
     by: Callable[[str], Probe] | None = None
+
+
+def by_method(
+    name: str,
+    measure: Callable[[str, Scene], dict[str, Array]],
+    outputs: Callable[[str, Scene], dict[str, Output]],
+    source: str,
+) -> Probe:
+    """Returns a probe by its usual method, ``"auto"``, which can be had by others; both functions take it first."""
+
+    def by(method: str) -> Probe:
+        return Probe(name, partial(measure, method), partial(outputs, method), source, by)
+
+    return by("auto")
 
 
 def described(spec: Any) -> Probe:
