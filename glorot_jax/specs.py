@@ -503,11 +503,10 @@ class module(Model):
         return {k: v for k, v in self.arguments.items() if k in choices} | numbers
 
     def choices(self) -> dict[str, str]:
-        kinds = {"activation": "activations", "init": "initializers"}
         return {
-            name: kinds[name.rpartition("_")[2]]
+            name: kind
             for name, value in self.arguments.items()
-            if name.rpartition("_")[2] in kinds and (isinstance(value, str | Grid) or callable(value))
+            if (kind := _function_kind(name)) and (isinstance(value, str | Grid) or callable(value))
         }
 
     def replace(self, name: str, value: Any, path: str) -> module:
@@ -537,7 +536,7 @@ class module(Model):
 
     @staticmethod
     def _argument(name: str, value: Any) -> Any:
-        kind = {"activation": "activations", "init": "initializers"}.get(name.rpartition("_")[2])
+        kind = _function_kind(name)
 
         def one(v: Any) -> Any:
             if kind is not None and (isinstance(v, str) or callable(v)):
@@ -563,6 +562,11 @@ class module(Model):
         if any(isinstance(v, float) for v in values):  # 1 beside 0.5 is a number, not a size
             values = tuple(float(v) if type(v) is int else v for v in values)
         return Grid(values)
+
+
+def _function_kind(name: str) -> str | None:
+    """The module of ours that holds functions for an argument of this name, if there is one."""
+    return {"activation": "activations", "init": "initializers"}.get(name.rpartition("_")[2])
 
 
 class _Architecture(Model):
@@ -945,8 +949,14 @@ METHODS = {
 """How a built-in probe may be told to find its numbers, where it knows more than one way; the first is the usual."""
 
 
+class Measurement(Spec):
+    """What a sweep may measure: it has a ``name`` in records and messages, and a ``record`` schedule or None."""
+
+    family = "probe"
+
+
 @dataclass(frozen=True)
-class probe(Spec):
+class probe(Measurement):
     """A measurement, with a schedule of its own or of your own making.
 
     ``probe("jacobians", every(1000), method="exact")`` makes a built-in one at other steps than the sweep's and by a
@@ -963,8 +973,6 @@ class probe(Spec):
             matrix: all but the smallest), ``"lanczos"`` (estimated from products), ``"auto"`` (exact up to a smaller
             side of 256, Lanczos above). Activations: ``"moments"`` (of 100 examples, no quantiles).
     """
-
-    family = "probe"
 
     measure: Any
     record: Schedule | None = None
@@ -1010,7 +1018,7 @@ class probe(Spec):
 
 
 @dataclass(frozen=True)
-class jacobian(Spec):
+class jacobian(Measurement):
     """Singular values of the Jacobian between two points of a network: ``jacobian("input", "blocks.2.branch")``.
 
     Points are those that the network shows (``show`` and ``show_layer`` of ``glorot_jax``), named by the path of their
@@ -1022,8 +1030,6 @@ class jacobian(Spec):
         method: ``"exact"`` (all singular values), ``"lanczos"`` (estimated from products) or ``"auto"``: exact up to a
             smaller side of 256.
     """
-
-    family = "probe"
 
     source: str
     target: str
@@ -1052,7 +1058,7 @@ def read_probes(value: Any, path: str) -> Any:
     known = (*names_in("probes/__init__"), *PRESETS)
     if isinstance(value, str) and value in PRESETS:
         return PRESETS[value]
-    if isinstance(value, str | probe | jacobian) or callable(value):
+    if isinstance(value, str | Measurement) or callable(value):
         value = (value,)
     if not hasattr(value, "__iter__"):
         raise InputError(f"{path}: {value!r} is not a list of probes", f"known: {', '.join(known)}")
@@ -1060,9 +1066,9 @@ def read_probes(value: Any, path: str) -> Any:
     for one in value:
         if isinstance(one, str) and one not in names_in("probes/__init__"):
             raise unknown(path, one, known)
-        if not isinstance(one, str | probe | jacobian) and not callable(one):
+        if not isinstance(one, str | Measurement) and not callable(one):
             raise InputError(f"{path}: {one!r} is neither the name of a probe, a function, nor probe(…)")
-        made.append(one if isinstance(one, str | probe | jacobian) else probe(one))
+        made.append(one if isinstance(one, str | Measurement) else probe(one))
     return tuple(made)
 
 

@@ -20,7 +20,18 @@ from typing import Any, Literal
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, field, grid, identity, plain
 from glorot_jax.errors import InputError, unknown
-from glorot_jax.specs import COUNT, PRESETS, SPECS, Data, Model, Optimizer, Schedule, log_spaced, probe, read_probes
+from glorot_jax.specs import (
+    COUNT,
+    PRESETS,
+    SPECS,
+    Data,
+    Measurement,
+    Model,
+    Optimizer,
+    Schedule,
+    log_spaced,
+    read_probes,
+)
 
 _SEED = Range(0, 2**32 - 1)
 _FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule}
@@ -55,15 +66,15 @@ class Run:
     steps: int
     loss: str | Callable
     record: Schedule
-    probes: tuple[str | probe, ...]
+    probes: tuple[str | Measurement, ...]
     examples: int
     jacobian_examples: int
     order: str
     probe_budget: float | None = None
 
-    def schedules(self) -> dict[Schedule, tuple[str | probe, ...]]:
+    def schedules(self) -> dict[Schedule, tuple[str | Measurement, ...]]:
         """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
-        found: dict[Schedule, list[str | probe]] = {self.record: []}
+        found: dict[Schedule, list[str | Measurement]] = {self.record: []}
         for one in self.probes:
             own = None if isinstance(one, str) else one.record
             found.setdefault(own or self.record, []).append(one)
