@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from glorot_jax import Sweep, at, grid, load, mlp, sgd, shapeset
-from glorot_jax.engine import checkpoint, drive, shard
+from glorot_jax.data.dataset import build
+from glorot_jax.engine import checkpoint, devices, drive, plan, shard
+from glorot_jax.engine.fleet import Fleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +79,18 @@ def assert_same_bits(one: dict[str, dict[str, np.ndarray]], other: dict[str, dic
             assert one[run][name].tobytes() == other[run][name].tobytes(), (run, name)
 
 
+def assert_no_callback_and_no_collective(sweep: Sweep, width: int) -> None:
+    """The compiled training program of a sweep of one cohort, its probes included, talks to nobody."""
+    (cohort,) = plan.cohorts(sweep.runs())
+    program, layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), devices.local(), width)
+    fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
+    lines = [line for line in fleet.text(fleet.start()).splitlines() if " = " in line]
+    text = "\n".join(re.sub(r"metadata={.*?}", "", line) for line in lines)
+    assert "lapack" in text, "the probes are in the program"
+    assert not re.findall(r"callback|outfeed|infeed|host_", text)
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|\bsend\(|\brecv\(", text)
+
+
 def train_under_kills(out: Path, program: str, kills: int, **environment: str) -> None:
     """Runs a program that trains into ``out`` again and again, each time on another number of devices.
 
@@ -87,8 +101,8 @@ def train_under_kills(out: Path, program: str, kills: int, **environment: str) -
     """
     chance = random.Random(0)
     for life in range(kills + 1):
-        devices = str(chance.choice((1, 2, 4)))
-        own = {**os.environ, "JAX_NUM_CPU_DEVICES": devices, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
+        count = str(chance.choice((1, 2, 4)))
+        own = {**os.environ, "JAX_NUM_CPU_DEVICES": count, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
         worker = subprocess.Popen([sys.executable, "-c", program, str(out)], env={**own, **environment})
         if life == kills:
             assert worker.wait(timeout=300) == 0

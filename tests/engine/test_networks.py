@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from glorot_jax import at, load, module, run
-from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices, plan
-from glorot_jax.engine.fleet import Fleet
+from glorot_jax.engine import devices
 from tests.engine.networks import MODELS, Linen, pictures, sweep
-from tests.engine.small import ROOT, assert_same_bits, parameters, records, train_under_kills
+from tests.engine.small import (
+    ROOT,
+    assert_no_callback_and_no_collective,
+    assert_same_bits,
+    parameters,
+    records,
+    train_under_kills,
+)
 
 WIDTH = 2
 
@@ -63,14 +68,7 @@ def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_compiled_segment_has_no_callback_and_no_collective(kind):
-    (cohort,) = plan.cohorts(sweep(kind).runs())
-    program, layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), devices.local(), WIDTH)
-    fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
-    lines = [line for line in fleet.text(fleet.start()).splitlines() if " = " in line]
-    text = "\n".join(re.sub(r"metadata={.*?}", "", line) for line in lines)
-    assert "lapack" in text, "the probes are in the program"
-    assert not re.findall(r"callback|outfeed|infeed|host_", text)
-    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|\bsend\(|\brecv\(", text)
+    assert_no_callback_and_no_collective(sweep(kind), WIDTH)
 
 
 def test_state_beside_the_parameters_is_each_runs_own(tmp_path):

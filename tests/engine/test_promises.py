@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import jax
@@ -13,11 +12,17 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from glorot_jax import at, every, grid, load, mlp, run, sgd
 from glorot_jax.analysis.tables import render_table
-from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices, plan
-from glorot_jax.engine.fleet import Fleet
+from glorot_jax.engine import devices
 from glorot_jax.errors import InputError
-from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep, train_under_kills
+from tests.engine.small import (
+    DiesAtThirdCommit,
+    assert_no_callback_and_no_collective,
+    assert_same_bits,
+    parameters,
+    records,
+    sweep,
+    train_under_kills,
+)
 
 WIDTHS = (1, 4)
 
@@ -166,14 +171,7 @@ def test_one_program_per_cohort_whatever_is_swept(tmp_path, empty_cache):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_compiled_segment_has_no_callback_and_no_collective(width):
-    (cohort,) = plan.cohorts(sweep().runs())
-    program, layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), devices.local(), width)
-    fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
-    lines = [line for line in fleet.text(fleet.start()).splitlines() if " = " in line]
-    text = "\n".join(re.sub(r"metadata={.*?}", "", line) for line in lines)
-    assert "lapack" in text, "the probes are in the program"
-    assert not re.findall(r"callback|outfeed|infeed|host_", text)
-    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|\bsend\(|\brecv\(", text)
+    assert_no_callback_and_no_collective(sweep(), width)
 
 
 def bent(s):

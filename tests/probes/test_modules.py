@@ -20,9 +20,9 @@ from flax import nnx
 from glorot_jax import Sweep, arrays, at, jacobian, module, sgd, show_layer
 from glorot_jax.data import dataset
 from glorot_jax.engine import plan
-from glorot_jax.engine.segment import _Network, _Run
 from glorot_jax.errors import InputError
 from glorot_jax.probes.probe import QUANTILES
+from tests.probes.one_run import one_run
 
 EXAMPLES, JACOBIANS, BATCH, CLASSES = 12, 2, 5, 3
 EXACT = ("activations", "gradients", "jacobians", "jacobian_spectra", "saturation", "histograms", "weights")
@@ -91,11 +91,8 @@ def sweep(**changes) -> Sweep:
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    (cohort,) = plan.cohorts(sweep().runs())
-    data = dataset.build(cohort.runs[0].data)
-    setup = plan.setup(cohort, data)
-    hyper = {name: jnp.asarray(array[0]) for name, array in plan.per_run(cohort).items()}
-    run = _Run(setup, _Network(setup, hyper), hyper)
+    run, hyper = one_run(sweep())
+    setup, data = run.setup, run.setup.dataset
     constants = data.constants()
 
     def batch(step):

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from glorot_jax.data import dataset
-from glorot_jax.engine import plan
-from glorot_jax.engine.segment import _Network, _Run
 from glorot_jax.models.points import INPUT
 from tests.engine.networks import MODELS, sweep
+from tests.probes.one_run import one_run
 
 PROBES = ("gradients", "weights", "gradient_norms", "input_output_jacobian", "jacobians", "evaluation")
 
@@ -30,11 +28,8 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module", params=MODELS)
 def case(request) -> Case:
-    (cohort,) = plan.cohorts(sweep(request.param, probes=PROBES, seeds=(4,)).runs())
-    data = dataset.build(cohort.runs[0].data)
-    setup = plan.setup(cohort, data)
-    hyper = {name: jnp.asarray(array[0]) for name, array in plan.per_run(cohort).items()}
-    run = _Run(setup, _Network(setup, hyper), hyper)
+    run, hyper = one_run(sweep(request.param, probes=PROBES, seeds=(4,)))
+    setup, data = run.setup, run.setup.dataset
     constants = data.constants()
     state = jax.jit(run.start)(constants, hyper)
     chance = np.random.default_rng(0)  # zeros at the start would hide mistakes
