@@ -6,7 +6,7 @@ Plain SGD on mini-batches of 10, tanh, 5 hidden layers, every run with its own l
 held on the device. All contestants take turns in one process, round after round; each figure is the median over
 rounds, each ratio the median of the rounds' ratios. The engine does all that it does in a sweep: choice of the
 activation, learning rate and batch order of each run, watch for divergence, and, where "with records" is said, the
-quickstart's records at the quickstart's cadence (9 in 20 000 steps; validation and test error on 20 000 examples
+quickstart's records at the quickstart's cadence (11 in 20 000 steps; validation and test error on 20 000 examples
 among them). PyTorch records nothing.
 """
 
