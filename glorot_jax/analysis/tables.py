@@ -317,7 +317,7 @@ def _mark(
 def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
     """Whether a setting belongs to a description that stands in the columns, and is the same in each of them."""
     family = path.partition(".")[0]
-    return False and bool((runs[path].astype(str).groupby(runs[family]).nunique() == 1).all())
+    return family in down and bool((runs[path].astype(str).groupby(runs[family]).nunique() == 1).all())
 
 
 # ---- words
