@@ -141,7 +141,7 @@ def table(
         chosen = [rate]
     if not rows:
         placed = {*down, *chosen, "model.widths" if DEPTH in (*down, *chosen) else DEPTH}
-        across = [c for c in settings if c not in placed and not _told_by(c, down, runs)]
+        across = [c for c in settings if c not in placed and not told_by(c, down, runs)]
     if chosen:
         runs = choose_runs(runs, [*across, *down], chosen, by)
     labels = pd.DataFrame(
@@ -314,10 +314,11 @@ def _mark(
             cells[key] = replace(cells[key], **told)
 
 
-def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
-    """Whether a setting belongs to a description that stands in the columns, and is the same in each of them."""
-    family = path.partition(".")[0]
-    return family in down and bool((runs[path].astype(str).groupby(runs[family]).nunique() == 1).all())
+def told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
+    """Returns whether a setting is one of a description that stands in the columns, and the same in each of them."""
+    family, dot, _ = path.partition(".")
+    constant = dot and family in down and (runs[path].astype(str).groupby(runs[family]).nunique() == 1).all()
+    return bool(constant)
 
 
 # ---- words

@@ -151,10 +151,10 @@ def _strange(run: pd.Series) -> list[str]:
     """The settings by which a run is none of the table's."""
     if run["data"] not in DATA:
         return ["data"]
-    usual = _usual(run["data"])
+    usual = _usual(str(run["data"]))
     names = [
-        str(path)
-        for path, value in run.items()
+        path
+        for path, value in zip(map(str, run.index), run, strict=True)
         if path not in FREE and path.partition(".")[0] != "record" and not pd.isna(value) and value != usual.get(path)
     ]
     if not names and (run["model.activation"], run["model.init"]) not in MODELS:
