@@ -140,7 +140,7 @@ def run(
     """Train SWEEP, a file or the name of one, or what is missing of it. The same command resumes."""
     from glorot_jax.engine.sweep import load_sweep
 
-    described = load_sweep(sweep).with_settings(settings)
+    described = load_sweep(sweep, settings)
     if not no_progress:
         click.echo(f"{described.name}: starting JAX", err=True)
     from glorot_jax.engine import drive
@@ -209,7 +209,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
 
     from glorot_jax.engine.sweep import load_sweep
 
-    described = load_sweep(sweep).with_settings(settings)
+    described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
     made = make(described, width, quick=quick)

@@ -156,7 +156,7 @@ def resume(
     results = Path(folder)
     description = _read_description(results)
     if (results / "sweep.py").exists():
-        sweep = load_sweep(results / "sweep.py").with_settings(description["settings"])
+        sweep = load_sweep(results / "sweep.py", description["settings"])
     else:
         sweep = from_resolved(description["sweep"])
     if [r.id for r in sweep.runs()] != description["runs"]:

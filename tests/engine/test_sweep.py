@@ -517,6 +517,55 @@ def test_a_wrong_value_in_a_file_is_said_as_everywhere(tmp_path):
     )
 
 
+FUNCTION = """
+from typing import Literal
+from glorot_jax import *
+
+def sweep(scale: Literal["small", "full"] = "small", units: int = 8):
+    steps = {"small": 10, "full": 100}[scale]
+    return Sweep(name="a", data=digits(), model=mlp(widths=(units,)), optimizer=sgd(learning_rate=0.1),
+                 seeds=range(2), steps=steps)
+"""
+
+
+def test_the_arguments_of_a_function_that_returns_the_sweep_can_be_set(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FUNCTION)
+    usual = load_sweep(path)
+    assert (usual.steps, usual.model.widths, usual.settings, usual.source) == (10, (8,), (), str(path))
+    settings = ["scale=full", "units=5", "batch_size=3"]
+    changed = load_sweep(path, settings)
+    assert (changed.steps, changed.model.widths, changed.batch_size) == (100, (5,), 3)
+    assert changed.settings == tuple(settings)
+    assert load_sweep(path, ["steps=7", "scale=full"]).steps == 7
+    assert load_sweep(path, changed.settings).resolved() == changed.resolved()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("scale=ful", "scale: 'ful' is not known\n  hint: 'full'? known: full, small"),
+        ("units=many", "units: 'many' is not an integer"),
+        ("scal=full", "scal: 'scal' is not known\n  hint: 'scale'? "),
+        ("scale", "--set scale: it has no value"),
+        ("units=0", "mlp.widths: 0 is not an integer ≥ 1"),
+    ],
+)
+def test_a_wrong_argument_of_such_a_function_is_named(tmp_path, setting, said):
+    (tmp_path / "mine.py").write_text(FUNCTION)
+    assert refused(lambda: load_sweep(tmp_path / "mine.py", [setting])).startswith(said)
+
+
+def test_a_function_that_fails_or_lacks_a_default_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def sweep(units=0):\n    return 1 / units\n")
+    assert refused(lambda: load_sweep(path)) == f"{path}:2: ZeroDivisionError: division by zero"
+    path.write_text("def sweep(units):\n    return units\n")
+    assert refused(lambda: load_sweep(path)).startswith(f"{path}: sweep: its argument 'units' has no default")
+    path.write_text("def sweep(units=1):\n    return units\n")
+    assert refused(lambda: load_sweep(path)).startswith(f"{path}: it defines no `sweep`")
+
+
 def test_an_interrupt_while_a_file_is_read_stays_one(tmp_path):
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
