@@ -45,7 +45,7 @@ def cost_surface(seed: int, examples: int = 10, reach: float = 4.0, points: int 
     draw = np.random.default_rng(seed)
     x, t = draw.normal(size=examples), draw.integers(0, 2, examples)
     w = np.linspace(-reach, reach, points)
-    s = w[:, None] * np.tanh(w[:, None, None] * x[:, None])  # w1, examples, w2
+    s = w * np.tanh(w[:, None, None] * x[:, None])  # w1, examples, w2
     y = 1 / (1 + np.exp(-s))
     nats = np.logaddexp(0, s) - t[:, None] * s
     return CostSurface(w, w, nats.mean(axis=1), ((y - t[:, None]) ** 2).mean(axis=1))
