@@ -35,7 +35,7 @@ from glorot_jax.specs import (
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import claim
-    from glorot_jax.analysis.measures import growth_exponent, per_seed
+    from glorot_jax.analysis.measures import Undecided, growth_exponent, per_seed
     from glorot_jax.analysis.results import load
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
@@ -45,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Sweep",
+    "Undecided",
     "adam",
     "arrays",
     "at",
@@ -83,6 +84,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Undecided": "glorot_jax.analysis.measures",
     "claim": "glorot_jax.analysis.claims",
     "growth_exponent": "glorot_jax.analysis.measures",
     "per_seed": "glorot_jax.analysis.measures",
