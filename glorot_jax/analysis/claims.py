@@ -383,7 +383,7 @@ _INDENT = 16
 def _screen(found: Sequence[Verdicts]) -> str:
     lines = [_summary(found), ""] if len(found) > 1 else []
     for one in found:
-        lines.append(_title(one))
+        lines += textwrap.wrap(_title(one), 100, subsequent_indent="  ")
         for j in one.judgements:
             told = [j.statement, _measured(j), j.statistic and f"of: {j.statistic}", *_remarks(j), j.source]
             first, *rest = (

