@@ -1,8 +1,8 @@
 """Glorot & Bengio (2010) on Small-ImageNet: the fourth column of Table 1.
 
 All five models at every learning rate and depth of the search, chosen on validation error. The pictures have to be on
-the disk: ``glorot data prepare small_imagenet``. Small: five hidden layers, sigmoid networks of four, too, 40 000 updates.
-Full: one to five hidden layers, 2.5 million updates.
+the disk: ``glorot data prepare small_imagenet``. Small: five hidden layers, sigmoid networks of four, too, 40 000
+updates. Full: one to five hidden layers, 2.5 million updates.
 
     glorot run glorot2010/small_imagenet
 """
