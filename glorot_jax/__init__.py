@@ -35,8 +35,10 @@ from glorot_jax.specs import (
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import claim
+    from glorot_jax.analysis.comparison import compare
     from glorot_jax.analysis.measures import growth_exponent, per_seed
     from glorot_jax.analysis.results import load
+    from glorot_jax.analysis.tables import table
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
     from glorot_jax.models.points import show, show_layer
@@ -51,6 +53,7 @@ __all__ = [
     "cifar10",
     "claim",
     "cnn",
+    "compare",
     "digits",
     "every",
     "fashion_mnist",
@@ -78,18 +81,21 @@ __all__ = [
     "show",
     "show_layer",
     "small_imagenet",
+    "table",
     "tfds",
     "transformer",
 ]
 
 _LATER = {
     "claim": "glorot_jax.analysis.claims",
+    "compare": "glorot_jax.analysis.comparison",
     "growth_exponent": "glorot_jax.analysis.measures",
     "per_seed": "glorot_jax.analysis.measures",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",
     "load": "glorot_jax.analysis.results",
+    "table": "glorot_jax.analysis.tables",
     "show": "glorot_jax.models.points",
     "show_layer": "glorot_jax.models.points",
 }

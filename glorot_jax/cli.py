@@ -16,7 +16,7 @@ import click
 
 from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
 
-TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json")
+TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json", "html")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -216,29 +216,58 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
+def _tabulating(command: Any) -> Any:
+    """The arguments that say which table is meant, and in what form it is written."""
+    options = (
+        click.argument("folders", metavar="DIR…", nargs=-1, required=True),
+        click.option("--rows", callback=_split, help="Settings whose combinations are the rows, between commas."),
+        click.option("--columns", callback=_split, help="Settings whose combinations are the columns."),
+        click.option("--value", default="test_error", show_default=True, help="What the cells hold."),
+        click.option("--select", callback=_split, help="Settings chosen for each row; the learning rate if it varies."),
+        click.option("--by", default="valid_error", show_default=True, help="Validation value they are chosen by."),
+        click.option("--depth", type=click.IntRange(1), help="Only runs of so many hidden layers."),
+        click.option(
+            "--test",
+            type=_OneOf(["paired", "proportions"]),
+            help="Test of difference: over seeds, or over test examples as in the paper.  [default: over seeds]",
+        ),
+        click.option("--layout", type=_OneOf(["glorot2010"]), help="The paper's Table 1 beside its own numbers."),
+        click.option("--format", "form", type=_OneOf(TABLE_FORMATS), default="table", show_default=True),
+        click.option("--output", type=click.Path(), help="File to write, in place of standard output."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _split(_: click.Context, __: click.Parameter, names: str | None) -> list[str] | None:
+    return [n.strip() for n in names.split(",")] if names else None
+
+
 @cli.command()
-@click.argument("folder", metavar="DIR")
-@click.option("--rows", help="Settings whose combinations are the rows, separated by commas.")
-@click.option("--columns", help="Settings whose combinations are the columns.")
-@click.option("--value", default="test_error", show_default=True, help="What the cells hold.")
-@click.option("--select", help="Setting chosen for each row; the learning rate if it varies.")
-@click.option("--by", default="valid_error", show_default=True, help="Validation value it is chosen by.")
-@click.option("--format", "form", type=_OneOf(TABLE_FORMATS), default="table")
-@click.option("--output", type=click.Path(), help="File to write, in place of standard output.")
-def table(
-    folder: str,
-    rows: str | None,
-    columns: str | None,
-    value: str,
-    select: str | None,
-    by: str,
-    form: str,
-    output: str | None,
-) -> None:
-    """Print the table of results folder DIR: mean over seeds with intervals."""
+@_tabulating
+def table(folders: tuple[str, ...], form: str, output: str | None, **options: Any) -> None:
+    """Print the table of results folder DIR, or of several together: mean over seeds with intervals.
+
+    Marked are the best of each column and those that are not told apart from it.
+    """
     from glorot_jax.analysis.tables import render_table
 
-    made = render_table(folder, _split(rows), _split(columns), value, select, by, form)
+    _give(render_table(folders, form, **options), output)
+
+
+@cli.command()
+@_tabulating
+@click.option("--pairs", type=_OneOf(["best", "all"]), default="best", show_default=True, help="With the best, or all.")
+def compare(folders: tuple[str, ...], form: str, output: str | None, **options: Any) -> None:
+    """Print the pairs behind the table of DIR: difference, p, effect size, and the seeds that would tell them apart."""
+    from glorot_jax.analysis.comparison import render_compare
+
+    _give(render_compare(folders, format=form, **options), output)
+
+
+def _give(made: str | bytes, output: str | None) -> None:
+    """Prints it, or writes it to a file."""
     if output is None and isinstance(made, bytes):
         raise InputError("format: 'parquet' is not for a screen", "name a file with --output")
     if output is None:
@@ -254,10 +283,6 @@ def _file(output: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"output: {output!r} can't be written", "name a file in a folder that exists")
     return path
-
-
-def _split(names: str | None) -> list[str] | None:
-    return [n.strip() for n in names.split(",")] if names else None
 
 
 @cli.command()

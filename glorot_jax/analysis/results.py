@@ -56,7 +56,8 @@ class Results:
 
     @property
     def name(self) -> str:
-        return str(self.description["name"])
+        """Of the sweep; of several, all of them."""
+        return ", ".join(dict.fromkeys(str(folder.description["name"]) for folder in self._folders))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -152,6 +153,19 @@ class Results:
         for column in ("name", "seed", *self.varying):
             whole = whole.assign_coords({column: ("run", settings[column].to_numpy())})
         return whole
+
+    def compare(self, setting: str, **options: Any) -> pd.DataFrame:
+        """Returns all pairs of a setting's values, such as ``compare("init")``, tested over seeds.
+
+        All other settings that vary stay the same in a pair; the learning rate is chosen for each by validation error.
+
+        Args:
+            setting: a path or its last part.
+            options: as of ``glorot_jax.compare``, such as ``value="valid_loss"``.
+        """
+        from glorot_jax.analysis.comparison import compare_setting
+
+        return compare_setting(self, setting, **options)
 
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""
