@@ -36,7 +36,7 @@ from glorot_jax.specs import (
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import claim
     from glorot_jax.analysis.comparison import compare
-    from glorot_jax.analysis.measures import growth_exponent, per_seed
+    from glorot_jax.analysis.measures import Undecided, growth_exponent, per_seed
     from glorot_jax.analysis.results import load
     from glorot_jax.analysis.tables import table
     from glorot_jax.engine.drive import resume, run
@@ -47,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Sweep",
+    "Undecided",
     "adam",
     "arrays",
     "at",
@@ -87,6 +88,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Undecided": "glorot_jax.analysis.measures",
     "claim": "glorot_jax.analysis.claims",
     "compare": "glorot_jax.analysis.comparison",
     "growth_exponent": "glorot_jax.analysis.measures",

@@ -286,13 +286,20 @@ def _file(output: str) -> Path:
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folders", metavar="[DIR]...", nargs=-1)
 @click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
-def claims(folder: str, form: str) -> None:
-    """Hold the claims that results folder DIR's sweep file ends with against what was measured."""
-    from glorot_jax.analysis.claims import render_claims
+def claims(folders: tuple[str, ...], form: str) -> int:
+    """Hold the claims that sweep files end with against what was measured.
 
-    click.echo(render_claims(folder, form))
+    DIR is a results folder, or holds several: results/ if not said. Ends with 1 if a check has not run, else with 0,
+    whatever the verdicts.
+    """
+    from glorot_jax.analysis.claims import NOT_RUN, render_claims
+    from glorot_jax.analysis.claims import claims as judged
+
+    found = judged(folders or "results")
+    click.echo(render_claims(found, form))
+    return int(any(j.verdict == NOT_RUN for one in found for j in one.judgements))
 
 
 @cli.command()

@@ -5,9 +5,12 @@ the disk: ``glorot data prepare small_imagenet``. Small: five hidden layers, sig
 updates. Full: one to five hidden layers, 2.5 million updates.
 
     glorot run glorot2010/small_imagenet
+    glorot claims results/glorot2010-small_imagenet
 """
 
 from glorot_jax import Sweep, every, grid, small_imagenet
+from glorot_jax.paper.measures import PAPER
+from glorot_jax.paper.order import ahead
 from glorot_jax.paper.settings import SIZES, Scale
 
 
@@ -28,3 +31,9 @@ def sweep(scale: Scale = "small") -> Sweep:
         record=every(size.pictures_updates // 20),
         probes="evaluation",
     )
+
+
+claims = (
+    ahead(("softsign", "softsign N", "tanh N"), ("tanh",), source=f"{PAPER}, Table 1"),
+    ahead(("softsign", "softsign N", "tanh N"), ("sigmoid",), source=f"{PAPER}, Table 1"),
+)
