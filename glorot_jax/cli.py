@@ -323,6 +323,29 @@ def paper(out: str, scale: Any, only: str | None, no_progress: bool, segment_sec
     click.echo(page)
 
 
+@cli.group(cls=_Group)
+def baseline() -> None:
+    """Train classifiers that are no networks on a sweep's data, for comparison."""
+
+
+@baseline.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--examples", "sizes", type=int, multiple=True, default=(5000,), show_default=True, help="Trained on.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Subsamples of each size.")
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def svm(folder: str, sizes: tuple[int, ...], seeds: int, form: str) -> None:
+    """Train support vector machines on subsamples of results folder DIR's training examples.
+
+    What is found is kept in DIR; only what is missing there is trained.
+    """
+    import json
+
+    from glorot_jax import baselines
+
+    rows = baselines.svm_beside(folder, sizes, range(seeds))
+    click.echo(baselines.render(rows) if form == "table" else json.dumps(rows, indent=1, ensure_ascii=False))
+
+
 _LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ class Results:
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
         return [s.manifest for s in self._shards]
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """One row a classifier that is no network and a subsample, as ``glorot_jax.baselines`` left them here."""
+        return pd.DataFrame([row for path in self.paths for row in baselines.read(path)])
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -266,6 +266,7 @@ def test_an_id_is_the_digest_of_what_is_not_at_its_default():
     }
     text = json.dumps(telling, sort_keys=True, separators=(",", ":"))
     assert run.id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert "data.examples" not in run.config, "an infinite stream's cohorts keep their names"
 
 
 def test_ids_stay_when_a_description_gains_a_field_at_its_default():
@@ -419,6 +420,7 @@ def test_names_are_unique_even_where_functions_and_digits_look_the_same():
         ("record.per_decade=2", "record.per_decade", [2]),
         ("data.scaling=unit", "data.scaling", ["unit"]),
         ("data=shapeset(size=16)", "data.size", [16]),
+        ("data.examples=100_000", "data.examples", [100_000]),
     ],
 )
 def test_a_setting_is_put_in_place(setting, path, found):
