@@ -179,6 +179,11 @@ class Results:
         found = [set(one) for s in shards if (one := s.predictions()) is not None]
         return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
 
+    def recorded(self, cohort: str) -> list[str]:
+        """Returns the names of a cohort's records, predictions apart; none before the first."""
+        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        return sorted(n for n in set().union(*(s.names() for s in shards)) if not n.endswith(THEORY))
+
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
         told = ", ".join(f"{n} {status}" for status, n in counts.items())
