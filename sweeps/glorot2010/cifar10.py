@@ -8,7 +8,7 @@ Full: one to five hidden layers, 2.5 million updates.
     glorot claims results/glorot2010-cifar10
 """
 
-from glorot_jax import Sweep, cifar10, every, grid
+from glorot_jax import Sweep, cifar10, every
 from glorot_jax.paper.measures import PAPER
 from glorot_jax.paper.order import ahead
 from glorot_jax.paper.settings import SIZES, Scale
@@ -19,13 +19,7 @@ def sweep(scale: Scale = "small") -> Sweep:
     return Sweep(
         name="glorot2010-cifar10",
         data=cifar10(),
-        model=size.model(
-            widths=size.all_depths(),
-            activation=grid("softsign", "tanh", "sigmoid"),
-            init=grid("standard", "normalized"),
-        ),
-        optimizer=size.optimizer(),
-        exclude=[size.not_searched],
+        **size.table(),
         seeds=range(5),
         steps=size.pictures_updates,
         record=every(size.pictures_updates // 20),

@@ -8,7 +8,7 @@ layers, 5 million updates.
     glorot claims results/glorot2010-shapeset
 """
 
-from glorot_jax import Sweep, at, claim, every, grid, probe, shapeset
+from glorot_jax import Sweep, at, claim, every, probe, shapeset
 from glorot_jax.paper.measures import (
     PAPER,
     PLATEAU,
@@ -34,13 +34,7 @@ def sweep(scale: Scale = "small") -> Sweep:
     return Sweep(
         name="glorot2010-shapeset",
         data=shapeset(),
-        model=size.model(
-            widths=size.all_depths(),
-            activation=grid("softsign", "tanh", "sigmoid"),
-            init=grid("standard", "normalized"),
-        ),
-        optimizer=size.optimizer(),
-        exclude=[size.not_searched],
+        **size.table(),
         seeds=size.seeds,
         steps=size.updates,
         record=every(size.updates // 50),
