@@ -206,7 +206,8 @@ def evaluated(results: Results, value: str, depth: int | None = None) -> pd.Data
     runs = results.runs[results.runs["in_sweep"]]
     if runs.empty:
         raise InputError(f"{results.paths[0]}: it has no results yet")
-    measured = [c for c in runs if c not in results.varying and (c == "best_valid_step" or is_float_dtype(runs[c]))]
+    settings = results.varying
+    measured = [c for c in runs if c not in settings and (c == "best_valid_step" or is_float_dtype(runs[c]))]
     if value not in measured:
         raise unknown("value", value, measured)
     runs = with_depth(runs, results.configurations)

@@ -104,7 +104,8 @@ def table_1(
     settings = settings.loc[kept]
     runs = runs.loc[kept].assign(**{path: settings[path] for path in _TOLD})
     asked = [select] if isinstance(select, str) else select
-    chosen = [path_of(name, [*results.varying, *_TOLD, DEPTH], "select") for name in asked]
+    known = list(dict.fromkeys([*results.varying, *_TOLD, DEPTH]))
+    chosen = [path_of(name, known, "select") for name in asked]
     chosen = [path for path in chosen if path != DEPTH or depth is None]
     if chosen:
         runs = choose_runs(runs, _TOLD[:3], chosen, by)
