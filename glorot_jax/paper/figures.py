@@ -324,7 +324,7 @@ def _over_epochs(
     data = over_training(shown, statistics)
     data.insert(3, "epoch", data["step"] / EPOCH)
     if limits is None:
-        top = 1.05 * float((data["mean"].abs() + data["half_width"].fillna(0)).max())
+        top = 1.06 * float(data["mean"].abs().max())
         limits = (-top, top)
     draw = partial(draw_over_training, x="epoch", x_label=f"epoch ({EPOCH:,} updates)", y_label=y_label, limits=limits)
     return _drawing(title, f"{caption} {_EPOCHS} {told_of(shown)}", data, draw)
@@ -417,14 +417,16 @@ def _sheet(tiles: np.ndarray, rows: int = 5, columns: int = 10, gap: int = 3) ->
 def _draw_surfaces(data: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(COLUMN, 2.9), layout="constrained")
-    axes = figure.add_subplot(projection="3d")
+    figure = Figure(figsize=(COLUMN, 3.0))
+    axes = figure.add_axes((0.0, 0.06, 0.86, 0.9), projection="3d")
     for cost, color in (("cross-entropy", "black"), ("quadratic", "#CC0000")):
         grid = data[data["cost"] == cost].pivot(index="w1", columns="w2", values="value")
         w1, w2 = np.meshgrid(grid.index, grid.columns, indexing="ij")
         axes.plot_wireframe(
-            w1, w2, grid.to_numpy(), rcount=41, ccount=41, color=color, linewidth=0.35, rasterized=True, label=cost
+            w1, w2, grid.to_numpy(), rcount=31, ccount=31, color=color, linewidth=0.4, rasterized=True, label=cost
         )
     axes.set(xlabel="W1", ylabel="W2", zlabel="cost")
-    axes.legend(loc="upper left")
+    axes.set_zlim(bottom=0)
+    axes.tick_params(pad=0)
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=2)
     return figure

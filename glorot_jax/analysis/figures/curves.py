@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from glorot_jax.analysis.figures.style import PAGE, End, Look, label_ends, mark_diverged, panels
+from glorot_jax.analysis.figures.style import (
+    PAGE,
+    End,
+    Look,
+    few_ticks,
+    label_ends,
+    limits_of,
+    log_if_spaced_so,
+    mark_diverged,
+    panels,
+)
 from glorot_jax.analysis.figures.variants import Variant, over_seeds, records, stacked
 
 if TYPE_CHECKING:
@@ -80,11 +90,11 @@ def _panel(axes: Axes, data: pd.DataFrame, looks: Mapping[str, Look], x: str, cr
         axes.fill_between(seen[x], low, high, color=look.color, alpha=0.15, linewidth=0)
         mark_diverged(axes, rows[x], rows["diverged"], look.color)
         ends.append(_end(model, rows, x, last[model], look, model in far))
-    if crop:
-        near = data[~data["model"].isin(far) & (data[x] > 0) & (data["n"] > 0)]
-        if len(near):
-            low, high = near["mean"].min(), near["mean"].max()
-            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    near = data[~data["model"].isin(far) & ((data[x] > 0) | (not crop)) & (data["n"] > 0)]
+    if len(near):
+        axes.set_ylim(limits_of(near["mean"]))
+    few_ticks(axes)
+    log_if_spaced_so(axes, data[x])
     label_ends(axes, ends)
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from glorot_jax.analysis.figures.style import layer_colors, layer_legend, mark_diverged, panel_each
+from glorot_jax.analysis.figures.style import (
+    few_ticks,
+    layer_colors,
+    layer_legend,
+    limits_of,
+    log_if_spaced_so,
+    mark_diverged,
+    panel_each,
+)
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, over_seeds, records, stacked
 
 if TYPE_CHECKING:
@@ -24,8 +32,8 @@ SPREAD: dict[str, Place] = {
 }
 WEIGHT_GRADIENTS: dict[str, Place] = {"std": ("weight_gradient_std", {})}
 GRADIENTS: dict[str, Place] = {"std": ("gradient_std", {})}
-_MARKERS = 25
-"""Along an axis, at most."""
+_MARKERS, _BARS, _BARS_APART = 25, 12, 4
+"""Along an axis at most, and the layers whose bars stand beside each other."""
 
 
 def over_training(variants: Sequence[Variant], statistics: Mapping[str, Place]) -> pd.DataFrame:
@@ -75,16 +83,23 @@ def draw_over_training(
         mark_diverged(at, part[x], part["diverged"])
         at.set_ylabel(y_label)
         at.set_xlim(data[x].min(), data[x].max())
-        if limits is not None:
-            at.set_ylim(limits)
+        few_ticks(at)
+        log_if_spaced_so(at, data[x])
+        at.set_ylim(limits or _limits(part))
     layer_legend(figure, colors, _meanings(set(data["statistic"])))
     return figure
 
 
+def _limits(data: pd.DataFrame) -> tuple[float, float]:
+    """Of means alone: intervals of few seeds are cut rather than flatten the rest."""
+    means = data["mean"].dropna()
+    return limits_of(pd.concat([means, -means]) if "mean" not in set(data["statistic"]) else means)
+
+
 def _bars(axes: Axes, x: str, mean: pd.DataFrame, std: pd.DataFrame, color: object, place: int) -> None:
     axes.plot(mean[x], mean["mean"], color=color)
-    every = _thinned(len(mean))
-    shift = place * max(1, every // 5)  # so that bars of different layers do not hide each other
+    every = max(_BARS_APART, -(-len(mean) // _BARS))
+    shift = place * every // _BARS_APART % every  # so that bars of different layers do not hide each other
     axes.errorbar(
         mean[x],
         mean["mean"],
@@ -94,7 +109,7 @@ def _bars(axes: Axes, x: str, mean: pd.DataFrame, std: pd.DataFrame, color: obje
         elinewidth=0.7,
         capsize=1.5,
         capthick=0.7,
-        errorevery=(min(shift, every - 1), every),
+        errorevery=(shift, every),
     )
 
 

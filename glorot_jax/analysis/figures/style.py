@@ -225,12 +225,28 @@ def mark_diverged(axes: Axes, x: pd.Series, diverged: pd.Series, color: Any = "b
     """Puts a cross on the upper edge at each step by which more runs have diverged than before."""
     counts = pd.Series(diverged.to_numpy(), x.to_numpy()).groupby(level=0).max().sort_index()
     more = counts[counts.diff().fillna(counts) > 0]
-    axes.plot(
-        more.index,
-        np.ones(len(more)),
-        "x",
-        transform=axes.get_xaxis_transform(),
-        clip_on=False,
-        color=color,
-        markersize=4,
-    )
+    if len(more):
+        top = axes.get_xaxis_transform()
+        axes.plot(more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4)
+
+
+def few_ticks(axes: Axes, x: bool = True) -> None:
+    """Leaves so few ticks that their numbers do not touch in one column of a page."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in (axes.xaxis, axes.yaxis) if x else (axes.yaxis,):
+        axis.set_major_locator(MaxNLocator(5))
+
+
+def limits_of(values: pd.Series, margin: float = 0.06) -> tuple[float, float]:
+    """Returns the limits of an axis that shows all these values; bands of intervals may be cut."""
+    low, high = float(values.min()), float(values.max())
+    pad = margin * (high - low) or 0.1 * abs(high) or 1.0
+    return low - pad, high + pad
+
+
+def log_if_spaced_so(axes: Axes, x: pd.Series) -> None:
+    """Makes the horizontal axis logarithmic, linear up to the first step after 0, where steps are spaced so."""
+    steps = np.unique(x[x > 0])
+    if len(steps) > 3 and steps[-1] > 5 * steps[len(steps) // 2]:
+        axes.set_xscale("symlog", linthresh=float(steps[0]))
