@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from glorot_jax.analysis.figures.style import (
+    band,
     few_ticks,
     layer_colors,
     layer_legend,
     limits_of,
-    log_if_spaced_so,
     mark_diverged,
     panel_each,
+    time_axis,
 )
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, over_seeds, records, stacked
 
@@ -82,9 +83,8 @@ def draw_over_training(
                 _spread(at, x, by, colors[layer])
         mark_diverged(at, part[x], part["diverged"])
         at.set_ylabel(y_label)
-        at.set_xlim(data[x].min(), data[x].max())
         few_ticks(at)
-        log_if_spaced_so(at, data[x])
+        time_axis(at, data[x])
         at.set_ylim(limits or _limits(part))
     layer_legend(figure, colors, _meanings(set(data["statistic"])))
     return figure
@@ -117,8 +117,7 @@ def _spread(axes: Axes, x: str, by: Mapping[str, pd.DataFrame], color: object) -
     std = by["std"]
     for sign in (1, -1):
         axes.plot(std[x], sign * std["mean"], color=color)
-        low, high = (sign * (std["mean"] + way * std["half_width"]) for way in (-1, 1))
-        axes.fill_between(std[x], low, high, color=color, alpha=0.2, linewidth=0)
+        band(axes, std[x], std, sign, color)
     for name, quantile in by.items():
         if name.startswith("quantile"):
             some = quantile.iloc[:: _thinned(len(quantile))]
