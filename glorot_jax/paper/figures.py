@@ -203,8 +203,8 @@ def _figure5(found: Mapping[str, Results]) -> Drawing:
     )
     caption = (
         "Cross-entropy (black, in nats) and quadratic cost (red) over the two weights of a network of one tanh unit "
-        "and one sigmoid output, y = 1/(1+exp(−W2 tanh(W1 x))): means of −t log y − (1−t) log(1−y) and of (y − t)² over "
-        f"n = {EXAMPLES} random examples, x standard normal, t 0 or 1 with equal chance. Nothing is trained."
+        "and one sigmoid output, y = 1/(1+exp(−W2 tanh(W1 x))): means of −t log y − (1−t) log(1−y) and of (y − t)² "
+        f"over n = {EXAMPLES} random examples, x standard normal, t 0 or 1 with equal chance. Nothing is trained."
     )
     return _drawing("cross-entropy and quadratic cost surfaces", caption, data.reset_index(drop=True), _draw_surfaces)
 
