@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Results:
 
     @property
     def name(self) -> str:
-        return str(self.description["name"])
+        """Of the sweep; of several, all of them."""
+        return ", ".join(dict.fromkeys(str(folder.description["name"]) for folder in self._folders))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -101,6 +103,11 @@ class Results:
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
         return [s.manifest for s in self._shards]
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """One row a classifier that is no network and a subsample, as ``glorot_jax.baselines`` left them here."""
+        return pd.DataFrame([row for path in self.paths for row in baselines.read(path)])
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -152,6 +159,19 @@ class Results:
         for column in ("name", "seed", *self.varying):
             whole = whole.assign_coords({column: ("run", settings[column].to_numpy())})
         return whole
+
+    def compare(self, setting: str, **options: Any) -> pd.DataFrame:
+        """Returns all pairs of a setting's values, such as ``compare("init")``, tested over seeds.
+
+        All other settings that vary stay the same in a pair; the learning rate is chosen for each by validation error.
+
+        Args:
+            setting: a path or its last part.
+            options: as of ``glorot_jax.compare``, such as ``value="valid_loss"``.
+        """
+        from glorot_jax.analysis.comparison import compare_setting
+
+        return compare_setting(self, setting, **options)
 
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""

@@ -5,9 +5,12 @@ the disk: ``glorot data prepare mnist``. Small: five hidden layers, sigmoid netw
 Full: one to five hidden layers, 2.5 million updates.
 
     glorot run glorot2010/mnist
+    glorot claims results/glorot2010-mnist
 """
 
-from glorot_jax import Sweep, every, grid, mnist
+from glorot_jax import Sweep, claim, every, mnist
+from glorot_jax.paper.measures import PAPER
+from glorot_jax.paper.order import ahead, spread_of_errors
 from glorot_jax.paper.settings import SIZES, Scale
 
 
@@ -16,15 +19,21 @@ def sweep(scale: Scale = "small") -> Sweep:
     return Sweep(
         name="glorot2010-mnist",
         data=mnist(),
-        model=size.model(
-            widths=size.all_depths(),
-            activation=grid("softsign", "tanh", "sigmoid"),
-            init=grid("standard", "normalized"),
-        ),
-        optimizer=size.optimizer(),
-        exclude=[size.not_searched],
+        **size.table(),
         seeds=range(5),
         steps=size.pictures_updates,
         record=every(size.pictures_updates // 20),
         probes="evaluation",
     )
+
+
+claims = (
+    ahead(("softsign", "softsign N", "tanh", "tanh N"), ("sigmoid",), source=f"{PAPER}, Table 1"),
+    claim(
+        "Softsign, softsign N, tanh and tanh N do not differ by half a point of test error.",
+        lambda results: spread_of_errors(results, ("softsign", "softsign N", "tanh", "tanh N")),
+        below=0.005,
+        statistic="largest difference of the test errors",
+        source=f"{PAPER}, Table 1: all four bold",
+    ),
+)
