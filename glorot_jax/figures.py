@@ -1,4 +1,4 @@
-"""``glorot figures``: draws the paper's figures from the paper's sweeps, and of any other sweep what its records allow."""
+"""``glorot figures``: the paper's figures from the paper's sweeps, and of any other sweep what its records allow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def figures(
     Args:
         folders: results folders, or folders that hold some.
         out: where files go; ``figures`` in the first folder if not said.
-        only: numbers of the paper's figures, as texts, and kinds of ``analysis.figures.general.KINDS``; all if not said.
+        only: numbers of the paper's figures, as texts, and kinds of ``analysis.figures.general.KINDS``; all if not
+            said.
         formats: of png, pdf and svg.
         data: whether to write the data behind each figure, too, as CSV.
 
@@ -62,11 +63,11 @@ def figures(
     command = f"glorot figures {' '.join(p.resolve().name for p in paths)}"
     drawings: list[Drawing] = []
     missing: list[str] = []
-    for make in _asked(found, only, command):
+    for told, make in _asked(found, only, command):
         try:
             drawn = make()
         except NotRecordedError as error:
-            missing.append(str(error))
+            missing += [str(error)] * told
             continue
         drawings.append(drawn)
         missing += drawn.missing
@@ -90,13 +91,19 @@ def _results(paths: Sequence[Path]) -> dict[str, Results]:
     return {name: load(same) for name, same in by_name.items()}
 
 
-def _asked(found: dict[str, Results], only: Sequence[str] | None, command: str) -> list[Callable[[], Drawing]]:
-    """Functions that make the drawings that are asked for: the paper's in their order, then those of other sweeps."""
+def _asked(
+    found: dict[str, Results], only: Sequence[str] | None, command: str
+) -> list[tuple[bool, Callable[[], Drawing]]]:
+    """What makes the drawings that are asked for, the paper's first, and whether it is told if one can't be drawn.
+
+    Of a sweep that isn't the paper's, what was not recorded is passed over, unless it was asked for by name.
+    """
     of_paper = bool(set(found) & set(paper.EXPERIMENTS))
     numbers = [n for n in paper.FIGURES if (str(n) in only if only else of_paper)]
     kinds = [kind for kind in general.KINDS if not only or kind in only]
     others = [results for name, results in found.items() if name not in paper.EXPERIMENTS]
-    asked = [partial(paper.drawing_of, number, found, f"{command} --only {number}") for number in numbers]
-    return asked + [
-        partial(general.drawing_of, results, kind, f"{command} --only {kind}") for results in others for kind in kinds
+    return [(True, partial(paper.drawing_of, number, found, f"{command} --only {number}")) for number in numbers] + [
+        (bool(only), partial(general.drawing_of, results, kind, f"{command} --only {kind}"))
+        for results in others
+        for kind in kinds
     ]

@@ -183,8 +183,8 @@ def _figure4(found: Mapping[str, Results]) -> Drawing:
     shown = [_variant(found, SHAPESET, model) for model in (TANH, SOFTSIGN)]
     data = activation_densities(shown, last=True)
     caption = (
-        f"Densities of the activations {_POOLED}, at the end of training, from the standard initialization. The bins at "
-        f"±1 count as wide as the activation can reach into them. {told_of(shown)}"
+        f"Densities of the activations {_POOLED}, at the end of training, from the standard initialization. The bins "
+        f"at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
     )
     return _drawing(
         "activations at the end of training",
@@ -202,9 +202,9 @@ def _figure5(found: Mapping[str, Results]) -> Drawing:
         for cost, values in (("cross-entropy", surface.cross_entropy), ("quadratic", surface.quadratic))
     )
     caption = (
-        "Cross-entropy (black, in nats) and quadratic cost (red) over the two weights of a network of one tanh unit and "
-        "one sigmoid output, y = 1/(1+exp(−W2 tanh(W1 x))): means of −t log y − (1−t) log(1−y) and of (y − t)² over "
-        f"n = {EXAMPLES} random examples, x standard normal, t 0 or 1 with equal chance. Nothing is trained."
+        "Cross-entropy (black, in nats) and quadratic cost (red) over the two weights of a network of one tanh unit "
+        "and one sigmoid output, y = 1/(1+exp(−W2 tanh(W1 x))): means of −t log y − (1−t) log(1−y) and of (y − t)² "
+        f"over n = {EXAMPLES} random examples, x standard normal, t 0 or 1 with equal chance. Nothing is trained."
     )
     return _drawing("cross-entropy and quadratic cost surfaces", caption, data.reset_index(drop=True), _draw_surfaces)
 
@@ -212,8 +212,8 @@ def _figure5(found: Mapping[str, Results]) -> Drawing:
 def _figure6(found: Mapping[str, Results]) -> Drawing:
     shown = _at_initialization(found)
     caption = (
-        f"Densities of the activations {_POOLED}, before the first update: standard (top) and normalized initialization. "
-        f"Dashed: a Gaussian of the standard deviation that theory predicts. {told_of(shown)}"
+        f"Densities of the activations {_POOLED}, before the first update: standard (top) and normalized "
+        f"initialization. Dashed: a Gaussian of the standard deviation that theory predicts. {told_of(shown)}"
     )
     data = activation_densities(shown, last=False, predicted=True)
     return _drawing(
@@ -298,14 +298,18 @@ def _figure12(found: Mapping[str, Results]) -> Drawing:
 
 
 FIGURES: dict[int, Callable[[Mapping[str, Results]], Drawing]] = {
-    number: made
-    for number, made in enumerate(
-        (
-            *(_figure1, _figure2, _figure3, _figure4, _figure5, _figure6),
-            *(_figure7, _figure8, _figure9, _figure10, _figure11, _figure12),
-        ),
-        start=1,
-    )
+    1: _figure1,
+    2: _figure2,
+    3: _figure3,
+    4: _figure4,
+    5: _figure5,
+    6: _figure6,
+    7: _figure7,
+    8: _figure8,
+    9: _figure9,
+    10: _figure10,
+    11: _figure11,
+    12: _figure12,
 }
 """By number, what makes a figure from results by the name of their sweep."""
 
@@ -324,7 +328,7 @@ def _over_epochs(
     data = over_training(shown, statistics)
     data.insert(3, "epoch", data["step"] / EPOCH)
     if limits is None:
-        top = 1.05 * float((data["mean"].abs() + data["half_width"].fillna(0)).max())
+        top = 1.06 * float(data["mean"].abs().max())
         limits = (-top, top)
     draw = partial(draw_over_training, x="epoch", x_label=f"epoch ({EPOCH:,} updates)", y_label=y_label, limits=limits)
     return _drawing(title, f"{caption} {_EPOCHS} {told_of(shown)}", data, draw)
@@ -417,14 +421,17 @@ def _sheet(tiles: np.ndarray, rows: int = 5, columns: int = 10, gap: int = 3) ->
 def _draw_surfaces(data: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(COLUMN, 2.9), layout="constrained")
-    axes = figure.add_subplot(projection="3d")
+    figure = Figure(figsize=(COLUMN, 3.0))
+    axes = figure.add_axes((0.0, 0.06, 0.86, 0.9), projection="3d")
     for cost, color in (("cross-entropy", "black"), ("quadratic", "#CC0000")):
         grid = data[data["cost"] == cost].pivot(index="w1", columns="w2", values="value")
         w1, w2 = np.meshgrid(grid.index, grid.columns, indexing="ij")
         axes.plot_wireframe(
-            w1, w2, grid.to_numpy(), rcount=41, ccount=41, color=color, linewidth=0.35, rasterized=True, label=cost
+            w1, w2, grid.to_numpy(), rcount=31, ccount=31, color=color, linewidth=0.4, rasterized=True, label=cost
         )
-    axes.set(xlabel="W1", ylabel="W2", zlabel="cost")
-    axes.legend(loc="upper left")
+    axes.set(xlabel="W1", ylabel="W2")
+    axes.set_zlabel("cost", labelpad=-2)
+    axes.set_zlim(bottom=0)
+    axes.tick_params(pad=0)
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=2)
     return figure

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from glorot_jax.analysis.figures.style import PAGE, End, Look, label_ends, mark_diverged, panels
+from glorot_jax.analysis.figures.style import (
+    PAGE,
+    End,
+    Look,
+    band,
+    few_ticks,
+    label_ends,
+    limits_of,
+    mark_diverged,
+    panels,
+    time_axis,
+)
 from glorot_jax.analysis.figures.variants import Variant, over_seeds, records, stacked
 
 if TYPE_CHECKING:
@@ -60,7 +71,6 @@ def draw_learning_curves(
         )
         at.set_title(name)
         at.set_ylabel(y_label)
-        at.set_xlim(0, part[x].max())
         _panel(at, part, looks, x, crop)
     axes[-1].set_xlabel(x_label)
     return figure
@@ -76,15 +86,14 @@ def _panel(axes: Axes, data: pd.DataFrame, looks: Mapping[str, Look], x: str, cr
         look = looks[model]
         seen = rows[rows["n"] > 0]
         axes.plot(seen[x], seen["mean"], color=look.color, linestyle=look.dashes)
-        low, high = (seen["mean"] + way * seen["half_width"] for way in (-1, 1))
-        axes.fill_between(seen[x], low, high, color=look.color, alpha=0.15, linewidth=0)
+        band(axes, seen[x], seen, 1, look.color)
         mark_diverged(axes, rows[x], rows["diverged"], look.color)
         ends.append(_end(model, rows, x, last[model], look, model in far))
-    if crop:
-        near = data[~data["model"].isin(far) & (data[x] > 0) & (data["n"] > 0)]
-        if len(near):
-            low, high = near["mean"].min(), near["mean"].max()
-            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    near = data[~data["model"].isin(far) & ((data[x] > 0) | (not crop)) & (data["n"] > 0)]
+    if len(near):
+        axes.set_ylim(limits_of(near["mean"]))
+    few_ticks(axes)
+    time_axis(axes, data[x])
     label_ends(axes, ends)
 
 

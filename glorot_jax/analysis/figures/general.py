@@ -52,7 +52,7 @@ def drawing_of(results: Results, kind: str, command: str) -> Drawing:
 
 def told_of(shown: Sequence[Variant]) -> str:
     """Returns what every caption says of its runs: statistic, interval, n, choice, what is pooled, how far they are."""
-    text = "Means over seeds; bands: 95 % Student's t intervals. "
+    text = "Means over seeds; bands, from three seeds on: 95 % Student's t intervals. "
     text += "; ".join(variant.told for variant in shown) + "."
     if any(variant.rate is not None for variant in shown):
         text += " Learning rates chosen by validation error."

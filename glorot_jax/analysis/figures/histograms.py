@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from glorot_jax.analysis.figures.style import layer_colors, layer_legend, panel_each
+from glorot_jax.analysis.figures.style import few_ticks, layer_colors, layer_legend, panel_each
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, records, stacked
 from glorot_jax.analysis.results import THEORY
 from glorot_jax.analysis.statistics import interval
@@ -142,6 +142,7 @@ def draw_densities(data: pd.DataFrame, x_label: str, limits: Sequence[float] | N
         at.set_xlim(-reach, reach)
         at.set_ylim(0, 1.05 * measured["density"].max())
         at.set_ylabel("density")
+        few_ticks(at)
     more = [Line2D([], [], color="0.4", **_DASHED, label="predicted")] if "predicted" in set(data["source"]) else []
     layer_legend(figure, colors, more)
     return figure

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from glorot_jax.analysis.figures.style import layer_colors, layer_legend, mark_diverged, panel_each
+from glorot_jax.analysis.figures.style import (
+    band,
+    few_ticks,
+    layer_colors,
+    layer_legend,
+    limits_of,
+    mark_diverged,
+    panel_each,
+    time_axis,
+)
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, over_seeds, records, stacked
 
 if TYPE_CHECKING:
@@ -24,8 +33,8 @@ SPREAD: dict[str, Place] = {
 }
 WEIGHT_GRADIENTS: dict[str, Place] = {"std": ("weight_gradient_std", {})}
 GRADIENTS: dict[str, Place] = {"std": ("gradient_std", {})}
-_MARKERS = 25
-"""Along an axis, at most."""
+_MARKERS, _BARS, _BARS_APART = 25, 12, 4
+"""Along an axis at most, and the layers whose bars stand beside each other."""
 
 
 def over_training(variants: Sequence[Variant], statistics: Mapping[str, Place]) -> pd.DataFrame:
@@ -74,17 +83,23 @@ def draw_over_training(
                 _spread(at, x, by, colors[layer])
         mark_diverged(at, part[x], part["diverged"])
         at.set_ylabel(y_label)
-        at.set_xlim(data[x].min(), data[x].max())
-        if limits is not None:
-            at.set_ylim(limits)
+        few_ticks(at)
+        time_axis(at, data[x])
+        at.set_ylim(limits or _limits(part))
     layer_legend(figure, colors, _meanings(set(data["statistic"])))
     return figure
 
 
+def _limits(data: pd.DataFrame) -> tuple[float, float]:
+    """Of means alone: intervals of few seeds are cut rather than flatten the rest."""
+    means = data["mean"].dropna()
+    return limits_of(pd.concat([means, -means]) if "mean" not in set(data["statistic"]) else means)
+
+
 def _bars(axes: Axes, x: str, mean: pd.DataFrame, std: pd.DataFrame, color: object, place: int) -> None:
     axes.plot(mean[x], mean["mean"], color=color)
-    every = _thinned(len(mean))
-    shift = place * max(1, every // 5)  # so that bars of different layers do not hide each other
+    every = max(_BARS_APART, -(-len(mean) // _BARS))
+    shift = place * every // _BARS_APART % every  # so that bars of different layers do not hide each other
     axes.errorbar(
         mean[x],
         mean["mean"],
@@ -94,7 +109,7 @@ def _bars(axes: Axes, x: str, mean: pd.DataFrame, std: pd.DataFrame, color: obje
         elinewidth=0.7,
         capsize=1.5,
         capthick=0.7,
-        errorevery=(min(shift, every - 1), every),
+        errorevery=(shift, every),
     )
 
 
@@ -102,8 +117,7 @@ def _spread(axes: Axes, x: str, by: Mapping[str, pd.DataFrame], color: object) -
     std = by["std"]
     for sign in (1, -1):
         axes.plot(std[x], sign * std["mean"], color=color)
-        low, high = (sign * (std["mean"] + way * std["half_width"]) for way in (-1, 1))
-        axes.fill_between(std[x], low, high, color=color, alpha=0.2, linewidth=0)
+        band(axes, std[x], std, sign, color)
     for name, quantile in by.items():
         if name.startswith("quantile"):
             some = quantile.iloc[:: _thinned(len(quantile))]

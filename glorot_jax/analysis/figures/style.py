@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COLUMN, PAGE = 3.35, 6.9
 """Inches: one column of a two-column page, and both."""
+DENSE = 200
+"""Points of a curve from which on its band is drawn as pixels."""
 PALETTE = {
     "blue": "#0072B2",
     "green": "#009E73",
@@ -225,12 +227,49 @@ def mark_diverged(axes: Axes, x: pd.Series, diverged: pd.Series, color: Any = "b
     """Puts a cross on the upper edge at each step by which more runs have diverged than before."""
     counts = pd.Series(diverged.to_numpy(), x.to_numpy()).groupby(level=0).max().sort_index()
     more = counts[counts.diff().fillna(counts) > 0]
-    axes.plot(
-        more.index,
-        np.ones(len(more)),
-        "x",
-        transform=axes.get_xaxis_transform(),
-        clip_on=False,
-        color=color,
-        markersize=4,
+    if len(more):
+        top = axes.get_xaxis_transform()
+        axes.plot(more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4)
+
+
+def few_ticks(axes: Axes) -> None:
+    """Leaves so few ticks that their numbers do not touch in one column of a page."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+
+
+def time_axis(axes: Axes, x: pd.Series) -> None:
+    """Sets the horizontal axis to end where x does: logarithmic after the first step where steps are spaced so."""
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_xlim(x.min(), x.max())
+    steps = np.unique(x[x > 0])
+    if len(steps) > 3 and steps[-1] > 5 * steps[len(steps) // 2]:
+        axes.set_xscale("symlog", linthresh=float(steps[0]))
+    if x.max() >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, scale: float, color: Any) -> None:
+    """Shades the intervals of means over three seeds or more; with two they span the page.
+
+    Args:
+        rows: with ``mean``, ``half_width`` and ``n``.
+        scale: by which they are multiplied.
+    """
+    low, high = (scale * (rows["mean"] + way * rows["half_width"]) for way in (-1, 1))
+    dense = len(x) > DENSE
+    axes.fill_between(
+        x, low, high, where=(rows["n"] > 2).to_numpy(), color=color, alpha=0.18, linewidth=0, zorder=-1 if dense else 1
     )
+    if dense:
+        axes.set_rasterization_zorder(0)
+
+
+def limits_of(values: pd.Series, margin: float = 0.06) -> tuple[float, float]:
+    """Returns the limits of an axis that shows all these values; bands of intervals may be cut."""
+    low, high = float(values.min()), float(values.max())
+    pad = margin * (high - low) or 0.1 * abs(high) or 1.0
+    return low - pad, high + pad

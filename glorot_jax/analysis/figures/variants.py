@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Variant:
     def recorded(self) -> set[str]:
         """Names of what was recorded of all runs."""
         cohorts = set(self.results.cohort_of.loc[self.runs.index])
-        return set.intersection(*(set(self.results.recorded(cohort)) for cohort in cohorts))
+        return set.intersection(*(_recorded(self.results, cohort) for cohort in cohorts))
 
     @property
     def told(self) -> str:
@@ -121,9 +122,9 @@ def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
     results, parts = variant.results, []
     cohort_of = results.cohort_of.loc[variant.runs.index]
     for cohort in dict.fromkeys(cohort_of):
-        if missing := sorted(set(names) - set(results.recorded(cohort))):
+        if missing := sorted(set(names) - _recorded(results, cohort)):
             raise NotRecordedError(f"{', '.join(missing)} of {results.name} was not recorded")
-        found = results.records(cohort, names)
+        found = _records(results, cohort, tuple(names))
         mine = [run for run in cohort_of.index[cohort_of == cohort] if run in found.indexes["run"]]
         parts.append(found.sel(run=mine))
     parts = [part for part in parts if part.sizes["run"]]
@@ -132,6 +133,17 @@ def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
     steps = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
     whole = xr.concat([p.sel(step=[s for s in steps if s >= 0]) for p in parts], "run", combine_attrs="override")
     return whole.drop_vars([c for c in whole.coords if c not in whole.dims])
+
+
+@lru_cache(maxsize=16)
+def _records(results: Results, cohort: str, names: tuple[str, ...]) -> xr.Dataset:
+    """Read once for all variants of a figure."""
+    return results.records(cohort, names)
+
+
+@lru_cache(maxsize=64)
+def _recorded(results: Results, cohort: str) -> set[str]:
+    return set(results.recorded(cohort))
 
 
 def over_seeds(variant: Variant, record: xr.DataArray) -> pd.DataFrame:
