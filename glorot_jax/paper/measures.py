@@ -235,6 +235,11 @@ def smallest(parts: Iterable[pd.Series]) -> pd.Series:
     return pd.concat(list(parts), axis=1).min(axis=1, skipna=False)
 
 
+def largest(parts: Iterable[pd.Series]) -> pd.Series:
+    """Returns the largest of some numbers of a seed; NaN where one is unknown."""
+    return -smallest(-part for part in parts)
+
+
 def average(parts: Iterable[pd.Series]) -> pd.Series:
     """Returns the mean of some numbers of a seed; NaN where one is unknown."""
     import pandas as pd

@@ -11,7 +11,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 from glorot_jax.analysis.claims import claim
-from glorot_jax.paper.measures import error, network, smallest
+from glorot_jax.paper.measures import error, largest, network, smallest
 from glorot_jax.paper.settings import DEPTH
 
 if TYPE_CHECKING:
@@ -43,8 +43,11 @@ def ahead(better: Sequence[str], worse: Sequence[str], source: str) -> claim:
         return smallest(errors[b] - errors[a] for a in better for b in worse)
 
     several = len(better) * len(worse) > 1
+    statement = (
+        f"{_listed(better)} {'end' if len(better) > 1 else 'ends'} with a lower test error than {_listed(worse)}."
+    )
     return claim(
-        f"{_listed(better)} {'end' if len(better) > 1 else 'ends'} with a lower test error than {_listed(worse)}.",
+        statement[0].upper() + statement[1:],
         smallest_difference,
         above=0.0,
         statistic=f"{'smallest ' if several else ''}difference of the test errors",
@@ -55,10 +58,9 @@ def ahead(better: Sequence[str], worse: Sequence[str], source: str) -> claim:
 def spread_of_errors(results: Results, models: Sequence[str]) -> pd.Series:
     """Returns the largest difference between the test errors of some ``MODELS``."""
     errors = [model_error(results, model) for model in models]
-    return -smallest(a - b for a, b in permutations(errors, 2))
+    return largest(a - b for a, b in permutations(errors, 2))
 
 
 def _listed(models: Sequence[str]) -> str:
     *most, last = models
-    text = f"{', '.join(most)} and {last}" if most else last
-    return text[0].upper() + text[1:]
+    return f"{', '.join(most)} and {last}" if most else last
