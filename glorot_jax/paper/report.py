@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = {
     "initialization": "Figures 6, 7 and 8; singular values",
-    "shapeset": "Figures 2, 3, 4, 9, 10 and 11; Table 1",
+    "saturation": "Figures 2, 3, 4, 9 and 10",
+    "shapeset": "Figure 11; Table 1",
     "mnist": "Figure 12; Table 1",
     "cifar10": "Figure 12; Table 1",
     "small_imagenet": "Table 1",
