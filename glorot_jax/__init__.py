@@ -12,6 +12,7 @@ from glorot_jax.specs import (
     at,
     cifar10,
     cnn,
+    denoising,
     digits,
     every,
     fashion_mnist,
@@ -35,8 +36,10 @@ from glorot_jax.specs import (
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import claim
+    from glorot_jax.analysis.comparison import compare
     from glorot_jax.analysis.measures import Undecided, growth_exponent, per_seed
     from glorot_jax.analysis.results import load
+    from glorot_jax.analysis.tables import table
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
     from glorot_jax.models.points import show, show_layer
@@ -52,6 +55,8 @@ __all__ = [
     "cifar10",
     "claim",
     "cnn",
+    "compare",
+    "denoising",
     "digits",
     "every",
     "fashion_mnist",
@@ -79,6 +84,7 @@ __all__ = [
     "show",
     "show_layer",
     "small_imagenet",
+    "table",
     "tfds",
     "transformer",
 ]
@@ -86,12 +92,14 @@ __all__ = [
 _LATER = {
     "Undecided": "glorot_jax.analysis.measures",
     "claim": "glorot_jax.analysis.claims",
+    "compare": "glorot_jax.analysis.comparison",
     "growth_exponent": "glorot_jax.analysis.measures",
     "per_seed": "glorot_jax.analysis.measures",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",
     "load": "glorot_jax.analysis.results",
+    "table": "glorot_jax.analysis.tables",
     "show": "glorot_jax.models.points",
     "show_layer": "glorot_jax.models.points",
 }

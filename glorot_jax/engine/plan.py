@@ -57,8 +57,9 @@ class Cohort:
     def label(self) -> str:
         """One line for a person: network, data, optimizer."""
         shared = self.shared
-        net = self.runs[0].model.label()
-        return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}"
+        net, before = self.runs[0].model.label(), self.runs[0].pretraining
+        told = f", pre-trained by {before.steps:,} steps a layer" if before is not None else ""
+        return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}{told}"
 
 
 def cohorts(runs: Sequence[Run]) -> list[Cohort]:
@@ -105,6 +106,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         batch_size=run.batch_size,
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
+        pretraining_steps=run.pretraining.steps if run.pretraining else None,
     )
 
 
@@ -127,8 +129,9 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
     }
     for path, names in cohort.choices.items():
         arrays[f"{path}_index"] = np.array([names.index(str(run.config[path])) for run in runs], np.int32)
-    for family in ("model", "optimizer"):
-        for name in getattr(runs[0], family).per_run():
+    for family in ("model", "optimizer", "pretraining"):
+        part = getattr(runs[0], family)
+        for name in part.per_run() if part is not None else ():
             if f"{family}.{name}" not in cohort.choices:
                 values = [getattr(run, family).per_run()[name] for run in runs]
                 arrays[f"{family}.{name}"] = np.array(values, np.float32)

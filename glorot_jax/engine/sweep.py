@@ -30,15 +30,23 @@ from glorot_jax.specs import (
     Measurement,
     Model,
     Optimizer,
+    Pretraining,
     Schedule,
     log_spaced,
     read_probes,
 )
 
 _SEED = Range(0, 2**32 - 1)
-_FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule}
+_FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule, "pretraining": Pretraining}
 _NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "source", "settings")
-_SHORT = {"learning_rate": "lr", "batch_size": "batch", "jacobian_examples": "jacobians"}
+_SHORT = {
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "jacobian_examples": "jacobians",
+    "pretraining.learning_rate": "prelr",
+    "pretraining.steps": "presteps",
+}
+"""Of a setting, by its path or its last part, in a run's name."""
 
 
 def _read_budget(value: Any, path: str) -> Any:
@@ -73,6 +81,7 @@ class Run:
     jacobian_examples: int
     order: str
     probe_budget: float | None = None
+    pretraining: Pretraining | None = None
 
     def schedules(self) -> dict[Schedule, tuple[str | Measurement, ...]]:
         """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
@@ -99,7 +108,8 @@ class Run:
         """Returns by path all that a compiled program is made for; what differs inside a cohort is left out."""
         per_run = {"seed"}
         for family in _FAMILIES:
-            per_run |= {f"{family}.{name}" for name in getattr(self, family).per_run()}
+            part = getattr(self, family)
+            per_run |= {f"{family}.{name}" for name in (part.per_run() if part is not None else ())}
         return {k: v for k, v in self.config.items() if k not in per_run}
 
 
@@ -123,6 +133,7 @@ class Sweep(Spec):
             what an update and a record take is measured on this machine, and of each schedule's steps every k-th is
             kept, with the smallest k that fits; the first and the last are always kept, even where they alone take
             more. If None all are kept.
+        pretraining: ``denoising(…)`` trains the hidden layers without labels before step 0; None for none.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
             ``"independent"``: every run its own.
         exclude: combinations to leave out: dicts of paths and values that all hold, or functions of a configuration.
@@ -148,6 +159,7 @@ class Sweep(Spec):
     jacobian_examples: int = field(default=4, among=COUNT)
     order: Literal["paired", "independent"] = "paired"
     probe_budget: float | None = field(default=None, read=_read_budget)
+    pretraining: Pretraining | None = None
     exclude: Any = ()
     variants: Any = None
     source: str | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -226,7 +238,8 @@ class Sweep(Spec):
         inner = changed.get(head, getattr(self, head))
         if head not in _FAMILIES or not isinstance(inner, Spec | Grid):
             raise unknown(path, path, self._paths())
-        parts = [part.replace(name, value, path) for part in (inner if isinstance(inner, Grid) else (inner,))]
+        among = inner if isinstance(inner, Grid) else (inner,)
+        parts = [part if part is None else part.replace(name, value, path) for part in among]
         changed[head] = Grid(tuple(parts)) if isinstance(inner, Grid) else parts[0]
 
     @cached_property
@@ -277,7 +290,7 @@ class Sweep(Spec):
         for family in _FAMILIES:
             inner = getattr(self, family)
             for part in inner if isinstance(inner, Grid) else (inner,):
-                paths += [f"{family}.{name}" for name in part.items()]
+                paths += [f"{family}.{name}" for name in (part.items() if part is not None else ())]
         return sorted(set(paths))
 
 
@@ -382,8 +395,10 @@ def _word(path: str, value: Any) -> str:
     if isinstance(value, list):
         same = len(set(map(str, value))) == 1 and len(value) > 1
         return f"{len(value)}x{value[0]}" if same else "x".join(map(str, value))
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{_SHORT.get(name, name.replace('_', ''))}{shown}"
+    short = _SHORT.get(path, _SHORT.get(name, name.replace("_", "")))
+    if value is None and path in _FAMILIES:
+        return f"no{short}"
+    return f"{short}{value:g}" if isinstance(value, float) else f"{short}{value}"
 
 
 # ---- reading descriptions

@@ -23,7 +23,7 @@ def sweep(scale: Scale = "small") -> Sweep:
         loss=grid("nll", "quadratic"),
         seeds=range(5),
         steps=size.side_updates,
-        record=every(size.side_updates // 10),
+        record=every(size.side_updates // 8),
         probes="evaluation",
     )
 

@@ -14,7 +14,7 @@ from glorot_jax.engine import drive, plan, records, shard
 from glorot_jax.engine.sweep import Run
 from glorot_jax.probes.probe import Output
 
-OUTPUTS = {name: Output((), name.replace("_", " ")) for name in SCALARS}
+OUTPUTS = {name: Output((), name.replace("_", " "), "1", {"examples": 20}) for name in SCALARS}
 OUTPUTS["activation_std"] = Output(("layer",), "standard deviation of the activations")
 Arrays = Mapping[str, tuple[tuple[str, ...], Callable[[Run, int], Any]]]
 """By name of a record, its dimensions and its values for a run and step."""

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from glorot_jax import Sweep, adam, at, every, grid, load_sweep, log_spaced, mlp, optimizer, sgd, shapeset, specs
 from glorot_jax.config import field
-from glorot_jax.engine.sweep import SPECS, from_resolved, read_file
+from glorot_jax.engine.sweep import SPECS, from_resolved, known_sweeps, read_file
 from glorot_jax.errors import InputError
 from tests.conftest import ROOT
 
@@ -266,6 +266,7 @@ def test_an_id_is_the_digest_of_what_is_not_at_its_default():
     }
     text = json.dumps(telling, sort_keys=True, separators=(",", ":"))
     assert run.id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert "data.examples" not in run.config, "an infinite stream's cohorts keep their names"
 
 
 def test_ids_stay_when_a_description_gains_a_field_at_its_default():
@@ -419,6 +420,7 @@ def test_names_are_unique_even_where_functions_and_digits_look_the_same():
         ("record.per_decade=2", "record.per_decade", [2]),
         ("data.scaling=unit", "data.scaling", ["unit"]),
         ("data=shapeset(size=16)", "data.size", [16]),
+        ("data.examples=100_000", "data.examples", [100_000]),
     ],
 )
 def test_a_setting_is_put_in_place(setting, path, found):
@@ -592,13 +594,13 @@ def test_a_file_is_found_by_path_and_by_name_and_the_nearest_wins(tmp_path, monk
         assert load_sweep(f"sweeps/{name}.py").source == f"sweeps/{name}.py"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.py")), ids=lambda path: path.stem)
-def test_every_sweep_that_comes_along_can_be_read_and_says_what_it_reached(path):
+@pytest.mark.parametrize("name", known_sweeps())
+def test_every_sweep_that_comes_along_can_be_read_and_says_what_it_reached(name):
     """Its claims, where it has some, name their source and have statements of their own."""
-    read = read_file(path)
-    assert load_sweep(path).name == path.stem
-    assert f"glorot run {path.stem}\n" in read.__doc__
-    assert "On 2 cores of an AMD EPYC" in read.__doc__
+    read = read_file(known_sweeps()[name])
+    assert load_sweep(name).name == name.replace("/", "-")
+    assert f"glorot run {name}\n" in read.__doc__
+    assert name.startswith("glorot2010/") or "On 2 cores of an AMD EPYC" in read.__doc__
     found = getattr(read, "claims", ())
     assert all(one.source for one in found)
     assert len({(one.statement, one.measure) for one in found}) == len(found)

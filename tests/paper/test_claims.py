@@ -12,6 +12,7 @@ from tests.paper.worlds import (
     CIFAR10,
     INITIALIZATION,
     MNIST,
+    SATURATION,
     SHAPESET,
     SMALL_IMAGENET,
     bottom_over_top,
@@ -28,6 +29,7 @@ from tests.paper.worlds import (
 
 TRUE = {
     "initialization": INITIALIZATION,
+    "saturation": SATURATION,
     "shapeset": SHAPESET,
     "mnist": MNIST,
     "cifar10": CIFAR10,
@@ -76,7 +78,7 @@ FALSE = {
         "With the standard initialization the layers' Jacobians": singular_values("standard", 0.3),
         "With the normalized initialization the layers' Jacobians": singular_values("normalized", 0.5),
     },
-    "shapeset": {
+    "saturation": {
         "The last hidden layer of a sigmoid": {"activation_mean": sigmoid_means(top=0.3)},
         "Meanwhile the mean activations": {"activation_mean": sigmoid_means(below=(0.45, 0.6, 0.72))},
         "They decrease from the top": {"activation_mean": sigmoid_means(below=(0.65, 0.6, 0.72))},
@@ -92,6 +94,8 @@ FALSE = {
         "In training weight gradients": {"weight_gradient_std": bottom_over_top(0.9, 0.5)},
         "They diverge less": {"weight_gradient_std": bottom_over_top(3.4, 4.0)},
         "With the standard initialization back": {"gradient_std": bottom_over_top(0.5, 0.4)},
+    },
+    "shapeset": {
         "Tanh N ends": {"error": errors(tanh_normalized=0.3)},
         "Softsign ends": {"error": errors(softsign_standard=0.3)},
         "Softsign N ends": {"error": errors(softsign_normalized=0.3)},

@@ -34,9 +34,9 @@ DIMS = {
 }
 SETTINGS = {
     "shapeset": ["seeds=range(2)", f"steps={40 * EPOCH}"],
-    "initialization": ["seeds=range(2)"],
+    "saturation": ["scale=full", "seeds=range(2)", f"steps={40 * EPOCH}"],
 }
-"""Two seeds, and as many updates as sigmoid networks need to leave their plateau."""
+"""Two seeds, several learning rates, and as many updates as sigmoid networks need to leave their plateau."""
 
 World = Mapping[str, Callable[[Run, int], Any]]
 """By name of a record what a run has at a step; ``error`` stands for all scalars."""
@@ -61,11 +61,14 @@ def described(sweep: str) -> Sweep:
 
 def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.ndarray]:
     """What runs of a sweep record in a world: seeds differ a little, and ones at a learning rate that is not chosen."""
-    chosen = min(run.config["optimizer.learning_rate"] for run in described(sweep).runs())
+    chosen: dict[str, float] = {}
+    for run in described(sweep).runs():
+        rate = run.config["optimizer.learning_rate"]
+        chosen[model(run)[0]] = min(rate, chosen.get(model(run)[0], rate))
 
     def value(run: Run, step: int) -> np.ndarray:
         value = np.asarray(world[name](run, step), float) * (1 + 1e-4 * run.seed)
-        return value if run.config["optimizer.learning_rate"] == chosen else np.ones_like(value)
+        return value if run.config["optimizer.learning_rate"] == chosen[model(run)[0]] else np.ones_like(value)
 
     return value
 
@@ -123,7 +126,7 @@ def factor(run: Run) -> float:
     return 0.57 if model(run)[1] == "standard" else 0.9
 
 
-# ---- Shapeset
+# ---- Shapeset: errors, and layer by layer over training
 
 
 ERRORS = {
@@ -206,7 +209,8 @@ def bottom_over_top(standard: float, normalized: float) -> Any:
     return found
 
 
-SHAPESET: World = {
+SHAPESET: World = {"error": errors()}
+SATURATION: World = {
     "error": errors(),
     "activation_mean": sigmoid_means(),
     "activation_quantile": quantiles(),
