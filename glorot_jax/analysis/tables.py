@@ -186,7 +186,8 @@ def _caption(
     unfinished = runs[runs["step"] < runs["steps"]]
     if len(unfinished):
         least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
-        parts.append(f"Partial: step {least['step']:,} of {least['steps']:,}.")
+        where = "in pre-training" if least["step"] < 0 else f"step {least['step']:,} of {least['steps']:,}"
+        parts.append(f"Partial: {where}.")
     parts.append(f"Made by: glorot table {results.paths[0].name}")
     return " ".join(parts)
 
