@@ -36,8 +36,10 @@ from glorot_jax.specs import (
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import claim
-    from glorot_jax.analysis.measures import growth_exponent, per_seed
+    from glorot_jax.analysis.comparison import compare
+    from glorot_jax.analysis.measures import Undecided, growth_exponent, per_seed
     from glorot_jax.analysis.results import load
+    from glorot_jax.analysis.tables import table
     from glorot_jax.engine.drive import resume, run
     from glorot_jax.engine.plan import plan
     from glorot_jax.models.points import show, show_layer
@@ -46,12 +48,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Sweep",
+    "Undecided",
     "adam",
     "arrays",
     "at",
     "cifar10",
     "claim",
     "cnn",
+    "compare",
     "denoising",
     "digits",
     "every",
@@ -80,18 +84,22 @@ __all__ = [
     "show",
     "show_layer",
     "small_imagenet",
+    "table",
     "tfds",
     "transformer",
 ]
 
 _LATER = {
+    "Undecided": "glorot_jax.analysis.measures",
     "claim": "glorot_jax.analysis.claims",
+    "compare": "glorot_jax.analysis.comparison",
     "growth_exponent": "glorot_jax.analysis.measures",
     "per_seed": "glorot_jax.analysis.measures",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
     "plan": "glorot_jax.engine.plan",
     "load": "glorot_jax.analysis.results",
+    "table": "glorot_jax.analysis.tables",
     "show": "glorot_jax.models.points",
     "show_layer": "glorot_jax.models.points",
 }

@@ -16,7 +16,7 @@ import click
 
 from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
 
-TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json")
+TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json", "html")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,7 +140,7 @@ def run(
     """Train SWEEP, a file or the name of one, or what is missing of it. The same command resumes."""
     from glorot_jax.engine.sweep import load_sweep
 
-    described = load_sweep(sweep).with_settings(settings)
+    described = load_sweep(sweep, settings)
     if not no_progress:
         click.echo(f"{described.name}: starting JAX", err=True)
     from glorot_jax.engine import drive
@@ -209,36 +209,65 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
 
     from glorot_jax.engine.sweep import load_sweep
 
-    described = load_sweep(sweep).with_settings(settings)
+    described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
     made = make(described, width, quick=quick)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
+def _tabulating(command: Any) -> Any:
+    """The arguments that say which table is meant, and in what form it is written."""
+    options = (
+        click.argument("folders", metavar="DIR…", nargs=-1, required=True),
+        click.option("--rows", callback=_split, help="Settings whose combinations are the rows, between commas."),
+        click.option("--columns", callback=_split, help="Settings whose combinations are the columns."),
+        click.option("--value", default="test_error", show_default=True, help="What the cells hold."),
+        click.option("--select", callback=_split, help="Settings chosen for each row; the learning rate if it varies."),
+        click.option("--by", default="valid_error", show_default=True, help="Validation value they are chosen by."),
+        click.option("--depth", type=click.IntRange(1), help="Only runs of so many hidden layers."),
+        click.option(
+            "--test",
+            type=_OneOf(["paired", "proportions"]),
+            help="Test of difference: over seeds, or over test examples as in the paper.  [default: over seeds]",
+        ),
+        click.option("--layout", type=_OneOf(["glorot2010"]), help="The paper's Table 1 beside its own numbers."),
+        click.option("--format", "form", type=_OneOf(TABLE_FORMATS), default="table", show_default=True),
+        click.option("--output", type=click.Path(), help="File to write, in place of standard output."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _split(_: click.Context, __: click.Parameter, names: str | None) -> list[str] | None:
+    return [n.strip() for n in names.split(",")] if names else None
+
+
 @cli.command()
-@click.argument("folder", metavar="DIR")
-@click.option("--rows", help="Settings whose combinations are the rows, separated by commas.")
-@click.option("--columns", help="Settings whose combinations are the columns.")
-@click.option("--value", default="test_error", show_default=True, help="What the cells hold.")
-@click.option("--select", help="Setting chosen for each row; the learning rate if it varies.")
-@click.option("--by", default="valid_error", show_default=True, help="Validation value it is chosen by.")
-@click.option("--format", "form", type=_OneOf(TABLE_FORMATS), default="table")
-@click.option("--output", type=click.Path(), help="File to write, in place of standard output.")
-def table(
-    folder: str,
-    rows: str | None,
-    columns: str | None,
-    value: str,
-    select: str | None,
-    by: str,
-    form: str,
-    output: str | None,
-) -> None:
-    """Print the table of results folder DIR: mean over seeds with intervals."""
+@_tabulating
+def table(folders: tuple[str, ...], form: str, output: str | None, **options: Any) -> None:
+    """Print the table of results folder DIR, or of several together: mean over seeds with intervals.
+
+    Marked are the best of each column and those that are not told apart from it.
+    """
     from glorot_jax.analysis.tables import render_table
 
-    made = render_table(folder, _split(rows), _split(columns), value, select, by, form)
+    _give(render_table(folders, form, **options), output)
+
+
+@cli.command()
+@_tabulating
+@click.option("--pairs", type=_OneOf(["best", "all"]), default="best", show_default=True, help="With the best, or all.")
+def compare(folders: tuple[str, ...], form: str, output: str | None, **options: Any) -> None:
+    """Print the pairs behind the table of DIR: difference, p, effect size, and the seeds that would tell them apart."""
+    from glorot_jax.analysis.comparison import render_compare
+
+    _give(render_compare(folders, format=form, **options), output)
+
+
+def _give(made: str | bytes, output: str | None) -> None:
+    """Prints it, or writes it to a file."""
     if output is None and isinstance(made, bytes):
         raise InputError("format: 'parquet' is not for a screen", "name a file with --output")
     if output is None:
@@ -256,18 +285,82 @@ def _file(output: str) -> Path:
     return path
 
 
-def _split(names: str | None) -> list[str] | None:
-    return [n.strip() for n in names.split(",")] if names else None
+@cli.command()
+@click.argument("folders", metavar="[DIR]...", nargs=-1)
+@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+def claims(folders: tuple[str, ...], form: str) -> int:
+    """Hold the claims that sweep files end with against what was measured.
+
+    DIR is a results folder, or holds several: results/ if not said. Ends with 1 if a check has not run, else with 0,
+    whatever the verdicts.
+    """
+    from glorot_jax.analysis.claims import NOT_RUN, render_claims
+    from glorot_jax.analysis.claims import claims as judged
+
+    found = judged(folders or "results")
+    click.echo(render_claims(found, form))
+    return int(any(j.verdict == NOT_RUN for one in found for j in one.judgements))
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
-@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
-def claims(folder: str, form: str) -> None:
-    """Hold the claims that results folder DIR's sweep file ends with against what was measured."""
-    from glorot_jax.analysis.claims import render_claims
+@click.option("--out", type=click.Path(), default="paper", show_default=True, help="Folder of all that is made.")
+@click.option("--scale", type=_OneOf(["small", "full"]), default="small", show_default=True)
+@click.option("--only", help="Sweeps to train, separated by commas.  [default: all]")
+@_quiet
+@_bound
+def paper(out: str, scale: Any, only: str | None, no_progress: bool, segment_seconds: float) -> None:
+    """Reproduce Glorot & Bengio (2010): sweeps, Table 1, figures, claims, one page. The same command resumes."""
+    from glorot_jax.paper import report
 
-    click.echo(render_claims(folder, form))
+    page = report.paper(
+        out,
+        scale,
+        only=_split(only) or (),
+        progress=_watcher(no_progress),
+        say=lambda line: click.echo(line, err=True),
+        segment_seconds=segment_seconds,
+    )
+    click.echo(page)
+
+
+@cli.group(cls=_Group)
+def baseline() -> None:
+    """Train classifiers that are no networks on a sweep's data, for comparison."""
+
+
+@baseline.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--examples", "sizes", type=int, multiple=True, default=(5000,), show_default=True, help="Trained on.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Subsamples of each size.")
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def svm(folder: str, sizes: tuple[int, ...], seeds: int, form: str) -> None:
+    """Train support vector machines on subsamples of results folder DIR's training examples.
+
+    What is found is kept in DIR; only what is missing there is trained.
+    """
+    import json
+
+    from glorot_jax import baselines
+
+    rows = baselines.svm_beside(folder, sizes, range(seeds))
+    click.echo(baselines.render(rows) if form == "table" else json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+@cli.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(), help="Folder for the files.  [default: figures in the first DIR]")
+@click.option("--only", help="Figures of the paper, such as 3,6, or kinds, such as learning_curves.")
+@click.option("--formats", default="png,pdf", show_default=True, help="Of png, pdf and svg.")
+@click.option("--data", is_flag=True, help="Write the data behind each figure, too, as CSV.")
+def figures(folders: tuple[str, ...], out: str | None, only: str | None, formats: str, data: bool) -> None:
+    """Draw figures from results folders DIR, or folders that hold some: the paper's, and those of any other sweep."""
+    from glorot_jax.figures import figures as draw
+
+    drawn = draw(folders, out, _split(only), _split(formats) or ("png", "pdf"), data)
+    for line in drawn.missing:
+        click.echo(line, err=True)
+    for path in drawn.files:
+        click.echo(path)
 
 
 _LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")

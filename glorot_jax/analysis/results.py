@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class Results:
         self._folders = [_Folder(path) for path in paths]
         self._shards = _union([s for folder in self._folders for s in folder.shards])
         self.description = self._folders[0].description
+        self._known: dict[tuple[str, str], xr.DataArray] = {}
 
     @property
     def name(self) -> str:
-        return str(self.description["name"])
+        """Of the sweep; of several, all of them."""
+        return ", ".join(dict.fromkeys(str(folder.description["name"]) for folder in self._folders))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -71,7 +74,7 @@ class Results:
         shown = dict.fromkeys(["name", *self.varying, "seed", "in_sweep", "steps"])
         return table[[c for c in shown if c in table]].join(outcome)
 
-    @property
+    @cached_property
     def varying(self) -> list[str]:
         """Settings, by path, that take more than one value over the runs; the seed apart."""
         table = self.configurations
@@ -101,6 +104,11 @@ class Results:
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
         return [s.manifest for s in self._shards]
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """One row a classifier that is no network and a subsample, as ``glorot_jax.baselines`` left them here."""
+        return pd.DataFrame([row for path in self.paths for row in baselines.read(path)])
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -153,11 +161,35 @@ class Results:
             whole = whole.assign_coords({column: ("run", settings[column].to_numpy())})
         return whole
 
+    def compare(self, setting: str, **options: Any) -> pd.DataFrame:
+        """Returns all pairs of a setting's values, such as ``compare("init")``, tested over seeds.
+
+        All other settings that vary stay the same in a pair; the learning rate is chosen for each by validation error.
+
+        Args:
+            setting: a path or its last part.
+            options: as of ``glorot_jax.compare``, such as ``value="valid_loss"``.
+        """
+        from glorot_jax.analysis.comparison import compare_setting
+
+        return compare_setting(self, setting, **options)
+
+    def record(self, cohort: str, name: str) -> xr.DataArray:
+        """Returns one of ``records(cohort)``; like ``runs`` it is read once."""
+        if (cohort, name) not in self._known:
+            self._known[cohort, name] = self.records(cohort, [name])[name]
+        return self._known[cohort, name]
+
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""
         shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
         found = [set(one) for s in shards if (one := s.predictions()) is not None]
         return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
+
+    def recorded(self, cohort: str) -> list[str]:
+        """Returns the names of a cohort's records, predictions apart; none before the first."""
+        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        return sorted(n for n in set().union(*(s.names() for s in shards)) if not n.endswith(THEORY))
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()

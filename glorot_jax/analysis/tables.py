@@ -1,31 +1,43 @@
-"""Tables of variants: one model of cells, written for a screen, a paper or a program."""
+"""Tables of variants: means over seeds, and which of a column are not told apart from its best."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_float_dtype
 
+from glorot_jax.analysis.differences import Difference, Sample, over_examples, over_seeds, said_of
+from glorot_jax.analysis.formats import FORMATS, Entry, Sheet, cut, rendered
 from glorot_jax.analysis.results import Results, load
-from glorot_jax.analysis.selection import path_of
+from glorot_jax.analysis.selection import DEPTH, path_of, with_depth
 from glorot_jax.analysis.selection import select as choose_runs
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.errors import InputError, unknown
 
 LOWER_IS_BETTER = ("loss", "error")
+TESTS = ("paired", "proportions")
+LAYOUTS = ("glorot2010",)
+MOST_VARIANTS = 30
+"""Of more in a column no pairs are tested unless a test is asked for."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant's value: mean over seeds, half-width of its 95 % interval, seeds, and seeds lost to divergence."""
+    """One variant's value.
+
+    Attributes:
+        mean, half_width, n: over the seeds that have a value, with the half-width of the 95 % interval.
+        diverged: seeds lost to divergence.
+        chosen: values of the settings that were chosen for it.
+        best: whether its mean, diverged runs counted, is the lowest of its column.
+        bold: whether it is the best or not told apart from it, and has a mean; without a test the best alone.
+        p, p_corrected: of the difference from the best.
+    """
 
     row: str
     column: str
@@ -33,24 +45,62 @@ class Cell:
     half_width: float
     n: int
     diverged: int
-    chosen: str
-    best: bool
+    chosen: tuple[str, ...] = ()
+    best: bool = False
+    bold: bool = False
+    p: float = math.nan
+    p_corrected: float = math.nan
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells by row and column, and what has to be said of them."""
+    """Cells by row and column, and what has to be said of them.
+
+    Attributes:
+        chosen_names: of the settings that were chosen for each cell.
+        differences: all pairs of each column, tested; empty where no test was made.
+    """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: dict[tuple[str, str], Cell]
-    chosen_name: str
+    cells: Mapping[tuple[str, str], Cell]
+    chosen_names: tuple[str, ...]
     value: str
     caption: str
+    differences: tuple[Difference, ...] = ()
 
     @property
     def percent(self) -> bool:
         return "error" in self.value
+
+    def sheet(self) -> Sheet:
+        """Returns it as texts: a row's label, and for each column what was chosen, the value, lost seeds."""
+        lost = any(cell.diverged for cell in self.cells.values())
+        header = [""]
+        for column in self.columns:
+            header += [*self.chosen_names, column, *["diverged"] * lost]
+        lines = []
+        for row in self.rows:
+            line = [Entry(row)]
+            for column in self.columns:
+                cell = self.cells.get((row, column))
+                line += map(Entry, cell.chosen if cell else [""] * len(self.chosen_names))
+                line.append(shown(cell, self.percent))
+                line += [Entry(str(cell.diverged if cell else 0))] * lost
+            lines.append(tuple(line))
+        return Sheet(tuple(header), tuple(lines), self.caption)
+
+    def frame(self) -> pd.DataFrame:
+        """Returns one row a cell with raw numbers; errors as shares."""
+        names = [name.replace(" ", "_") for name in self.chosen_names]
+        rows = [
+            {**vars(cell), **dict(zip(names, cell.chosen or [""] * len(names), strict=True))}
+            for cell in self.cells.values()
+        ]
+        order = ["row", "column", "mean", "half_width", "n", "diverged", *names, "best", "bold", "p", "p_corrected"]
+        return pd.DataFrame(rows, columns=order).rename(
+            columns={"mean": self.value, "half_width": "ci95_half_width", "n": "n_seeds"}
+        )
 
 
 def table(
@@ -58,285 +108,303 @@ def table(
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     value: str = "test_error",
-    select: str | None = None,
+    select: str | Sequence[str] | None = None,
     by: str = "valid_error",
+    test: str | None = None,
+    depth: int | None = None,
 ) -> Table:
     """Returns the table of one value over variants.
 
     Args:
         rows, columns: settings whose combinations are rows and columns, as paths or their last part; rows are all
-            settings that vary and stand nowhere else, columns the data sets, if not said.
+            settings that vary and stand nowhere else, columns the data sets, if not said. ``depth`` is the number of
+            entries of ``model.widths``.
         value: a column of ``Results.runs``.
-        select: a setting that is chosen for each variant; the learning rate, where it varies, if not said.
-        by: the validation column it is chosen by.
+        select: settings whose combination is chosen for each variant; the learning rate, where it varies, if not said.
+        by: the validation column they are chosen by.
+        test: ``"paired"`` tests the pairs of a column over seeds, ``"proportions"`` over test examples, as the paper
+            does; the first, where there are two seeds, if not said. A diverged run counts as an error of 1, or as the
+            highest loss of its column.
+        depth: only runs of so many hidden layers.
 
     Raises:
         InputError: a name is unknown, there are no results yet, or ``by`` looks at test results.
     """
-    runs = results.runs[results.runs["in_sweep"]]
-    settings = results.varying
-    if runs.empty:
-        raise InputError(f"{results.paths[0]}: it has no results yet")
-    measured = [c for c in runs if c not in settings and (c == "best_valid_step" or is_float_dtype(runs[c]))]
-    if value not in measured:
-        raise unknown("value", value, measured)
-    chosen = path_of(select, settings, "select") if select else None
-    if chosen is None and "optimizer.learning_rate" in settings and not _uses(rows, columns, "learning_rate"):
-        chosen = "optimizer.learning_rate"
-    down = [path_of(name, settings, "columns") for name in columns or ()] if columns else _data_columns(settings)
-    across = [path_of(name, settings, "rows") for name in rows] if rows else None
-    if across is None:
-        across = [c for c in settings if c not in down and c != chosen]
-    if chosen is not None:
+    runs = evaluated(results, value, depth)
+    settings = [c for c in (*results.varying, DEPTH) if c in runs and runs[c].astype(str).nunique() > 1]
+    down = [path_of(name, settings, "columns") for name in columns] if columns else [c for c in settings if c == "data"]
+    across = [path_of(name, settings, "rows") for name in rows or ()]
+    asked = [select] if isinstance(select, str) else list(select or ())
+    chosen = [path_of(name, settings, "select") for name in asked]
+    rate = "optimizer.learning_rate"
+    if not asked and rate in settings and rate not in (*across, *down):
+        chosen = [rate]
+    if not rows:
+        placed = {*down, *chosen, "model.widths" if DEPTH in (*down, *chosen) else DEPTH}
+        across = [c for c in settings if c not in placed and not _told_by(c, down, runs)]
+    if chosen:
         runs = choose_runs(runs, [*across, *down], chosen, by)
-    return _assemble(results, runs, across, down, value, chosen, by)
-
-
-def render_table(
-    folder: str | Path,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    value: str = "test_error",
-    select: str | None = None,
-    by: str = "valid_error",
-    format: str = "table",
-) -> str | bytes:
-    """Returns the table of a results folder as text, or as bytes for Parquet; arguments as for ``table``.
-
-    Args:
-        format: table, markdown, csv, latex, parquet or json.
-    """
-    if format not in WRITERS:
-        raise unknown("format", format, WRITERS)
-    return WRITERS[format](table(load(folder), rows, columns, value, select, by))
-
-
-def _uses(rows: Sequence[str] | None, columns: Sequence[str] | None, name: str) -> bool:
-    return any(c.endswith(name) for c in (*(rows or ()), *(columns or ())))
-
-
-def _data_columns(settings: Sequence[str]) -> list[str]:
-    return [c for c in settings if c == "data"]
-
-
-def _assemble(
-    results: Results,
-    runs: pd.DataFrame,
-    across: Sequence[str],
-    down: Sequence[str],
-    value: str,
-    chosen: str | None,
-    by: str,
-) -> Table:
     labels = pd.DataFrame(
         {
-            "row": [_label(results, r, across) or "all runs" for _, r in runs.iterrows()],
-            "column": [_label(results, r, down) or _plain(value) for _, r in runs.iterrows()],
+            "row": [_label(r, across) or "all runs" for _, r in runs.iterrows()],
+            "column": [_label(r, down) or plain(value) for _, r in runs.iterrows()],
         },
         index=runs.index,
     )
+    made = fill(results, runs, labels, chosen, value, test)
+    sentences = [
+        said_of_means(results, runs, labels, made, [c for c in settings if c not in (*across, *down, *chosen, DEPTH)]),
+        "" if depth is None else f"All of {depth} hidden layers.",
+        f"{', '.join(map(name_of, chosen)).capitalize()} chosen for each row by {plain(by)}." if chosen else "",
+        *said_of_tests(made, test),
+        said_of_progress(results),
+    ]
+    return replace(made, caption=" ".join(filter(None, sentences)))
+
+
+def tabulate(results: Results, layout: str | None = None, **options: Any) -> Table:
+    """Returns ``table``, or what a layout makes of it.
+
+    Args:
+        layout: ``"glorot2010"``: the paper's Table 1, beside its own numbers.
+        options: as of ``table``; a layout has its own rows and columns.
+    """
+    if layout is None:
+        return table(results, **options)
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    for name in ("rows", "columns"):
+        if options.pop(name, None):
+            raise InputError(f"{name}: the layout {layout} has its own", "leave one of them out")
+    from glorot_jax.paper.table import table_1
+
+    return table_1(results, **{k: v for k, v in options.items() if v is not None})
+
+
+def render_table(
+    folder: str | Path | Sequence[str | Path], format: str = "table", layout: str | None = None, **options: Any
+) -> str | bytes:
+    """Returns the table of a results folder, or of several together, as text, or as bytes for Parquet.
+
+    Args:
+        format: table, markdown, csv, latex, parquet, json or html.
+        layout, options: as of ``tabulate``.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    results = load(folder)
+    made = tabulate(results, layout, **options)
+    made = replace(made, caption=f"{made.caption} {made_by('table', results, {'layout': layout, **options})}")
+    return rendered(made.sheet(), made.frame(), "cells", format)
+
+
+# ---- cells
+
+
+def evaluated(results: Results, value: str, depth: int | None = None) -> pd.DataFrame:
+    """Returns the sweep's runs, with their depth, if ``value`` was measured of them; of one depth if it is said."""
+    runs = results.runs[results.runs["in_sweep"]]
+    if runs.empty:
+        raise InputError(f"{results.paths[0]}: it has no results yet")
+    settings = results.varying
+    measured = [c for c in runs if c not in settings and (c == "best_valid_step" or is_float_dtype(runs[c]))]
+    if value not in measured:
+        raise unknown("value", value, measured)
+    runs = with_depth(runs, results.configurations)
+    if depth is None:
+        return runs
+    there = sorted(set(runs[DEPTH].dropna())) if DEPTH in runs else []
+    if depth not in there:
+        raise InputError(f"depth: no run has {depth} hidden layers", f"there are: {', '.join(map(str, there)) or '–'}")
+    return runs[runs[DEPTH] == depth]
+
+
+def fill(
+    results: Results,
+    runs: pd.DataFrame,
+    labels: pd.DataFrame,
+    chosen: Sequence[str],
+    value: str,
+    test: str | None,
+) -> Table:
+    """Returns the table of runs whose ``labels`` say row and column; its caption is empty.
+
+    Args:
+        chosen: settings that were chosen for each cell.
+    """
+    judged = any(word in value for word in LOWER_IS_BETTER)
+    if test is not None and test not in TESTS:
+        raise unknown("test", test, TESTS)
+    if test is not None and not judged:
+        raise InputError(f"value: of {value!r} lower is not better", "tests are of errors and losses")
+    if test == "proportions" and "error" not in value:
+        raise InputError(f"test: 'proportions' counts examples, and {value!r} is no share of them", "test='paired'")
+    examples = _examples(results, value) if test == "proportions" else {}
+    groups = dict(iter(runs.groupby([labels["row"], labels["column"]], sort=False)))
+    worst = _worst(value, groups)
     cells: dict[tuple[str, str], Cell] = {}
-    elsewhere = [c for c in results.varying if c not in (*across, *down, chosen)]
-    pooled: dict[str, None] = {}
-    for (row, column), part in runs.groupby([labels["row"], labels["column"]], sort=False):
+    samples: dict[str, list[Sample]] = {}
+    for (row, column), part in groups.items():
         mean, half, n = interval(part[value].to_numpy(float))
-        pooled |= dict.fromkeys(c for c in elsewhere if part[c].astype(str).nunique() > 1)
-        lost = int((part["status"] == "diverged").sum())
-        picked = _number(part[chosen].iloc[0]) if chosen else ""
-        cells[row, column] = Cell(row, column, mean, half, n, lost, picked, False)
-    for column in dict.fromkeys(c for _, c in cells):
-        inside = [cell for cell in cells.values() if cell.column == column and not math.isnan(cell.mean)]
-        if inside and len(inside) > 1 and any(word in value for word in LOWER_IS_BETTER):
-            best = min(inside, key=lambda cell: cell.mean)
-            cells[best.row, column] = Cell(**{**asdict(best), "best": True})
+        lost = part["status"] == "diverged"
+        picked = tuple(number(part[c].iloc[0]) for c in chosen)
+        cells[row, column] = Cell(row, column, mean, half, n, int(lost.sum()), picked)
+        counted = part[value].astype(float).where(part[value].notna() | ~lost, worst.get(column, math.nan))
+        by_seed = counted.groupby(part["seed"]).mean().dropna().to_dict()
+        if judged and by_seed:
+            size = examples.get(results.cohort_of[part.index[0]])
+            samples.setdefault(column, []).append(Sample(row, by_seed, int(lost.sum()), size))
+    differences: list[Difference] = []
+    for column, inside in samples.items():
+        found = _tested(column, inside, test)
+        differences += found
+        _mark(cells, column, inside, found)
     return Table(
         rows=tuple(dict.fromkeys(row for row, _ in cells)),
         columns=tuple(dict.fromkeys(column for _, column in cells)),
         cells=cells,
-        chosen_name=chosen.rpartition(".")[2].replace("_", " ") if chosen else "",
+        chosen_names=tuple(map(name_of, chosen)),
         value=value,
-        caption=_caption(results, pooled, value, chosen, by, list(cells.values())),
+        caption="",
+        differences=tuple(differences),
     )
 
 
-def _label(results: Results, run: pd.Series, paths: Sequence[str]) -> str:
+def _worst(value: str, groups: Mapping[tuple[str, str], pd.DataFrame]) -> dict[str, float]:
+    """What a diverged run counts as, by column: the worst error that there is, or the highest loss of the column."""
+    columns = dict.fromkeys(column for _, column in groups)
+    if "error" in value:
+        return dict.fromkeys(columns, 1.0)
+    return {c: max(float(part[value].max()) for (_, column), part in groups.items() if column == c) for c in columns}
+
+
+def _examples(results: Results, value: str) -> dict[str, int]:
+    """How many examples an error is a share of, by cohort."""
+    name = "test_error" if value.startswith("test") else "valid_error"
+    found = {}
+    for cohort in results.cohorts:
+        sizes = results.records(cohort, [name])[name].attrs
+        if "examples" not in sizes:
+            raise InputError(f"test: the records don't say of how many examples {name} is a share", "test='paired'")
+        found[cohort] = int(sizes["examples"])
+    return found
+
+
+def _tested(column: str, samples: Sequence[Sample], test: str | None) -> list[Difference]:
+    if test == "proportions":
+        return over_examples(column, samples)
+    seeds = max(len(sample.by_seed) for sample in samples)
+    if test is None and (seeds < 2 or len(samples) > MOST_VARIANTS):
+        return []
+    return over_seeds(column, samples)
+
+
+def _mark(
+    cells: dict[tuple[str, str], Cell], column: str, samples: Sequence[Sample], found: Sequence[Difference]
+) -> None:
+    """Sets the best of a column, and those that are not told apart from it."""
+    if len(samples) < 2:
+        return
+    best = min(samples, key=lambda sample: sample.mean).name
+    cells[best, column] = replace(cells[best, column], best=True, bold=cells[best, column].n > 0)
+    for one in found:
+        if best in (one.lower, one.higher):
+            key = (one.higher if one.lower == best else one.lower), column
+            told = {"bold": not one.told_apart and cells[key].n > 0, "p": one.p, "p_corrected": one.p_corrected}
+            cells[key] = replace(cells[key], **told)
+
+
+def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
+    """Whether a setting belongs to a description that stands in the columns, and is the same in each of them."""
+    family = path.partition(".")[0]
+    return family in down and bool((runs[path].astype(str).groupby(runs[family]).nunique() == 1).all())
+
+
+# ---- words
+
+
+def _label(run: pd.Series, paths: Sequence[str]) -> str:
     words = []
     for path in paths:
-        cell, name = run[path], path.rpartition(".")[2]
-        words.append(str(cell) if isinstance(cell, str) else f"{name} {_number(cell)}")
+        cell, (family, _, name) = run[path], path.rpartition(".")
+        if isinstance(cell, str):
+            words.append(cell)
+        elif not pd.isna(run.get(family, family)):  # else a setting of what this variant does not have
+            words.append(f"{name} {number(cell)}")
     return " · ".join(words)
 
 
-def _caption(
-    results: Results, pooled: Iterable[str], value: str, chosen: str | None, by: str, cells: Sequence[Cell]
+def said_of_means(
+    results: Results, runs: pd.DataFrame, labels: pd.DataFrame, made: Table, elsewhere: Iterable[str]
 ) -> str:
-    seeds = sorted({cell.n for cell in cells})
+    """Returns the sentence on what the cells hold; of the settings ``elsewhere`` it names those that are pooled."""
+    cells = [part for _, part in runs.groupby([labels["row"], labels["column"]], sort=False)]
+    pooled = [name_of(c) for c in elsewhere if any(part[c].astype(str).nunique() > 1 for part in cells)]
+    seeds = sorted({cell.n for cell in made.cells.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
-    others = ", ".join(c.rpartition(".")[2].replace("_", " ") for c in pooled)
-    over, counted = (f"seeds and, pooled, {others}", "runs") if others else ("seeds", "seeds")
-    parts = [
-        f"{_plain(value).capitalize()}{' in percent' if 'error' in value else ''} of {results.name}: "
-        f"mean over {over} ± half-width of the 95 % Student's t interval, {n} {counted}."
+    over, counted = (f"seeds and, pooled, {', '.join(pooled)}", "run") if pooled else ("seeds", "seed")
+    return (
+        f"{plain(made.value).capitalize()}{' in percent' if made.percent else ''} of {results.name}: "
+        f"mean over {over} ± half-width of the 95 % Student's t interval, {n} {counted}{'s' * (seeds != [1])}."
+    )
+
+
+def said_of_tests(made: Table, test: str | None) -> list[str]:
+    """Returns the sentences on what is marked, by which test, and how diverged runs count in it."""
+    if not any(cell.best for cell in made.cells.values()):
+        return []
+    if not made.differences:
+        why = "with one seed there is none over seeds"
+        if any(cell.n > 1 for cell in made.cells.values()):
+            why = f"more than {MOST_VARIANTS} variants in a column are tested if --test asks for it"
+        return [f"Best mean marked; no test of difference was made: {why}."]
+    lost = any(cell.diverged for cell in made.cells.values())
+    counted = "an error of 100 %" if made.percent else "the highest loss of its column"
+    return [
+        f"Marked: not told apart from the column's lowest mean by {said_of(made.differences, test == 'proportions')}",
+        f"The test counts a diverged run as {counted}; the means shown leave it out." if lost else "",
     ]
-    if chosen:
-        parts.append(f"{chosen.rpartition('.')[2].replace('_', ' ').capitalize()} chosen for each row by {_plain(by)}.")
-    if any(cell.best for cell in cells):
-        parts.append("Best mean marked; no test of difference was made.")
+
+
+def said_of_progress(results: Results) -> str:
+    """Returns the sentence on runs that are not at their end; empty if all are."""
     runs = results.runs[results.runs["in_sweep"]]
     unfinished = runs[runs["step"] < runs["steps"]]
-    if len(unfinished):
-        least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
-        where = "in pre-training" if least["step"] < 0 else f"step {least['step']:,} of {least['steps']:,}"
-        parts.append(f"Partial: {where}.")
-    parts.append(f"Made by: glorot table {results.paths[0].name}")
-    return " ".join(parts)
+    if unfinished.empty:
+        return ""
+    least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
+    where = "in pre-training" if least["step"] < 0 else f"step {least['step']:,} of {least['steps']:,}"
+    return f"Partial: {where}."
 
 
-def _plain(value: str) -> str:
+def made_by(verb: str, results: Results, options: Mapping[str, Any]) -> str:
+    """Returns the sentence on the command that makes the same again."""
+    words = [path.name for path in results.paths]
+    for name, value in options.items():
+        if value is not None and value != {"value": "test_error", "by": "valid_error"}.get(name):
+            words += [f"--{name}", str(value) if isinstance(value, str | int) else ",".join(value)]
+    return f"Made by: glorot {verb} {' '.join(words)}"
+
+
+def plain(value: str) -> str:
+    """Returns the name of a value in words."""
     words = {"valid": "validation", "train": "training"}
     return " ".join(words.get(word, word) for word in value.split("_"))
 
 
-def _number(value: Any) -> str:
+def name_of(path: str) -> str:
+    """Returns the name of a setting in words."""
+    return path.rpartition(".")[2].replace("_", " ")
+
+
+def number(value: Any) -> str:
+    """Returns a setting's value as text."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def shown(cell: Cell | None, percent: bool) -> tuple[str, str]:
-    """Returns mean and half-width as text, cut by the interval: two digits of it."""
-    if cell is None or math.isnan(cell.mean):
-        return ("–", "")
-    scale = 100 if percent else 1
-    mean, half = cell.mean * scale, cell.half_width * scale
-    if math.isnan(half):
-        return (f"{mean:.4g}", "")
-    kept = float(f"{half:.1e}")  # 0.0996 is 0.10: counted after rounding
-    digits = min(6, max(0, 1 - math.floor(math.log10(kept)))) if half > 0 else 2
-    return (f"{mean:.{digits}f}", f"{half:.{digits}f}")
-
-
-# ---- writers
-
-
-def _grid(made: Table, plus: str, bold: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines as text: a row's label, what was chosen, its values, lost seeds."""
-    lost = any(cell.diverged for cell in made.cells.values())
-    header = [""]
-    for column in made.columns:
-        header += [made.chosen_name] * bool(made.chosen_name) + [column] + ["diverged"] * lost
-    lines = []
-    for row in made.rows:
-        line = [row]
-        for column in made.columns:
-            cell = made.cells.get((row, column))
-            mean, half = shown(cell, made.percent)
-            text = f"{mean}{plus}{half}" if half else mean
-            line += [cell.chosen if cell else ""] * bool(made.chosen_name)
-            line.append(bold(text) if cell and cell.best else text)
-            line += [str(cell.diverged if cell else 0)] * lost
-        lines.append(line)
-    return header, lines
-
-
-def _screen(made: Table) -> str:
-    header, lines = _grid(made, " ± ", lambda text: f"{text} *")
-    widths = [max(len(line[i].removesuffix(" *")) for line in [header, *lines]) for i in range(len(header))]
-
-    def laid(line: list[str]) -> str:
-        # Numbers end under each other; the star of the best hangs out to the right.
-        cells = [line[0].ljust(widths[0])]
-        for text, width in zip(line[1:], widths[1:], strict=True):
-            number = text.removesuffix(" *")
-            cells.append(number.rjust(width) + (" *" if number != text else "  "))
-        return "  ".join(cells).rstrip()
-
-    rule = "─" * min(100, max(len(laid(line)) for line in [header, *lines]))
-    return "\n".join([laid(header), rule, *map(laid, lines), rule, *_wrapped(made.caption)])
-
-
-def _wrapped(text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, 80)
-
-
-def _markdown(made: Table) -> str:
-    header, lines = _grid(made, " ± ", lambda text: f"**{text}**")
-    align = [":--", *["--:"] * (len(header) - 1)]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in [header, align, *lines]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + f"\n\n{made.caption}"
-
-
-def _latex(made: Table) -> str:
-    header, lines = _grid(made, " ± ", lambda text: f"\0{text}\1")
-    body = [" & ".join(map(_tex, line)) + r" \\" for line in lines]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"  \centering",
-            f"  \\caption{{{_tex(made.caption)}}}",
-            f"  \\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            r"    \toprule",
-            f"    {' & '.join(map(_tex, header))} \\\\",
-            r"    \midrule",
-            *(f"    {line}" for line in body),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-        ]
-    )
-
-
-_TEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "[": "{[}",  # after \\ or \midrule a bracket would open an option
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "·": r"$\cdot$",
-    "\0": r"\textbf{",
-    "\1": "}",
-}
-
-
-def _tex(text: str) -> str:
-    return re.sub("[" + re.escape("".join(_TEX)) + "]", lambda m: _TEX[m.group()], text)
-
-
-def frame(made: Table) -> pd.DataFrame:
-    """Returns one row a cell with raw numbers; errors as shares."""
-    kept = [dict(asdict(cell).items()) for cell in made.cells.values()]
-    return pd.DataFrame(kept).rename(
-        columns={
-            "mean": made.value,
-            "half_width": "ci95_half_width",
-            "n": "n_seeds",
-            "chosen": made.chosen_name.replace(" ", "_") or "chosen",
-        }
-    )
-
-
-def _csv(made: Table) -> str:
-    return frame(made).to_csv(index=False).rstrip("\n")
-
-
-def _json_text(made: Table) -> str:
-    cells = json.loads(frame(made).to_json(orient="records"))
-    return json.dumps({"caption": made.caption, "cells": cells}, indent=1, ensure_ascii=False)
-
-
-def _parquet(made: Table) -> bytes:
-    buffer = io.BytesIO()
-    frame(made).to_parquet(buffer, index=False)
-    return buffer.getvalue()
-
-
-WRITERS: dict[str, Callable[[Table], str | bytes]] = {
-    "table": _screen,
-    "markdown": _markdown,
-    "csv": _csv,
-    "latex": _latex,
-    "parquet": _parquet,
-    "json": _json_text,
-}
+def shown(cell: Cell | None, percent: bool) -> Entry:
+    """Returns mean ± half-width, cut by the interval."""
+    if cell is None:
+        return Entry("–")
+    mean, half = cut(cell.mean, cell.half_width, percent)
+    return Entry(f"{mean} ± {half}" if half else mean, cell.bold)

@@ -156,10 +156,19 @@ def resume(
     segment_seconds: float = SEGMENT_SECONDS,
 ) -> Path:
     """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
+    return run(described(folder), folder, width=width, progress=progress, segment_seconds=segment_seconds)
+
+
+def described(folder: str | Path) -> Sweep:
+    """Returns the sweep of a results folder as it was described there.
+
+    Raises:
+        InputError: no sweep was started there, or its description no longer gives the same runs.
+    """
     results = Path(folder)
     description = _read_description(results)
     if (results / "sweep.py").exists():
-        sweep = load_sweep(results / "sweep.py").with_settings(description["settings"])
+        sweep = load_sweep(results / "sweep.py", description["settings"])
     else:
         sweep = from_resolved(description["sweep"])
     if [r.id for r in sweep.runs()] != description["runs"]:
@@ -167,7 +176,7 @@ def resume(
             f"{results}: its sweep.py no longer gives the runs that it was started with",
             "a function that it uses was changed; run the sweep's own file to train what is new",
         )
-    return run(sweep, results, width=width, progress=progress, segment_seconds=segment_seconds)
+    return sweep
 
 
 # ---- the folder

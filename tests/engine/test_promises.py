@@ -22,16 +22,22 @@ from tests.engine.small import (
     records,
     sweep,
     train_under_kills,
+    training_programs,
 )
 
 WIDTHS = (1, 4)
+PROGRAMS: dict[int, list[str]] = {}
+"""What was compiled for the undisturbed sweep of each width."""
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
 def undisturbed(request, tmp_path_factory):
     """The small sweep trained once, at each width."""
     out = tmp_path_factory.mktemp("undisturbed")
-    return run(sweep(), out / "small", width=request.param), request.param
+    with training_programs() as programs:
+        run(sweep(), out / "small", width=request.param)
+    PROGRAMS[request.param] = programs
+    return out / "small", request.param
 
 
 def on_devices(monkeypatch, count: int) -> None:
@@ -169,9 +175,9 @@ def test_one_program_per_cohort_whatever_is_swept(tmp_path, empty_cache):
     assert len(list(empty_cache.glob("jit_train-*-cache"))) == 1
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_compiled_segment_has_no_callback_and_no_collective(width):
-    assert_no_callback_and_no_collective(sweep(), width)
+def test_compiled_segment_has_no_callback_and_no_collective(undisturbed):
+    (program,) = PROGRAMS[undisturbed[1]]
+    assert_no_callback_and_no_collective(program)
 
 
 def bent(s):

@@ -34,7 +34,7 @@ from glorot_jax import (
     specs,
 )
 from glorot_jax.config import field
-from glorot_jax.engine.sweep import SPECS, from_resolved, read_file
+from glorot_jax.engine.sweep import SPECS, from_resolved, known_sweeps, read_file
 from glorot_jax.errors import InputError
 from tests.conftest import ROOT
 
@@ -280,6 +280,7 @@ def test_an_id_is_the_digest_of_what_is_not_at_its_default():
     }
     text = json.dumps(telling, sort_keys=True, separators=(",", ":"))
     assert run.id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert "data.examples" not in run.config, "an infinite stream's cohorts keep their names"
 
 
 def test_ids_stay_when_a_description_gains_a_field_at_its_default():
@@ -466,6 +467,7 @@ def test_names_are_unique_even_where_functions_and_digits_look_the_same():
         ("record.per_decade=2", "record.per_decade", [2]),
         ("data.scaling=unit", "data.scaling", ["unit"]),
         ("data=shapeset(size=16)", "data.size", [16]),
+        ("data.examples=100_000", "data.examples", [100_000]),
     ],
 )
 def test_a_setting_is_put_in_place(setting, path, found):
@@ -564,6 +566,55 @@ def test_a_wrong_value_in_a_file_is_said_as_everywhere(tmp_path):
     )
 
 
+FUNCTION = """
+from typing import Literal
+from glorot_jax import *
+
+def sweep(scale: Literal["small", "full"] = "small", units: int = 8):
+    steps = {"small": 10, "full": 100}[scale]
+    return Sweep(name="a", data=digits(), model=mlp(widths=(units,)), optimizer=sgd(learning_rate=0.1),
+                 seeds=range(2), steps=steps)
+"""
+
+
+def test_the_arguments_of_a_function_that_returns_the_sweep_can_be_set(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FUNCTION)
+    usual = load_sweep(path)
+    assert (usual.steps, usual.model.widths, usual.settings, usual.source) == (10, (8,), (), str(path))
+    settings = ["scale=full", "units=5", "batch_size=3"]
+    changed = load_sweep(path, settings)
+    assert (changed.steps, changed.model.widths, changed.batch_size) == (100, (5,), 3)
+    assert changed.settings == tuple(settings)
+    assert load_sweep(path, ["steps=7", "scale=full"]).steps == 7
+    assert load_sweep(path, changed.settings).resolved() == changed.resolved()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("scale=ful", "scale: 'ful' is not known\n  hint: 'full'? known: full, small"),
+        ("units=many", "units: 'many' is not an integer"),
+        ("scal=full", "scal: 'scal' is not known\n  hint: 'scale'? "),
+        ("scale", "--set scale: it has no value"),
+        ("units=0", "mlp.widths: 0 is not an integer ≥ 1"),
+    ],
+)
+def test_a_wrong_argument_of_such_a_function_is_named(tmp_path, setting, said):
+    (tmp_path / "mine.py").write_text(FUNCTION)
+    assert refused(lambda: load_sweep(tmp_path / "mine.py", [setting])).startswith(said)
+
+
+def test_a_function_that_fails_or_lacks_a_default_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def sweep(units=0):\n    return 1 / units\n")
+    assert refused(lambda: load_sweep(path)) == f"{path}:2: ZeroDivisionError: division by zero"
+    path.write_text("def sweep(units):\n    return units\n")
+    assert refused(lambda: load_sweep(path)).startswith(f"{path}: sweep: its argument 'units' has no default")
+    path.write_text("def sweep(units=1):\n    return units\n")
+    assert refused(lambda: load_sweep(path)).startswith(f"{path}: it defines no `sweep`")
+
+
 def test_an_interrupt_while_a_file_is_read_stays_one(tmp_path):
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
@@ -590,13 +641,13 @@ def test_a_file_is_found_by_path_and_by_name_and_the_nearest_wins(tmp_path, monk
         assert load_sweep(f"sweeps/{name}.py").source == f"sweeps/{name}.py"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.py")), ids=lambda path: path.stem)
-def test_every_sweep_that_comes_along_can_be_read_and_says_what_it_reached(path):
+@pytest.mark.parametrize("name", known_sweeps())
+def test_every_sweep_that_comes_along_can_be_read_and_says_what_it_reached(name):
     """Its claims, where it has some, name their source and have statements of their own."""
-    read = read_file(path)
-    assert load_sweep(path).name == path.stem
-    assert f"glorot run {path.stem}\n" in read.__doc__
-    assert "On 2 cores of an AMD EPYC" in read.__doc__
+    read = read_file(known_sweeps()[name])
+    assert load_sweep(name).name == name.replace("/", "-")
+    assert f"glorot run {name}\n" in read.__doc__
+    assert name.startswith("glorot2010/") or "On 2 cores of an AMD EPYC" in read.__doc__
     found = getattr(read, "claims", ())
     assert all(one.source for one in found)
     assert len({(one.statement, one.measure) for one in found}) == len(found)
