@@ -329,6 +329,8 @@ def _label(run: pd.Series, paths: Sequence[str]) -> str:
         cell, (family, _, name) = run[path], path.rpartition(".")
         if isinstance(cell, str):
             words.append(cell)
+        elif not family and pd.isna(cell):
+            words.append(f"no {name}")
         elif not pd.isna(run.get(family, family)):  # else a setting of what this variant does not have
             words.append(f"{name} {number(cell)}")
     return " · ".join(words)
