@@ -326,8 +326,13 @@ def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
 def _label(run: pd.Series, paths: Sequence[str]) -> str:
     words = []
     for path in paths:
-        cell, name = run[path], path.rpartition(".")[2]
-        words.append(str(cell) if isinstance(cell, str) else f"{name} {number(cell)}")
+        cell, (family, _, name) = run[path], path.rpartition(".")
+        if isinstance(cell, str):
+            words.append(cell)
+        elif not family and pd.isna(cell):
+            words.append(f"no {name}")
+        elif not pd.isna(run.get(family, family)):  # else a setting of what this variant does not have
+            words.append(f"{name} {number(cell)}")
     return " · ".join(words)
 
 
@@ -370,7 +375,8 @@ def said_of_progress(results: Results) -> str:
     if unfinished.empty:
         return ""
     least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
-    return f"Partial: step {least['step']:,} of {least['steps']:,}."
+    where = "in pre-training" if least["step"] < 0 else f"step {least['step']:,} of {least['steps']:,}"
+    return f"Partial: {where}."
 
 
 def made_by(verb: str, results: Results, options: Mapping[str, Any]) -> str:
