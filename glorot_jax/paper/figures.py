@@ -183,15 +183,11 @@ def _figure4(found: Mapping[str, Results]) -> Drawing:
     shown = [_variant(found, SHAPESET, model) for model in (TANH, SOFTSIGN)]
     data = activation_densities(shown, last=True)
     caption = (
-        f"Densities of the activations {_POOLED}, at the end of training, from the standard initialization. The bins "
-        f"at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
+        f"Densities of the activations {_POOLED}, after {data['step'].max():,} updates from the standard "
+        f"initialization. The bins at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
     )
-    return _drawing(
-        "activations at the end of training",
-        caption,
-        data,
-        partial(draw_densities, x_label="activation", limits=(1, 1)),
-    )
+    draw = partial(draw_densities, x_label="activation", limits=(1, 1))
+    return _drawing("activations at the end of training", caption, data, draw)
 
 
 def _figure5(found: Mapping[str, Results]) -> Drawing:

@@ -13,13 +13,13 @@ import pandas as pd
 from glorot_jax.analysis.results import Results
 from glorot_jax.analysis.selection import select
 from glorot_jax.analysis.statistics import interval
+from glorot_jax.analysis.tables import name_of, number
 
 if TYPE_CHECKING:
     import xarray as xr
 
 RATE = "optimizer.learning_rate"
 """The setting that is chosen by validation error."""
-STATISTICS = ["mean", "half_width", "n", "diverged"]
 
 
 class NotRecordedError(LookupError):
@@ -105,10 +105,9 @@ def variants(results: Results) -> list[Variant]:
 
 
 def _told(path: str, value: Any) -> str:
-    name = path.rpartition(".")[2].replace("_", " ")
     if isinstance(value, str) and not value.startswith(("[", "{")):
         return value
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+    return f"{name_of(path)} {number(value)}"
 
 
 def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
