@@ -122,7 +122,7 @@ def _spread(axes: Axes, x: str, by: Mapping[str, pd.DataFrame], color: object) -
     for name, quantile in by.items():
         if name.startswith("quantile"):
             some = quantile.iloc[:: _thinned(len(quantile))]
-            axes.plot(some[x], some["mean"], linestyle="none", marker="o", markersize=2.2, color=color, clip_on=False)
+            axes.plot(some[x], some["mean"], linestyle="none", marker="o", markersize=2.2, color=color)
 
 
 def _thinned(count: int) -> int:

@@ -231,7 +231,10 @@ def mark_diverged(axes: Axes, x: pd.Series, diverged: pd.Series, color: Any = "b
     more = counts[counts.diff().fillna(counts) > 0]
     if len(more):
         top = axes.get_xaxis_transform()
-        axes.plot(more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4)
+        (crosses,) = axes.plot(
+            more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4
+        )
+        crosses.set_in_layout(False)
 
 
 def with_diverged(label: str, rows: pd.DataFrame) -> str:
