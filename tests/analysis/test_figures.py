@@ -161,10 +161,10 @@ def test_what_is_drawn_is_what_was_recorded(folder, tmp_path):
 
 
 def test_files_are_small_whole_and_the_same_bits_again(folder, tmp_path):
-    drawing = drawing_of(load(folder), "activations", "glorot figures invented")
+    drawing = drawing_of(load(folder), "learning_curves", "glorot figures invented")
     files = write_drawings([drawing], tmp_path / "a", ("png", "pdf", "svg"), data=True)
     again = write_drawings([drawing], tmp_path / "b", ("png", "pdf", "svg"), data=True)
-    stem = "invented-activations"
+    stem = "invented-learning_curves"
     assert [f.name for f in files] == [
         *(f"{stem}.{e}" for e in ("png", "pdf", "svg", "csv")),
         "captions.json",

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from glorot_jax import grid, load, mlp, sgd
+from glorot_jax import denoising, grid, load, mlp, sgd
 from glorot_jax.analysis.figures.style import style
 from glorot_jax.analysis.figures.variants import NotRecordedError
 from glorot_jax.data.shapeset import CLASSES
@@ -239,6 +239,26 @@ def test_figure_11_is_the_test_error_of_each_model_at_the_rate_that_validation_c
         "figure 11: drawn without Pre-training: there are no results of glorot2010-pretraining; "
         "glorot run glorot2010/pretraining gives them",
     )
+
+
+def test_figure_11_has_the_pre_trained_runs_that_validation_prefers(found, tmp_path):
+    made = invented.sweep(
+        name="glorot2010-pretraining",
+        model=mlp(widths=(4,) * 5, activation=grid("tanh", "softsign")),
+        optimizer=sgd(learning_rate=grid(0.03, BEST)),
+        pretraining=denoising(steps=2, learning_rate=grid(0.01, 0.001)),
+        seeds=range(2),
+    )
+
+    def better_when_slow(run, name, step):
+        return error(run, name, step) - 0.1 * (run.pretraining.learning_rate == 0.001)
+
+    more = found | {made.name: load(invented.results(tmp_path, made, better_when_slow))}
+    drawing = drawn(11, more)
+    assert by(drawing, "model", "step")["Pre-training", 10] == pytest.approx(0.2 + 0.01 + 0.05 + 0.005 - 0.1)
+    assert "Pre-training: denoising auto-encoders, softsign · standard · learning rate 0.001." in drawing.caption
+    assert "Pre-training: n = 2 seeds, learning rate 0.1" in drawing.caption
+    assert drawing.missing == ()
 
 
 def test_figure_12_draws_the_data_set_that_is_there(tmp_path):

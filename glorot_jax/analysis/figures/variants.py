@@ -100,14 +100,16 @@ def variants(results: Results) -> list[Variant]:
     made = []
     for _, members in groups:
         settings = {p: members[p].iloc[0] for p in paths}
-        made.append(chosen(results, members, " · ".join(_told(p, v) for p, v in settings.items()), settings))
+        made.append(chosen(results, members, label_of(settings), settings))
     return made
 
 
-def _told(path: str, value: Any) -> str:
-    if isinstance(value, str) and not value.startswith(("[", "{")):
-        return value
-    return f"{name_of(path)} {number(value)}"
+def label_of(settings: Mapping[str, Any]) -> str:
+    """Returns settings, by path, in a few words."""
+    return " · ".join(
+        value if isinstance(value, str) and not value.startswith(("[", "{")) else f"{name_of(path)} {number(value)}"
+        for path, value in settings.items()
+    )
 
 
 def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
