@@ -59,12 +59,24 @@ def described(sweep: str) -> Sweep:
     return load_sweep(FOLDER / f"{sweep}.py", SETTINGS.get(sweep, ["seeds=range(2)"]))
 
 
-def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.ndarray]:
-    """What runs of a sweep record in a world: seeds differ a little, and ones at a learning rate that is not chosen."""
+@cache
+def runs(sweep: str) -> tuple[Run, ...]:
+    return tuple(described(sweep).runs())
+
+
+@cache
+def chosen_rates(sweep: str) -> dict[str, float]:
+    """By activation."""
     chosen: dict[str, float] = {}
-    for run in described(sweep).runs():
+    for run in runs(sweep):
         rate = run.config["optimizer.learning_rate"]
         chosen[model(run)[0]] = min(rate, chosen.get(model(run)[0], rate))
+    return chosen
+
+
+def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.ndarray]:
+    """What runs of a sweep record in a world: seeds differ a little, and ones at a learning rate that is not chosen."""
+    chosen = chosen_rates(sweep)
 
     def value(run: Run, step: int) -> np.ndarray:
         value = np.asarray(world[name](run, step), float) * (1 + 1e-4 * run.seed)
@@ -75,7 +87,7 @@ def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.nda
 
 def results(where: Path, sweep: str, world: World) -> Results:
     """Writes the results of a sweep of the paper in a world, and reads them."""
-    end = described(sweep).runs()[0].steps
+    end = runs(sweep)[0].steps
     steps = [s * EPOCH for s in (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35, 40) if s * EPOCH <= end]
     error = recorded(sweep, world, "error")
     arrays = {name: (DIMS[name], recorded(sweep, world, name)) for name in world if name in DIMS}
@@ -92,7 +104,7 @@ def results(where: Path, sweep: str, world: World) -> Results:
 
 def changed(found: Results, sweep: str, change: World) -> Results:
     """Returns the same results, but for the records that a change names."""
-    runs = {run.id: run for run in described(sweep).runs()}
+    by_id = {run.id: run for run in runs(sweep)}
     other = copy(found)
 
     def record(cohort: str, name: str) -> Any:
@@ -101,7 +113,7 @@ def changed(found: Results, sweep: str, change: World) -> Results:
         if told not in change:
             return read
         value = recorded(sweep, change, told)
-        at = [(runs[run], step) for run in read["run"].to_numpy() for step in read["step"].to_numpy()]
+        at = [(by_id[run], step) for run in read["run"].to_numpy() for step in read["step"].to_numpy()]
         return read.copy(data=np.reshape([value(run, int(step)) for run, step in at], read.shape))
 
     other.record = record
