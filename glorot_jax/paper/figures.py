@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from glorot_jax.analysis.figures.curves import draw_learning_curves, learning_curves
+from glorot_jax.analysis.figures.curves import CROPPED, draw_learning_curves, learning_curves
 from glorot_jax.analysis.figures.general import told_of
 from glorot_jax.analysis.figures.histograms import activation_densities, draw_densities, gradient_densities
 from glorot_jax.analysis.figures.over_training import (
@@ -290,9 +290,8 @@ def _figure12(found: Mapping[str, Results]) -> Drawing:
     missing = list(dict.fromkeys(missing))
     if not shown:
         raise NotRecordedError(missing[0].partition(": ")[2])
-    caption = "Test error over the number of training examples seen. N: normalized initialization. " + " ".join(
-        f"{title}: {told_of(some)}" for title, some in shown.items()
-    )
+    caption = "Test error over the number of training examples seen. N: normalized initialization. "
+    caption += " ".join([CROPPED, *(f"{title}: {told_of(some)}" for title, some in shown.items())])
     return _test_errors(shown, "test error on MNIST and CIFAR-10", caption, missing, crop=True)
 
 

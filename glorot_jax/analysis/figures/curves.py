@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FAR = 3.0
 """A curve that ends higher than the lowest by this factor does not set the axis, where asked for."""
+CROPPED = f"Step 0, and curves that end more than {FAR:g} times as high as the lowest one, set no axis."
+"""What a caption says then."""
 
 
 def learning_curves(variants: Sequence[Variant], name: str, panel: str = "") -> pd.DataFrame:
@@ -87,7 +89,8 @@ def _panel(axes: Axes, data: pd.DataFrame, looks: Mapping[str, Look], x: str, cr
         look = looks[model]
         seen = rows[rows["n"] > 0]
         axes.plot(seen[x], seen["mean"], color=look.color, linestyle=look.dashes)
-        band(axes, seen[x], seen, 1, look.color)
+        if model not in far:
+            band(axes, seen[x], seen, look.color)
         mark_diverged(axes, rows[x], rows["diverged"], look.color)
         ends.append(_end(model, rows, x, last[model], look, model in far))
     near = data[~data["model"].isin(far) & ((data[x] > 0) | (not crop)) & (data["n"] > 0)]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from glorot_jax.analysis.figures.curves import draw_learning_curves, learning_curves
+from glorot_jax.analysis.figures.curves import CROPPED, draw_learning_curves, learning_curves
 from glorot_jax.analysis.figures.histograms import activation_densities, draw_densities, gradient_densities
 from glorot_jax.analysis.figures.over_training import (
     GRADIENTS,
-    SPREAD,
+    SPREAD_AROUND_MEAN,
     WEIGHT_GRADIENTS,
     Place,
     draw_over_training,
@@ -93,7 +93,8 @@ def _learning_curves(shown: Sequence[Variant]) -> _Made:
             draw = partial(
                 draw_learning_curves, looks=look, x="step", x_label="updates", y_label=label, scale=scale, crop=True
             )
-            return _Made("learning curves", f"{label.partition(' (')[0].capitalize()} over training.", data, draw)
+            caption = f"{label.partition(' (')[0].capitalize()} over training. {CROPPED}"
+            return _Made("learning curves", caption, data, draw)
     raise NotRecordedError(f"{shown[0].results.name} recorded neither test error nor training loss")
 
 
@@ -101,7 +102,8 @@ def _over_training(
     title: str, caption: str, y_label: str, statistics: dict[str, Place], shown: Sequence[Variant]
 ) -> _Made:
     known = set.intersection(*(variant.recorded for variant in shown))
-    some = {name: place for name, place in statistics.items() if place[0] in known} or statistics
+    some = {name: place for name, place in statistics.items() if place[0] in known}
+    some = some if "std" in some else statistics  # whose absence is then told
     draw = partial(draw_over_training, x="step", x_label="updates", y_label=y_label)
     return _Made(title, caption, over_training(shown, some), draw)
 
@@ -118,9 +120,9 @@ KINDS: dict[str, Callable[[Sequence[Variant]], _Made]] = {
     "activations": partial(
         _over_training,
         "activations over training",
-        f"Activations {_POOLED}: ± standard deviation (lines) and 1 % and 99 % quantiles (markers).",
+        f"Activations {_POOLED}: mean ± standard deviation (lines), 1 % and 99 % quantiles (markers).",
         "activation",
-        SPREAD,
+        SPREAD_AROUND_MEAN,
     ),
     "gradients": partial(
         _over_training,

@@ -252,7 +252,7 @@ def few_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def time_axis(axes: Axes, x: pd.Series) -> None:
@@ -267,14 +267,13 @@ def time_axis(axes: Axes, x: pd.Series) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, scale: float, color: Any) -> None:
+def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, color: Any) -> None:
     """Shades the intervals of means over three seeds or more; with two they span the page.
 
     Args:
         rows: with ``mean``, ``half_width`` and ``n``.
-        scale: by which they are multiplied.
     """
-    low, high = (scale * (rows["mean"] + way * rows["half_width"]) for way in (-1, 1))
+    low, high = (rows["mean"] + way * rows["half_width"] for way in (-1, 1))
     dense = len(x) > DENSE
     axes.fill_between(
         x, low, high, where=(rows["n"] > 2).to_numpy(), color=color, alpha=0.18, linewidth=0, zorder=-1 if dense else 1
