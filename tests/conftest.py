@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,33 @@ _own = tempfile.TemporaryDirectory(prefix="cache-")
 os.environ["XDG_CACHE_HOME"] = _own.name
 
 ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def _optimized(whole: bool) -> Iterator[None]:
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", not whole)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly() -> Iterator[None]:
+    """Half the time of compiling, for modules that compare numbers within a tolerance.
+
+    LLVM leaves out what takes longest. Not where bits are compared or training is tried: that is compiled as users' is.
+    """
+    with _optimized(whole=False):
+        yield
+
+
+@pytest.fixture
+def compiled_fully() -> Iterator[None]:
+    """In a module that is compiled quickly, for a test of bits."""
+    with _optimized(whole=True):
+        yield
 
 
 @pytest.fixture

@@ -245,7 +245,8 @@ class _Shard:
         """Returns per run, in the table's order: status, divergence, final and best values."""
         records = self.records(SCALARS)
         step = int(self.manifest["step"])
-        state = "done" if self.manifest["state"] == "done" else "training" if self.manifest["records"] else "pending"
+        begun = self.manifest["records"] or step > self.manifest.get("first_step", step)
+        state = "done" if self.manifest["state"] == "done" else "training" if begun else "pending"
         lost = {d["run"]: d for d in self.manifest["diverged"]}
         found: dict[str, Any] = {
             "status": ["diverged" if run in lost else state for run in self.runs.index],

@@ -174,6 +174,8 @@ class CohortPlan:
     keep_every: int
     cost: Cost | None
     streamed_bytes: int = 0
+    pretrained_layers: int = 0
+    pretraining_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -186,6 +188,7 @@ class CohortPlan:
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
+            "pretraining": self._pretraining,
             "records": self.records,
             "bytes_per_device": self.bytes_per_device,
             "record_bytes": self.record_bytes,
@@ -194,6 +197,15 @@ class CohortPlan:
             "estimated_seconds": round(self.seconds, 1),
             "probes": None if self.cost is None else self._probes(self.cost),
         }
+
+    @property
+    def _pretraining(self) -> dict[str, object] | None:
+        """Steps of the pre-training, all layers together, and what of ``seconds`` they take; None without."""
+        before = self.cohort.runs[0].pretraining
+        if before is None:
+            return None
+        steps = {"steps_per_layer": before.steps, "layers": self.pretrained_layers}
+        return steps | {"estimated_seconds": round(self.pretraining_seconds, 1)}
 
     def _probes(self, cost: Cost) -> dict[str, object]:
         from glorot_jax.engine.cost import forecast
@@ -275,8 +287,13 @@ class Plan:
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
                 f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
                 f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
-                *([] if row.cost is None else row._probe_lines(row.cost)),
             ]
+            if (before := row.cohort.runs[0].pretraining) is not None:
+                lines.append(
+                    f"    pre-training: {row.pretrained_layers} layers × {before.steps:,} steps, about "
+                    f"{_duration(row.pretraining_seconds)} of it"
+                )
+            lines += [] if row.cost is None else row._probe_lines(row.cost)
             if row.streamed_bytes:
                 lines.append(
                     f"    training examples stay on the host; {_bytes(row.streamed_bytes)} a step are streamed"
@@ -331,6 +348,13 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
         cost = costs.known(cohort, program, used) if quick else costs.measured(cohort, program, arrays, used)
         keep = 1 if cost is None else costs.keep_every(cost, run)
         records = run.due(keep)
+        if cost is None:
+            before, training = _estimate(program, layout, state["params"], run)
+        else:
+            forecast = costs.forecast(cost, run, keep)
+            before, training = (
+                part * layout.blocks_per_device for part in (forecast.pretraining, forecast.steps + forecast.records)
+            )
         rows.append(
             CohortPlan(
                 cohort=cohort,
@@ -341,12 +365,12 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
                 constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
                 record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
-                seconds=_estimate(program, layout, state["params"], run)
-                if cost is None
-                else costs.forecast(cost, run, keep).seconds * layout.blocks_per_device,
+                seconds=before + training,
                 keep_every=keep,
                 cost=cost,
                 streamed_bytes=feed.bytes_per_step if feed else 0,
+                pretrained_layers=len(program.phases),
+                pretraining_seconds=before,
             )
         )
     return Plan(sweep, tuple(rows), jax.default_backend())
@@ -375,14 +399,27 @@ def _tree_bytes(tree: object) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _estimate(program: Program, layout: Layout, params: Mapping[str, jax.ShapeDtypeStruct], run: Run) -> float:
-    """Seconds of training: a block's products and activations are timed here; of a record, its evaluation alone."""
+def _estimate(
+    program: Program, layout: Layout, params: Mapping[str, jax.ShapeDtypeStruct], run: Run
+) -> tuple[float, float]:
+    """Seconds of pre-training and of training: a block's products and activations are timed here.
+
+    Of a record it is its evaluation alone; an auto-encoder's update is that of its layer, there and back.
+    """
     setup = program.setup
     shapes = [leaf.shape[-2:] for leaf in params.values() if len(leaf.shape) == 4]
     step = _block_seconds(shapes, layout.width, setup.batch_size, train=True)
     evaluated = sum(len(part[1]) for part in (setup.dataset.valid, setup.dataset.test))
     record = _block_seconds(shapes, layout.width, 500, train=False) * evaluated / 500
-    return layout.blocks_per_device * (run.steps * step + len(run.due()) * record)
+    before = 0.0
+    for k, phase in enumerate(program.phases):
+        below, (fan_in, fan_out) = shapes[:k], shapes[k]
+        there_and_back = ((fan_in, fan_out), (fan_out, fan_in))
+        once = _block_seconds(there_and_back, layout.width, setup.batch_size, train=True)
+        once += _block_seconds(below, layout.width, setup.batch_size, train=False) if below else 0.0
+        before += once * (phase.last - phase.first)
+    training = run.steps * step + len(run.due()) * record
+    return layout.blocks_per_device * before, layout.blocks_per_device * training
 
 
 def _block_seconds(shapes: Sequence[tuple[int, int]], width: int, batch: int, *, train: bool) -> float:

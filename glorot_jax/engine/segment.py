@@ -506,7 +506,8 @@ class _Run:
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
         memory = _like(state["optimizer"], optimizer.init, params)
-        updates, new_memory = optimizer.update(gradient, memory, params)
+        beside = self._beside_the_gradient(state["rest"], hyper, (inputs, labels), step)
+        updates, new_memory = optimizer.update(gradient, memory, params, **beside)
         new = {
             "params": jax.tree.map(lambda p, u: p + u, params, updates),
             "rest": new_rest,
@@ -554,6 +555,15 @@ class _Run:
         logits = forward(module, inputs)
         return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
 
+    def _beside_the_gradient(self, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array) -> dict[str, Any]:
+        """What an optimizer may ask for; functions, so that nothing is computed for those that don't."""
+        return {
+            "obj_fn": lambda params: self._cost(params, rest=rest, hyper=hyper, batch=batch, step=step)[0],
+            "logits_fn": lambda params: forward(self._training(params, rest, hyper, step), batch[0]),
+            "random_key": lambda: key(hyper["seed"], "curvature", stream=hyper["stream"], step=step),
+            "step": step,
+        }
+
     def _training(self, params: Tree, rest: Tree, hyper: Tree, step: Array) -> nnx.Module:
         """The network as the update of a step uses it."""
         drawing = key(hyper["seed"], "module", stream=hyper["stream"], step=step)
@@ -592,7 +602,9 @@ class _Run:
 
         def updates(gradient: Mapping[str, Array]) -> Mapping[str, Array]:
             optimizer = self._optimizer(hyper)
-            return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
+            memory = _like(state["optimizer"], optimizer.init, params)
+            beside = self._beside_the_gradient(rest, hyper, (inputs, labels), step)
+            return optimizer.update(gradient, memory, params, **beside)[0]
 
         def settle(changed: Mapping[str, Array]) -> Mapping[str, Array]:
             return self.network.settled(params | changed, rest, drawing, fixed)

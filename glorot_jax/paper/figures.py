@@ -27,7 +27,7 @@ from glorot_jax.analysis.figures.over_training import (
     over_training,
 )
 from glorot_jax.analysis.figures.style import ACTIVATIONS, COLUMN, DASHES, PAGE, PALETTE, Look, panels
-from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, all_runs, chosen
+from glorot_jax.analysis.figures.variants import RATE, NotRecordedError, Variant, all_runs, chosen, label_of
 from glorot_jax.analysis.figures.write import Drawing
 from glorot_jax.analysis.results import Results
 from glorot_jax.errors import InputError
@@ -184,15 +184,11 @@ def _figure4(found: Mapping[str, Results]) -> Drawing:
     shown = [_variant(found, SATURATION, model) for model in (TANH, SOFTSIGN)]
     data = activation_densities(shown, last=True)
     caption = (
-        f"Densities of the activations {_POOLED}, at the end of training, from the standard initialization. The bins "
-        f"at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
+        f"Densities of the activations {_POOLED}, after {data['step'].max():,} updates from the standard "
+        f"initialization. The bins at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
     )
-    return _drawing(
-        "activations at the end of training",
-        caption,
-        data,
-        partial(draw_densities, x_label="activation", limits=(1, 1)),
-    )
+    draw = partial(draw_densities, x_label="activation", limits=(1, 1))
+    return _drawing("activations at the end of training", caption, data, draw)
 
 
 def _figure5(found: Mapping[str, Results]) -> Drawing:
@@ -270,11 +266,13 @@ def _figure11(found: Mapping[str, Results]) -> Drawing:
         _variant(found, SHAPESET, TANH)
     try:
         shown.append(_with_pretraining(found))
+        pretrained = f" {PRETRAINED}: denoising auto-encoders, {label_of(shown[-1].settings)}."
     except NotRecordedError as error:
         missing.append(f"{PRETRAINED}: {error}")
+        pretrained = ""
     caption = (
         "Test error on Shapeset-3×2 over the number of training examples seen, those of the pre-training not counted. "
-        f"N: normalized initialization. {told_of(shown)}"
+        f"N: normalized initialization.{pretrained} {told_of(shown)}"
     )
     return _test_errors({"": shown}, "test error on Shapeset-3×2", caption, missing, crop=False)
 
@@ -363,17 +361,21 @@ def _gradients_at_initialization(
 
 
 def _with_pretraining(found: Mapping[str, Results]) -> Variant:
-    """The pre-trained runs; of several activations or initializations, those of the lowest validation error."""
+    """The pre-trained runs; of several settings of network and pre-training, those of the lowest validation error."""
     results = _sweep(found, PRETRAINING)
     runs = all_runs(results)
     runs = runs[_pretrained(runs)]
     if runs.empty:
         raise NotRecordedError(f"{PRETRAINING} has no pre-trained runs")
-    kinds = [
-        chosen(results, part, PRETRAINED)
-        for _, part in runs.groupby(["model.activation", "model.init", "model.widths"])
-    ]
-    return min(kinds, key=lambda v: v.runs["valid_error"].fillna(np.inf).mean())
+    named = ["model.activation", "model.init"]
+    others = [p for p in results.varying if p not in (*named, RATE, "pretraining")]
+    kinds = runs.groupby([runs[p].astype(str) for p in (*named, *others)], sort=False)
+    best = min((chosen(results, part, PRETRAINED) for _, part in kinds), key=_validation_error)
+    return replace(best, settings={p: best.runs[p].iloc[0] for p in (*named, *others)})
+
+
+def _validation_error(variant: Variant) -> float:
+    return float(variant.runs["valid_error"].fillna(np.inf).mean())
 
 
 def _test_errors(

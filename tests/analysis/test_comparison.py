@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glorot_jax import compare, grid, load, mlp, sgd, table
+from glorot_jax import compare, grid, load, mlp, mnist, sgd, shapeset, table
 from glorot_jax.analysis.comparison import render_compare
 from glorot_jax.cli import main
 from glorot_jax.errors import InputError
@@ -72,6 +72,23 @@ def test_results_compare_the_values_of_one_setting_with_all_else_equal(folder):
     gains = load(folder).compare("gain", value="valid_loss")
     assert set(gains["column"]) == set(LEVELS)
     assert len(gains) == 3
+
+
+def test_results_compare_chooses_and_places_what_else_varies(tmp_path):
+    """Two data sets, depths and rates: what is chosen, and what belongs to one data set alone, is no column."""
+    model = mlp(widths=grid((6,), (6, 6)), activation=grid("tanh", "relu"))
+    parts = [
+        invented.results(tmp_path / data.kind(), invented.sweep(name=data.kind(), data=data, model=model), error)
+        for data in (shapeset(size=8, validation=20, test=20), mnist())
+    ]
+    both = load(parts)
+    columns = [f"{data} · {widths}" for data in ("shapeset", "mnist") for widths in ("[6]", "[6, 6]")]
+    assert both.compare("activation")["column"].tolist() == columns
+    chosen = both.compare("activation", select=["learning_rate", "depth"])
+    assert chosen["column"].tolist() == ["shapeset", "mnist"]
+    depths = both.compare("depth")
+    assert {frozenset(pair) for pair in depths[["lower", "higher"]].to_numpy()} == {frozenset(("depth 1", "depth 2"))}
+    assert set(depths["column"]) == {"shapeset · tanh", "shapeset · relu", "mnist · tanh", "mnist · relu"}
 
 
 def test_the_table_marks_what_the_pairs_say(folder):

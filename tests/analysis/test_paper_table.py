@@ -95,7 +95,7 @@ def test_rows_and_columns_are_the_papers_and_depth_is_chosen_for_each_model(load
         sigmoid = row == "Sigmoid"
         assert cell.chosen == ("0.1", "4" if sigmoid else "5")
         assert cell.mean == pytest.approx(TABLE_1[row][column].error / 100 * (0.5 if sigmoid else 1), rel=1e-5)
-    assert "Learning rate, depth chosen for each by validation error" in made.caption
+    assert "Learning rate and depth chosen for each by validation error" in made.caption
     assert "--depth 5 takes those alone" in made.caption
 
 

@@ -16,8 +16,9 @@ import pytest
 import scipy.stats
 
 from glorot_jax import grid, load, mlp, mnist, sgd
-from glorot_jax.analysis.formats import SHEETS, cut
-from glorot_jax.analysis.tables import MOST_VARIANTS, Cell, Table, render_table, shown, table
+from glorot_jax.analysis.formats import FORMATS, SHEETS, cut
+from glorot_jax.analysis.tables import LAYOUTS, MOST_VARIANTS, TESTS, Cell, Table, render_table, shown, table
+from glorot_jax.cli import cli
 from glorot_jax.errors import InputError
 from tests.analysis import invented
 
@@ -264,7 +265,7 @@ def test_depth_and_learning_rate_are_chosen_together_on_validation_and_shown(dep
         assert cell.mean == pytest.approx(0.351, rel=1e-5)
     assert set(made.frame()["depth"]) == {"2"}
     assert re.search(r"tanh +0\.1 +2 +35\.", SHEETS["table"](made.sheet()))
-    assert "Learning rate, depth chosen for each row by validation error." in made.caption
+    assert "Learning rate and depth chosen for each row by validation error." in made.caption
 
 
 def test_one_depth_alone_can_be_asked_for(depths):
@@ -294,6 +295,12 @@ def test_where_lower_is_not_better_nothing_is_marked(wounded):
 
 
 # ---- formats
+
+
+def test_the_command_offers_all_formats_tests_and_layouts():
+    """It lists them without importing what needs pandas."""
+    offered = {p.name: p.type.choices for p in cli.commands["table"].params if hasattr(p.type, "choices")}
+    assert offered == {"form": FORMATS, "test": TESTS, "layout": LAYOUTS}
 
 
 def raw(folder) -> pd.DataFrame:

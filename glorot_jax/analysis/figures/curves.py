@@ -19,6 +19,7 @@ from glorot_jax.analysis.figures.style import (
     mark_diverged,
     panels,
     time_axis,
+    with_diverged,
 )
 from glorot_jax.analysis.figures.variants import Variant, over_seeds, records, stacked
 
@@ -98,9 +99,7 @@ def _panel(axes: Axes, data: pd.DataFrame, looks: Mapping[str, Look], x: str, cr
 
 
 def _end(model: str, rows: pd.DataFrame, x: str, last: float, look: Look, far: bool) -> End:
-    lost = int(rows["diverged"].max())
-    runs = int((rows["n"] + rows["diverged"]).max())
-    text = f"{model} ({lost} of {runs} diverged)" if lost else model
+    text = with_diverged(model, rows)
     if far:
         text = f"{text}: {last:.3g} ↑"
     seen = rows[rows["n"] > 0]

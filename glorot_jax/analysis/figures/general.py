@@ -22,6 +22,7 @@ from glorot_jax.analysis.figures.style import looks
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, variants
 from glorot_jax.analysis.figures.write import Drawing
 from glorot_jax.analysis.results import Results
+from glorot_jax.analysis.tables import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +58,7 @@ def told_of(shown: Sequence[Variant]) -> str:
     if any(variant.rate is not None for variant in shown):
         text += " Learning rates chosen by validation error."
     if pooled := dict.fromkeys(path for variant in shown for path in variant.pooled):
-        text += f" Pooled over {', '.join(path.rpartition('.')[2].replace('_', ' ') for path in pooled)}."
+        text += f" Pooled over {', '.join(map(name_of, pooled))}."
     runs = pd.concat([variant.runs[["step", "steps"]] for variant in shown])
     behind = runs[runs["step"] < runs["steps"]]
     if len(behind):

@@ -16,6 +16,7 @@ from glorot_jax.analysis.figures.style import (
     mark_diverged,
     panel_each,
     time_axis,
+    with_diverged,
 )
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, over_seeds, records, stacked
 
@@ -71,7 +72,7 @@ def draw_over_training(
     """
     models = list(dict.fromkeys(data["model"]))
     parts = [data[data["model"] == model] for model in models]
-    titles = [_title(model, part) for model, part in zip(models, parts, strict=True)]
+    titles = [with_diverged(model, part) for model, part in zip(models, parts, strict=True)]
     figure, axes = panel_each(titles, 1.75, x_label, sharex=True, sharey=limits is not None)
     colors = layer_colors(sorted(data["layer"].unique()))
     for at, part in zip(axes, parts, strict=True):
@@ -121,16 +122,11 @@ def _spread(axes: Axes, x: str, by: Mapping[str, pd.DataFrame], color: object) -
     for name, quantile in by.items():
         if name.startswith("quantile"):
             some = quantile.iloc[:: _thinned(len(quantile))]
-            axes.plot(some[x], some["mean"], linestyle="none", marker="o", markersize=2.2, color=color, clip_on=False)
+            axes.plot(some[x], some["mean"], linestyle="none", marker="o", markersize=2.2, color=color)
 
 
 def _thinned(count: int) -> int:
     return max(1, -(-count // _MARKERS))
-
-
-def _title(model: str, part: pd.DataFrame) -> str:
-    lost, left = int(part["diverged"].max()), int(part["n"].min())
-    return f"{model} ({lost} of {lost + left} diverged)" if lost else model
 
 
 def _meanings(statistics: set[str]) -> list[Line2D]:

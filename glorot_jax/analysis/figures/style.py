@@ -166,10 +166,12 @@ def _path(name: str, paths: Sequence[str]) -> str | None:
 def _assigned(values: Iterable[Any], fixed: Mapping[str, Any], free: Sequence[Any]) -> dict[str, Any]:
     """What stands for each value: its own where it has one, else the next that is free, again from the first on."""
     kinds = list(dict.fromkeys(map(str, values)))
-    made = {kind: fixed[kind] for kind in kinds if kind in fixed}
-    rest = [one for one in free if one not in made.values()] or list(free)
+    taken = list(fixed.values()) if any(kind in fixed for kind in kinds) else []
+    rest = [one for one in free if one not in taken]
     others = [kind for kind in kinds if kind not in fixed]
-    return made | {kind: rest[i % len(rest)] for i, kind in enumerate(others)}
+    return {kind: fixed[kind] for kind in kinds if kind in fixed} | {
+        kind: rest[i % len(rest)] for i, kind in enumerate(others)
+    }
 
 
 def layer_colors(layers: Sequence[int]) -> dict[int, Any]:
@@ -229,7 +231,20 @@ def mark_diverged(axes: Axes, x: pd.Series, diverged: pd.Series, color: Any = "b
     more = counts[counts.diff().fillna(counts) > 0]
     if len(more):
         top = axes.get_xaxis_transform()
-        axes.plot(more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4)
+        (crosses,) = axes.plot(
+            more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4
+        )
+        crosses.set_in_layout(False)
+
+
+def with_diverged(label: str, rows: pd.DataFrame) -> str:
+    """Returns a label that tells how many of the runs have diverged, if any.
+
+    Args:
+        rows: of one variant, with ``n`` and ``diverged``.
+    """
+    lost, runs = int(rows["diverged"].max()), int(max(rows["n"].max(), rows["diverged"].max()))
+    return f"{label} ({lost} of {runs} diverged)" if lost else label
 
 
 def few_ticks(axes: Axes) -> None:

@@ -13,13 +13,13 @@ import pandas as pd
 from glorot_jax.analysis.results import Results
 from glorot_jax.analysis.selection import select
 from glorot_jax.analysis.statistics import interval
+from glorot_jax.analysis.tables import name_of, number
 
 if TYPE_CHECKING:
     import xarray as xr
 
 RATE = "optimizer.learning_rate"
 """The setting that is chosen by validation error."""
-STATISTICS = ["mean", "half_width", "n", "diverged"]
 
 
 class NotRecordedError(LookupError):
@@ -100,15 +100,16 @@ def variants(results: Results) -> list[Variant]:
     made = []
     for _, members in groups:
         settings = {p: members[p].iloc[0] for p in paths}
-        made.append(chosen(results, members, " · ".join(_told(p, v) for p, v in settings.items()), settings))
+        made.append(chosen(results, members, label_of(settings), settings))
     return made
 
 
-def _told(path: str, value: Any) -> str:
-    name = path.rpartition(".")[2].replace("_", " ")
-    if isinstance(value, str) and not value.startswith(("[", "{")):
-        return value
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+def label_of(settings: Mapping[str, Any]) -> str:
+    """Returns settings, by path, in a few words."""
+    return " · ".join(
+        value if isinstance(value, str) and not value.startswith(("[", "{")) else f"{name_of(path)} {number(value)}"
+        for path, value in settings.items()
+    )
 
 
 def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
