@@ -230,7 +230,15 @@ def mode(results: Results, where: Mapping[str, Any], layer: int) -> pd.Series:
     return (shares / _widths(shares)).idxmax(axis=1)
 
 
-# ---- over several of these
+# ---- of several of these
+
+
+def at_own_step(by_step: pd.DataFrame, steps: pd.Series) -> pd.Series:
+    """Returns of a table by step the number of each seed at a step of its own."""
+    import pandas as pd
+
+    found = [by_step.at[seed, step] for seed, step in steps.items()]
+    return pd.Series(found, index=steps.index)
 
 
 def smallest(parts: Iterable[pd.Series]) -> pd.Series:

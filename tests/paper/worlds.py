@@ -166,12 +166,12 @@ def _error(run: Run) -> float:
 
 
 def sigmoid_means(below: tuple[float, float, float] = (0.55, 0.6, 0.72), top: float = 0.05) -> Any:
-    """Mean activations: 0.5 at first, then so, one epoch later; networks of five layers have other numbers."""
+    """Mean activations: 0.5 at first, then so for three epochs; lower ones in the layers below when that is over."""
 
     def means(run: Run, step: int) -> Any:
         if model(run)[0] != "sigmoid" or depth(run) != 4 or step == 0:
             return np.full(depth(run), 0.5)
-        return [*below, top if step <= 3 * EPOCH else 0.4]
+        return [*below, top] if step <= 3 * EPOCH else [0.4, 0.35, 0.3, 0.4]
 
     return means
 
