@@ -150,6 +150,8 @@ class Program:
         scene: ``(constants, hyper, state, inputs, labels, step) -> Scene`` of one run.
         feeding: how the host brings batches, if it does; see ``Feeding``.
         phases: of the pre-training, in order; no piece of a schedule may reach from one into the next.
+        update_flops: gives the floating-point operations of one run's update as the compiler counts them before it
+            optimizes, all branches as if taken; None where it doesn't.
     """
 
     setup: Setup
@@ -163,6 +165,7 @@ class Program:
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
     scene: Callable[..., Scene]
+    update_flops: Callable[[], float | None]
     feeding: Feeding | None = None
     phases: tuple[Phase, ...] = ()
 
@@ -237,6 +240,7 @@ class Draft:
             initialize=blocks.initialize,
             segment=blocks.train,
             scene=blocks.scene,
+            update_flops=lambda: blocks.update_flops(self._per_run),
             feeding=_feeding(blocks, room) if setup.dataset.stream else None,
             phases=self._pretraining.phases if self._pretraining else (),
         )
@@ -547,6 +551,12 @@ class _Run:
         traced = jax.make_jaxpr(kept)(state, batch, step).jaxpr
         made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
         return sum(v.aval.size * v.aval.dtype.itemsize for v in made)
+
+    def update_flops(self, hyper: Mapping[str, Array]) -> float | None:
+        """Floating-point operations of an update, as ``Program`` has them; nothing is compiled."""
+        _, *update = self._abstract(hyper)
+        counted = jax.jit(self.step).lower(update[0], hyper, *update[1:]).cost_analysis()
+        return counted.get("flops") if counted else None
 
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
         """Mean loss of a batch, and what the network left beside its parameters."""
