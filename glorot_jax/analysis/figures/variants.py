@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from glorot_jax.analysis.results import Results
-from glorot_jax.analysis.selection import select
+from glorot_jax.analysis.selection import absent, select
 from glorot_jax.analysis.statistics import interval
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Variant:
     @property
     def pooled(self) -> list[str]:
         """Settings, seeds apart, that differ among the runs."""
-        return [p for p in self.results.varying if self.runs[p].astype(str).nunique() > 1]
+        return [p for p in self.results.varying if self.runs[p].astype(str).nunique(dropna=False) > 1]
 
     @property
     def recorded(self) -> set[str]:
@@ -96,11 +96,12 @@ def variants(results: Results) -> list[Variant]:
     paths = [p for p in results.varying if not (searched and p == RATE)]
     if not paths:
         return [chosen(results, runs, results.name)] if len(runs) else []
-    groups = runs.groupby([runs[p].astype(str) for p in paths], sort=False)
+    groups = runs.groupby([runs[p].astype(str) for p in paths], sort=False, dropna=False)
     made = []
     for _, members in groups:
         settings = {p: members[p].iloc[0] for p in paths}
-        made.append(chosen(results, members, " · ".join(_told(p, v) for p, v in settings.items()), settings))
+        told = " · ".join(_told(p, v) for p, v in settings.items() if not absent(settings, p))
+        made.append(chosen(results, members, told, settings))
     return made
 
 
@@ -108,6 +109,8 @@ def _told(path: str, value: Any) -> str:
     name = path.rpartition(".")[2].replace("_", " ")
     if isinstance(value, str) and not value.startswith(("[", "{")):
         return value
+    if pd.isna(value):
+        return f"no {name}"
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
