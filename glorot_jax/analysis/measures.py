@@ -209,7 +209,7 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> p
         runs = choose_runs(runs, [], path_of(choose, results.varying, "select"))
     if len(runs) and runs["seed"].duplicated().any():
         twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
-        open_ = [path for path in results.varying if twice[path].astype(str).nunique() > 1]
+        open_ = [path for path in results.varying if twice[path].astype(str).nunique(dropna=False) > 1]
         raise InputError(
             f"where: {len(twice)} runs have seed {twice['seed'].iloc[0]}", f"say more of {', '.join(open_)}"
         )

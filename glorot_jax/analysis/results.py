@@ -78,7 +78,7 @@ class Results:
     def varying(self) -> list[str]:
         """Settings, by path, that take more than one value over the runs; the seed apart."""
         table = self.configurations
-        return [c for c in table if c not in _NO_SETTINGS and table[c].astype(str).nunique() > 1]
+        return [c for c in table if c not in _NO_SETTINGS and _varies(table, c)]
 
     @cached_property
     def configurations(self) -> pd.DataFrame:
@@ -149,7 +149,7 @@ class Results:
             if name not in known:
                 raise unknown("names", name, known)
         parts = _with_predictions([s.records(names) for s in shards], [s.predictions(names) for s in shards])
-        if len({part.sizes.get("layer") for part in parts}) > 1:
+        if len({part.sizes["layer"] for part in parts if "layer" in part.sizes}) > 1:
             raise InputError("records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}")
         common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
         left_out = sum(part.sizes["step"] - len(common) for part in parts)
@@ -313,6 +313,15 @@ def _chosen(file: xr.Dataset, names: Sequence[str] | None) -> xr.Dataset:
         always = {dim: file[dim] for dim in ("run", "step") if dim in file.coords}
         file = file[[n for n in dict.fromkeys(names) if n in file]].assign_coords(always)
     return file.load()
+
+
+def _varies(table: pd.DataFrame, path: str) -> bool:
+    """Whether a setting takes several values; None is one, but to have none, as part of what is not there, isn't."""
+    values, family = table[path].astype(str), path.rpartition(".")[0]
+    if family not in table:
+        return values.nunique(dropna=False) > 1
+    alike = values.groupby(table[family].astype(str), dropna=False)
+    return values.nunique() > 1 or alike.nunique(dropna=False).max() > 1
 
 
 _REMEDY = "move the shard's folder away and run the sweep again to train its runs anew"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_float_dtype
@@ -59,6 +60,12 @@ def with_depth(runs: pd.DataFrame, configurations: pd.DataFrame) -> pd.DataFrame
     widths = configurations["model.widths"].loc[runs.index]
     depths = [len(json.loads(w)) if isinstance(w, str) else pd.NA for w in widths]
     return runs.assign(**{DEPTH: pd.array(depths, dtype="Int64")})
+
+
+def absent(settings: Mapping[str, Any], path: str) -> bool:
+    """Returns whether a variant has no such setting because it has not what the setting belongs to."""
+    family = path.rpartition(".")[0]
+    return family in settings and pd.isna(settings[family])
 
 
 def path_of(name: str, settings: Sequence[str], where: str) -> str:

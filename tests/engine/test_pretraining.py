@@ -109,8 +109,24 @@ def whole(tmp_path_factory):
 # ---- what it computes
 
 
-def by_hand(weights, activation, rate, noise, seed, data):
-    """Both layers' parameters, decoders' biases and errors, in float64 and loops; draws are the engine's own."""
+@pytest.fixture(scope="module")
+def draws():
+    """Each step's examples, and the uniform numbers that decide what is kept of each layer's inputs: the engine's."""
+    data, own = dataset.build(sweep().data), key(3, "pretraining")
+
+    @jax.jit
+    @jax.vmap
+    def drawn(position):
+        pixels, _ = data.draw(data.arrays, 3, stream_for(0, "pretraining"), position, 10)
+        uniform = [jax.random.uniform(jax.random.fold_in(own, position), (10, n)) for n in (256, 12)]
+        return data.scale(pixels.reshape(10, -1)), uniform
+
+    inputs, uniform = drawn(jnp.arange(TOTAL, dtype=jnp.int32))
+    return np.asarray(inputs, np.float64), [np.asarray(u) for u in uniform]
+
+
+def by_hand(weights, activation, rate, noise, draws):
+    """Both layers' parameters, decoders' biases and errors, in float64 and loops."""
     function, slope = FUNCTIONS[activation]
     weights = [np.asarray(w, np.float64) for w in weights]
     biases = [np.zeros(w.shape[1]) for w in weights]
@@ -118,12 +134,10 @@ def by_hand(weights, activation, rate, noise, seed, data):
     errors = np.full((LAYERS, STEPS), np.nan)
     for position in range(TOTAL):
         k, t = divmod(position, STEPS)
-        drawn, _ = data.draw(data.arrays, seed, stream_for(0, "pretraining"), jnp.int32(position), 10)
-        z = np.asarray(data.scale(drawn.reshape(10, -1)), np.float64)
+        z = draws[0][position]
         for below in range(k):
             z = function(z @ weights[below] + biases[below])
-        uniform = jax.random.uniform(jax.random.fold_in(key(seed, "pretraining"), position), z.shape)
-        kept = np.asarray(uniform) >= noise
+        kept = draws[1][k][position] >= noise
         w, b, c = weights[k], biases[k], visible[k]
         w_new, b_new, c_new = w.copy(), b.copy(), c.copy()
         squares = 0.0
@@ -153,16 +167,14 @@ def at_zero(tmp_path_factory):
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
 @pytest.mark.parametrize("noise", [0.25, 0.6])
-def test_both_layers_learn_what_numpys_loops_learn(at_zero, activation, noise):
+def test_both_layers_learn_what_numpys_loops_learn(at_zero, draws, activation, noise):
     results, drawn = at_zero
     runs, origin = load(results).runs, load(drawn).runs
     (mine,) = runs.index[(runs["model.activation"] == activation) & (runs["pretraining.noise"] == noise)]
     (bare,) = origin.index[origin["model.activation"] == activation]
     state, first = parameters(results)[mine], parameters(drawn)[bare]
-    data = dataset.build(sweep().data)
-    weights, biases, visible, errors = by_hand(
-        [first[f"params/layers.{k}.kernel"] for k in range(LAYERS)], activation, 0.05, noise, 3, data
-    )
+    drawn_weights = [first[f"params/layers.{k}.kernel"] for k in range(LAYERS)]
+    weights, biases, visible, errors = by_hand(drawn_weights, activation, 0.05, noise, draws)
     for k in range(LAYERS):
         for found, truth in (
             (state[f"params/layers.{k}.kernel"], weights[k]),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from glorot_jax.analysis.results import Results
-from glorot_jax.analysis.selection import select
+from glorot_jax.analysis.selection import absent, select
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.analysis.tables import name_of, number
 
@@ -52,7 +52,7 @@ class Variant:
     @property
     def pooled(self) -> list[str]:
         """Settings, seeds apart, that differ among the runs."""
-        return [p for p in self.results.varying if self.runs[p].astype(str).nunique() > 1]
+        return [p for p in self.results.varying if self.runs[p].astype(str).nunique(dropna=False) > 1]
 
     @property
     def recorded(self) -> set[str]:
@@ -96,20 +96,24 @@ def variants(results: Results) -> list[Variant]:
     paths = [p for p in results.varying if not (searched and p == RATE)]
     if not paths:
         return [chosen(results, runs, results.name)] if len(runs) else []
-    groups = runs.groupby([runs[p].astype(str) for p in paths], sort=False)
+    groups = runs.groupby([runs[p].astype(str) for p in paths], sort=False, dropna=False)
     made = []
     for _, members in groups:
         settings = {p: members[p].iloc[0] for p in paths}
-        made.append(chosen(results, members, label_of(settings), settings))
+        told = label_of({p: v for p, v in settings.items() if not absent(settings, p)})
+        made.append(chosen(results, members, told, settings))
     return made
 
 
 def label_of(settings: Mapping[str, Any]) -> str:
     """Returns settings, by path, in a few words."""
-    return " · ".join(
-        value if isinstance(value, str) and not value.startswith(("[", "{")) else f"{name_of(path)} {number(value)}"
-        for path, value in settings.items()
-    )
+    return " · ".join(_told(path, value) for path, value in settings.items())
+
+
+def _told(path: str, value: Any) -> str:
+    if isinstance(value, str) and not value.startswith(("[", "{")):
+        return value
+    return f"no {name_of(path)}" if pd.isna(value) else f"{name_of(path)} {number(value)}"
 
 
 def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
