@@ -160,6 +160,22 @@ def test_what_is_drawn_is_what_was_recorded(folder, tmp_path):
         figures(folder, tmp_path, only=["gradients"])
 
 
+def test_layers_at_the_start_stand_beside_their_predictions(tmp_path):
+    """Runs that differ in the learning rate alone start alike and count once."""
+    arrays: invented.Arrays = {"gradient_std": (("layer",), lambda run, step: [1 + run.seed + step, 10.0])}
+    where = invented.results(tmp_path, invented.sweep(), error, arrays=arrays)
+    invented.predict(where, {"gradient_std": 2.5})
+    drawing = drawing_of(load(where), "start", "command")
+    rows = drawing.data.set_index(["model", "layer"])
+    assert set(rows.index) == {(model, layer) for model in ("tanh", "relu") for layer in (1, 2)}
+    assert rows.loc[("tanh", 1), ["measured", "predicted", "n"]].tolist() == [2, 2.5, 3]
+    low, high = scipy.stats.t.interval(0.95, 2, 2, scipy.stats.sem([1, 2, 3]))
+    assert rows.loc[("tanh", 1), "half_width"] == pytest.approx((high - low) / 2)
+    with style():
+        (axes,) = drawing.draw(drawing.data).axes
+    assert axes.get_title() == "∂C/∂s"
+
+
 def test_files_are_small_whole_and_the_same_bits_again(folder, tmp_path):
     drawing = drawing_of(load(folder), "learning_curves", "glorot figures invented")
     files = write_drawings([drawing], tmp_path / "a", ("png", "pdf", "svg"), data=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-import xarray as xr
 
 from glorot_jax import denoising, grid, load, mlp, sgd
 from glorot_jax.analysis.figures.style import style
@@ -101,17 +100,8 @@ def initialization(tmp_path_factory):
         }
     where = tmp_path_factory.mktemp("paper") / "initialization"
     invented.results(where, made, lambda *_: 0.9, steps=(0,), arrays=arrays)
-    _predict(where, dict.fromkeys(("activation_std", "gradient_std", "weight_gradient_std"), 0.5))
+    invented.predict(where, dict.fromkeys(("activation_std", "gradient_std", "weight_gradient_std"), 0.5))
     return where
-
-
-def _predict(where, values) -> None:
-    for shard in (where / "shards").iterdir():
-        with xr.open_dataset(next(shard.glob("rec-*.nc")), engine="h5netcdf") as records:
-            runs = records["run"].load()
-        of = {f"{name}_theory": (("run", "layer"), np.full((len(runs), 5), value)) for name, value in values.items()}
-        made = xr.Dataset(of, {"run": runs.to_numpy(), "layer": np.arange(1, 6)})
-        made.to_netcdf(shard / "theory.nc", engine="h5netcdf")
 
 
 @pytest.fixture(scope="module")
