@@ -202,9 +202,10 @@ def status(folder: str, form: str) -> None:
 @_sets
 @_width
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
+@click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, form: str) -> None:
-    """Say what SWEEP would compile, train and take, probe by probe, without training."""
+def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, speed: float | None, form: str) -> None:
+    """Say what SWEEP would compile, train and take, here and at least on accelerators, without training."""
     import json
 
     from glorot_jax.engine.sweep import load_sweep
@@ -212,7 +213,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, quick=quick)
+    made = make(described, width, quick=quick, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

@@ -383,11 +383,11 @@ _INDENT = 16
 def _screen(found: Sequence[Verdicts]) -> str:
     lines = [_summary(found), ""] if len(found) > 1 else []
     for one in found:
-        lines.append(_title(one))
+        lines += textwrap.wrap(_title(one), 100, subsequent_indent="  ")
         for j in one.judgements:
-            told = [j.statement, _measured(j), *_remarks(j), *([j.source] if j.source else [])]
+            told = [j.statement, _measured(j), j.statistic and f"of: {j.statistic}", *_remarks(j), j.source]
             first, *rest = (
-                line for part in told for line in textwrap.wrap(part, 100 - _INDENT, subsequent_indent="  ") or [""]
+                line for part in told for line in textwrap.wrap(part, 100 - _INDENT, subsequent_indent="  ")
             )
             lines += ["", f"{j.verdict:<{_INDENT}}{first}", *(" " * _INDENT + line for line in rest)]
         lines.append("")
@@ -395,11 +395,9 @@ def _screen(found: Sequence[Verdicts]) -> str:
 
 
 def _measured(j: Judgement) -> str:
-    kind = "geometric mean" if j.log else "mean"
-    what = f"{j.statistic}: " if j.statistic else ""
     if math.isnan(j.mean):
-        return f"{what}claimed {_claimed(j)}: {j.reason}"
-    return f"{what}{kind} {j.mean:.3g} {_interval(j)}, n = {j.n}, claimed {_claimed(j)}"
+        return f"claimed {_claimed(j)}: {j.reason}"
+    return f"{'geometric mean' if j.log else 'mean'} {j.mean:.3g} {_interval(j)}, n = {j.n}, claimed {_claimed(j)}"
 
 
 def _claimed(j: Judgement) -> str:

@@ -14,7 +14,7 @@ from glorot_jax.analysis.differences import Difference, said_of
 from glorot_jax.analysis.formats import FORMATS, Entry, Sheet, cut, rendered
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.analysis.selection import DEPTH, path_of
-from glorot_jax.analysis.tables import MOST_VARIANTS, Table, made_by, plain, tabulate
+from glorot_jax.analysis.tables import MOST_VARIANTS, Table, made_by, plain, tabulate, told_by
 from glorot_jax.errors import InputError, unknown
 
 PAIRS = ("best", "all")
@@ -40,9 +40,13 @@ def compare(results: Results, pairs: str = "all", **options: Any) -> pd.DataFram
 
 def compare_setting(results: Results, setting: str, **options: Any) -> pd.DataFrame:
     """Returns the pairs of a setting's values, whatever else varies being the same in both."""
-    path = path_of(setting, [*results.varying, DEPTH], "setting")
-    own = {path, "model.widths" if path == DEPTH else DEPTH, "optimizer.learning_rate"}
-    options.setdefault("columns", [c for c in results.varying if c not in own] or None)
+    known = [*results.varying, DEPTH]
+    path, select = path_of(setting, known, "setting"), options.get("select") or ()
+    placed = [path, *(path_of(name, known, "select") for name in ([select] if isinstance(select, str) else select))]
+    placed += ["optimizer.learning_rate"] if not select else []
+    placed += ["model.widths"] if DEPTH in placed else []
+    others = [c for c in results.varying if c not in placed and not told_by(c, ["data"], results.runs)]
+    options.setdefault("columns", others or None)
     return compare(results, rows=[path], **options)
 
 

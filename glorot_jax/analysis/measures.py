@@ -226,7 +226,7 @@ def _cell(value: Any) -> Any:
 
 def _of(results: Results, cohort: str, name: str, runs: pd.DataFrame) -> xr.DataArray:
     """What was recorded under a name of these runs of a cohort."""
-    record = results.records(cohort, [name])[name]
+    record = results.record(cohort, name)
     for run in runs.index:
         if run not in record.indexes["run"]:
             raise InputError(f"{runs.loc[run, 'name']}: it has no records yet", "go on with glorot resume")

@@ -54,6 +54,7 @@ class Results:
         self._folders = [_Folder(path) for path in paths]
         self._shards = _union([s for folder in self._folders for s in folder.shards])
         self.description = self._folders[0].description
+        self._known: dict[tuple[str, str], xr.DataArray] = {}
 
     @property
     def name(self) -> str:
@@ -73,7 +74,7 @@ class Results:
         shown = dict.fromkeys(["name", *self.varying, "seed", "in_sweep", "steps"])
         return table[[c for c in shown if c in table]].join(outcome)
 
-    @property
+    @cached_property
     def varying(self) -> list[str]:
         """Settings, by path, that take more than one value over the runs; the seed apart."""
         table = self.configurations
@@ -173,6 +174,12 @@ class Results:
 
         return compare_setting(self, setting, **options)
 
+    def record(self, cohort: str, name: str) -> xr.DataArray:
+        """Returns one of ``records(cohort)``; like ``runs`` it is read once."""
+        if (cohort, name) not in self._known:
+            self._known[cohort, name] = self.records(cohort, [name])[name]
+        return self._known[cohort, name]
+
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""
         shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
@@ -238,7 +245,8 @@ class _Shard:
         """Returns per run, in the table's order: status, divergence, final and best values."""
         records = self.records(SCALARS)
         step = int(self.manifest["step"])
-        state = "done" if self.manifest["state"] == "done" else "training" if self.manifest["records"] else "pending"
+        begun = self.manifest["records"] or step > self.manifest.get("first_step", step)
+        state = "done" if self.manifest["state"] == "done" else "training" if begun else "pending"
         lost = {d["run"]: d for d in self.manifest["diverged"]}
         found: dict[str, Any] = {
             "status": ["diverged" if run in lost else state for run in self.runs.index],

@@ -62,7 +62,7 @@ def with_depth(runs: pd.DataFrame, configurations: pd.DataFrame) -> pd.DataFrame
 
 
 def path_of(name: str, settings: Sequence[str], where: str) -> str:
-    """Returns the path of a setting that is named by it or by its last part.
+    """Returns the path of a setting that is named by it or by its last part, of one of training before pre-training.
 
     Args:
         where: what a complaint names.
@@ -73,6 +73,7 @@ def path_of(name: str, settings: Sequence[str], where: str) -> str:
     if name in settings:
         return name
     ends = [c for c in settings if c.rpartition(".")[2] == name]
+    ends = [c for c in ends if not c.startswith("pretraining.")] or ends
     if len(ends) == 1:
         return ends[0]
     if ends:

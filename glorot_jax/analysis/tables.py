@@ -141,7 +141,7 @@ def table(
         chosen = [rate]
     if not rows:
         placed = {*down, *chosen, "model.widths" if DEPTH in (*down, *chosen) else DEPTH}
-        across = [c for c in settings if c not in placed and not _told_by(c, down, runs)]
+        across = [c for c in settings if c not in placed and not told_by(c, down, runs)]
     if chosen:
         runs = choose_runs(runs, [*across, *down], chosen, by)
     labels = pd.DataFrame(
@@ -155,7 +155,7 @@ def table(
     sentences = [
         said_of_means(results, runs, labels, made, [c for c in settings if c not in (*across, *down, *chosen, DEPTH)]),
         "" if depth is None else f"All of {depth} hidden layers.",
-        f"{', '.join(map(name_of, chosen)).capitalize()} chosen for each row by {plain(by)}." if chosen else "",
+        f"{listed(map(name_of, chosen)).capitalize()} chosen for each row by {plain(by)}." if chosen else "",
         *said_of_tests(made, test),
         said_of_progress(results),
     ]
@@ -206,7 +206,8 @@ def evaluated(results: Results, value: str, depth: int | None = None) -> pd.Data
     runs = results.runs[results.runs["in_sweep"]]
     if runs.empty:
         raise InputError(f"{results.paths[0]}: it has no results yet")
-    measured = [c for c in runs if c not in results.varying and (c == "best_valid_step" or is_float_dtype(runs[c]))]
+    settings = results.varying
+    measured = [c for c in runs if c not in settings and (c == "best_valid_step" or is_float_dtype(runs[c]))]
     if value not in measured:
         raise unknown("value", value, measured)
     runs = with_depth(runs, results.configurations)
@@ -313,10 +314,11 @@ def _mark(
             cells[key] = replace(cells[key], **told)
 
 
-def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
-    """Whether a setting belongs to a description that stands in the columns, and is the same in each of them."""
-    family = path.partition(".")[0]
-    return family in down and bool((runs[path].astype(str).groupby(runs[family]).nunique() == 1).all())
+def told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
+    """Returns whether a setting is one of a description that stands in the columns, and the same in each of them."""
+    family, dot, _ = path.partition(".")
+    constant = dot and family in down and (runs[path].astype(str).groupby(runs[family]).nunique() == 1).all()
+    return bool(constant)
 
 
 # ---- words
@@ -325,8 +327,13 @@ def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
 def _label(run: pd.Series, paths: Sequence[str]) -> str:
     words = []
     for path in paths:
-        cell, name = run[path], path.rpartition(".")[2]
-        words.append(str(cell) if isinstance(cell, str) else f"{name} {number(cell)}")
+        cell, (family, _, name) = run[path], path.rpartition(".")
+        if isinstance(cell, str):
+            words.append(cell)
+        elif not family and pd.isna(cell):
+            words.append(f"no {name}")
+        elif not pd.isna(run.get(family, family)):  # else a setting of what this variant does not have
+            words.append(f"{name} {number(cell)}")
     return " · ".join(words)
 
 
@@ -338,7 +345,7 @@ def said_of_means(
     pooled = [name_of(c) for c in elsewhere if any(part[c].astype(str).nunique() > 1 for part in cells)]
     seeds = sorted({cell.n for cell in made.cells.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
-    over, counted = (f"seeds and, pooled, {', '.join(pooled)}", "run") if pooled else ("seeds", "seed")
+    over, counted = (f"seeds and, pooled, {listed(pooled)}", "run") if pooled else ("seeds", "seed")
     return (
         f"{plain(made.value).capitalize()}{' in percent' if made.percent else ''} of {results.name}: "
         f"mean over {over} ± half-width of the 95 % Student's t interval, {n} {counted}{'s' * (seeds != [1])}."
@@ -369,7 +376,8 @@ def said_of_progress(results: Results) -> str:
     if unfinished.empty:
         return ""
     least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
-    return f"Partial: step {least['step']:,} of {least['steps']:,}."
+    where = "in pre-training" if least["step"] < 0 else f"step {least['step']:,} of {least['steps']:,}"
+    return f"Partial: {where}."
 
 
 def made_by(verb: str, results: Results, options: Mapping[str, Any]) -> str:
@@ -390,6 +398,12 @@ def plain(value: str) -> str:
 def name_of(path: str) -> str:
     """Returns the name of a setting in words."""
     return path.rpartition(".")[2].replace("_", " ")
+
+
+def listed(names: Iterable[str], last: str = "and") -> str:
+    """Returns names as a person lists them."""
+    *before, end = names
+    return f"{', '.join(before)} {last} {end}" if before else end
 
 
 def number(value: Any) -> str:

@@ -37,13 +37,14 @@ from glorot_jax.paper.settings import DEPTH, EPOCH
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INITIALIZATION, SHAPESET, PRETRAINING = (
+INITIALIZATION, SATURATION, SHAPESET, PRETRAINING = (
     "glorot2010-initialization",
+    "glorot2010-saturation",
     "glorot2010-shapeset",
     "glorot2010-pretraining",
 )
 PICTURES = {"MNIST": "glorot2010-mnist", "CIFAR-10": "glorot2010-cifar10"}
-EXPERIMENTS = (INITIALIZATION, SHAPESET, PRETRAINING, *PICTURES.values())
+EXPERIMENTS = (INITIALIZATION, SATURATION, SHAPESET, PRETRAINING, *PICTURES.values())
 """Names of the sweeps that the figures are drawn from."""
 EXAMPLES, SURFACE_SEED = 10, 0
 """Of Figure 5: random examples, and the seed of them."""
@@ -163,7 +164,7 @@ def _figure1(found: Mapping[str, Results]) -> Drawing:
 def _figure2(found: Mapping[str, Results]) -> Drawing:
     sigmoid = replace(SIGMOID_4, label="Sigmoid, four hidden layers")
     return _over_epochs(
-        [_variant(found, SHAPESET, sigmoid)],
+        [_variant(found, SATURATION, sigmoid)],
         MEAN,
         "activations of a sigmoid network over training",
         f"Activations {_POOLED}: mean (lines) ± standard deviation (bars), over training.",
@@ -174,13 +175,13 @@ def _figure2(found: Mapping[str, Results]) -> Drawing:
 
 def _figure3(found: Mapping[str, Results]) -> Drawing:
     return _spread_of_activations(
-        [_variant(found, SHAPESET, model) for model in (TANH, SOFTSIGN)],
+        [_variant(found, SATURATION, model) for model in (TANH, SOFTSIGN)],
         "activations over training from the standard initialization",
     )
 
 
 def _figure4(found: Mapping[str, Results]) -> Drawing:
-    shown = [_variant(found, SHAPESET, model) for model in (TANH, SOFTSIGN)]
+    shown = [_variant(found, SATURATION, model) for model in (TANH, SOFTSIGN)]
     data = activation_densities(shown, last=True)
     caption = (
         f"Densities of the activations {_POOLED}, after {data['step'].max():,} updates from the standard "
@@ -240,7 +241,7 @@ def _figure8(found: Mapping[str, Results]) -> Drawing:
 
 
 def _figure9(found: Mapping[str, Results]) -> Drawing:
-    shown = [_variant(found, SHAPESET, model) for model in (TANH, TANH_N)]
+    shown = [_variant(found, SATURATION, model) for model in (TANH, TANH_N)]
     caption = (
         "Weight gradients ∂C/∂W of each hidden layer, example by example, pooled over its weights and 300 fixed test "
         "examples: ± standard deviation over training, from the standard (top) and the normalized initialization."
@@ -250,7 +251,7 @@ def _figure9(found: Mapping[str, Results]) -> Drawing:
 
 def _figure10(found: Mapping[str, Results]) -> Drawing:
     return _spread_of_activations(
-        [_variant(found, SHAPESET, TANH_N)], "activations over training from the normalized initialization"
+        [_variant(found, SATURATION, TANH_N)], "activations over training from the normalized initialization"
     )
 
 

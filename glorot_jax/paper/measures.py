@@ -78,6 +78,10 @@ def updates(results: Results) -> int:
     return int(results.runs["steps"].max())
 
 
+def _spaced(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
 # ---- errors
 
 
@@ -96,8 +100,8 @@ def sigmoid_error(results: Results, depth: int) -> pd.Series:
     found = error(results, network(results, "sigmoid", depth=depth))
     if updates(results) < ESCAPE and found.mean() > PLATEAU:
         raise Undecided(
-            f"{depth} hidden layers are on the plateau, {found.mean():.1%} of errors; in the paper 4 leave it after "
-            f"{ESCAPE:,} updates, these had {updates(results):,}"
+            f"with {depth} hidden layers they are on the plateau, test error {100 * found.mean():.1f} %; in the paper "
+            f"those with 4 leave it after {_spaced(ESCAPE)} updates, these had {_spaced(updates(results))}"
         )
     return found
 
@@ -167,7 +171,8 @@ def shortest_delay(results: Results, where: Mapping[str, Any]) -> pd.Series:
     times = saturation_times(results, where)
     saturated = np.isfinite(times).sum(axis=1).min()
     if saturated < 3:
-        raise Undecided(f"within {updates(results):,} updates {saturated} of {DEPTH} layers saturate in some run")
+        done = _spaced(updates(results))
+        raise Undecided(f"within {done} updates no more than {saturated} of {DEPTH} layers saturate in some run")
     seen = times.replace(np.inf, np.nan)
     counted = seen.fillna(updates(results) / EPOCH)
     delays = counted.diff(axis=1).where(seen.notna() | seen.shift(axis=1).notna())
@@ -225,7 +230,15 @@ def mode(results: Results, where: Mapping[str, Any], layer: int) -> pd.Series:
     return (shares / _widths(shares)).idxmax(axis=1)
 
 
-# ---- over several of these
+# ---- of several of these
+
+
+def at_own_step(by_step: pd.DataFrame, steps: pd.Series) -> pd.Series:
+    """Returns of a table by step the number of each seed at a step of its own."""
+    import pandas as pd
+
+    found = [by_step.at[seed, step] for seed, step in steps.items()]
+    return pd.Series(found, index=steps.index)
 
 
 def smallest(parts: Iterable[pd.Series]) -> pd.Series:
@@ -233,6 +246,11 @@ def smallest(parts: Iterable[pd.Series]) -> pd.Series:
     import pandas as pd
 
     return pd.concat(list(parts), axis=1).min(axis=1, skipna=False)
+
+
+def largest(parts: Iterable[pd.Series]) -> pd.Series:
+    """Returns the largest of some numbers of a seed; NaN where one is unknown."""
+    return -smallest(-part for part in parts)
 
 
 def average(parts: Iterable[pd.Series]) -> pd.Series:

@@ -1,7 +1,7 @@
 """Which model of the paper errs less than which: claims about test errors when training has ended.
 
-The models are called as in Table 1: N is the normalized initialization, a number the count of hidden layers where it is
-not five.
+Models are called as in Table 1, N the normalized initialization; a number is the count of hidden layers where it is not
+five.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 from glorot_jax.analysis.claims import claim
-from glorot_jax.paper.measures import error, network, smallest
+from glorot_jax.paper import published
+from glorot_jax.paper.measures import error, largest, network, smallest
 from glorot_jax.paper.settings import DEPTH
 
 if TYPE_CHECKING:
@@ -19,15 +20,10 @@ if TYPE_CHECKING:
 
     from glorot_jax.analysis.results import Results
 
-MODELS = {
-    "softsign": ("softsign", "standard", DEPTH),
-    "softsign N": ("softsign", "normalized", DEPTH),
-    "tanh": ("tanh", "standard", DEPTH),
-    "tanh N": ("tanh", "normalized", DEPTH),
-    "sigmoid": ("sigmoid", "standard", DEPTH),
-    "sigmoid 4": ("sigmoid", "standard", 4),
+MODELS = {label: (*model, DEPTH) for model, label in published.MODELS.items()} | {
+    "Sigmoid 4": ("sigmoid", "standard", 4)
 }
-"""Activation, initialization and hidden layers."""
+"""Activation, initialization and hidden layers of each."""
 
 
 def model_error(results: Results, model: str) -> pd.Series:
@@ -55,10 +51,9 @@ def ahead(better: Sequence[str], worse: Sequence[str], source: str) -> claim:
 def spread_of_errors(results: Results, models: Sequence[str]) -> pd.Series:
     """Returns the largest difference between the test errors of some ``MODELS``."""
     errors = [model_error(results, model) for model in models]
-    return -smallest(a - b for a, b in permutations(errors, 2))
+    return largest(a - b for a, b in permutations(errors, 2))
 
 
 def _listed(models: Sequence[str]) -> str:
     *most, last = models
-    text = f"{', '.join(most)} and {last}" if most else last
-    return text[0].upper() + text[1:]
+    return f"{', '.join(most)} and {last}" if most else last

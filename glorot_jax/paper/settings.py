@@ -1,7 +1,7 @@
 """What all sweeps of the paper share, at two sizes.
 
 ``full`` is the paper's own: 1000 units a layer, one to five hidden layers, up to five million updates. It names neither
-learning rates nor seeds; those here are ours. ``small`` is for two CPU cores: 100 units, five hidden layers, fewer
+learning rates nor seeds; those here are ours. ``small`` is for two CPU cores: 200 units, five hidden layers, fewer
 updates; each sweep says how many.
 
 Source: Glorot & Bengio (2010), section 2.
@@ -10,7 +10,7 @@ Source: Glorot & Bengio (2010), section 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from glorot_jax.config import grid
@@ -83,15 +83,15 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "small": Size(
-        units=100,
+        units=200,
         rates=(0.03, 0.1),
-        sigmoid_rates=(0.1, 1.0),
+        sigmoid_rates=(0.3, 1.0),
         depths=(5,),
         sigmoid_depths=(4, 5),
         seeds=range(8),
-        updates=5 * EPOCH,
-        pictures_updates=2 * EPOCH,
-        side_updates=2 * EPOCH,
+        updates=30_000,
+        pictures_updates=20_000,
+        side_updates=20_000,
     ),
     "full": Size(
         units=1000,
@@ -105,3 +105,9 @@ SIZES: dict[Scale, Size] = {
         side_updates=125 * EPOCH,
     ),
 }
+WATCHED: dict[Scale, Size] = {
+    "small": replace(SIZES["small"], units=100, rates=(0.03,), sigmoid_rates=(1.0,), seeds=range(5), updates=5 * EPOCH),
+    "full": replace(SIZES["full"], depths=(5,), sigmoid_depths=(4, 5), seeds=range(5), updates=140 * EPOCH),
+}
+"""The networks that are watched layer by layer over training; 140 epochs in Figure 2, 95 in the others. The small ones
+are narrower, so that they come further in their time, and have one learning rate, the best of several tried."""

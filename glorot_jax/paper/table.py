@@ -18,6 +18,7 @@ from glorot_jax.analysis.tables import (
     Table,
     evaluated,
     fill,
+    listed,
     name_of,
     plain,
     said_of_means,
@@ -104,7 +105,8 @@ def table_1(
     settings = settings.loc[kept]
     runs = runs.loc[kept].assign(**{path: settings[path] for path in _TOLD})
     asked = [select] if isinstance(select, str) else select
-    chosen = [path_of(name, [*results.varying, *_TOLD, DEPTH], "select") for name in asked]
+    known = list(dict.fromkeys([*results.varying, *_TOLD, DEPTH]))
+    chosen = [path_of(name, known, "select") for name in asked]
     chosen = [path for path in chosen if path != DEPTH or depth is None]
     if chosen:
         runs = choose_runs(runs, _TOLD[:3], chosen, by)
@@ -119,7 +121,7 @@ def table_1(
     made = fill(results, runs, labels, chosen, value, test)
     sentences = [
         said_of_means(results, runs, labels, made, [c for c in results.varying if c not in (*chosen, *_TOLD)]),
-        f"{', '.join(map(name_of, chosen)).capitalize()} chosen for each by {plain(by)}." if chosen else "",
+        f"{listed(map(name_of, chosen)).capitalize()} chosen for each by {plain(by)}." if chosen else "",
         _said_of_networks(runs, settings, depth),
         *said_of_tests(made, test),
         "“paper”: the numbers of Glorot & Bengio (2010), Table 1, marked where they are bold there.",
@@ -149,10 +151,10 @@ def _strange(run: pd.Series) -> list[str]:
     """The settings by which a run is none of the table's."""
     if run["data"] not in DATA:
         return ["data"]
-    usual = _usual(run["data"])
+    usual = _usual(str(run["data"]))
     names = [
-        str(path)
-        for path, value in run.items()
+        path
+        for path, value in zip(map(str, run.index), run, strict=True)
         if path not in FREE and path.partition(".")[0] != "record" and not pd.isna(value) and value != usual.get(path)
     ]
     if not names and (run["model.activation"], run["model.init"]) not in MODELS:
@@ -185,8 +187,7 @@ def _said_of_networks(runs: pd.DataFrame, settings: pd.DataFrame, depth: int | N
 
 
 def _either(values: Sequence[int]) -> str:
-    texts = [f"{value:,}" for value in values]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
+    return listed([f"{value:,}" for value in values], "or")
 
 
 def _said_of_gaps(made: Table) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from glorot_jax.analysis.selection import select
+from glorot_jax.analysis.selection import select, with_depth
 from glorot_jax.errors import InputError
 
 NAN = math.nan
@@ -68,6 +68,25 @@ def test_where_every_seed_is_lost_one_setting_is_still_shown():
 def test_without_variants_one_setting_is_chosen_for_all():
     table = runs({("a", 0.1): [0.2, 0.4], ("b", 0.1): [0.5, 0.5], ("a", 0.2): [0.3, 0.5], ("b", 0.2): [0.1, 0.1]})
     assert set(select(table, [], "lr")["lr"]) == {0.2}
+
+
+def test_several_settings_are_chosen_as_a_combination():
+    """Either alone, averaged over the other, would choose otherwise: (0.1, 1) has the lowest mean."""
+    errors = {(0.1, 1): 0.1, (0.1, 2): 0.9, (0.2, 1): 0.5, (0.2, 2): 0.2}
+    rows = [
+        {"init": "a", "lr": lr, "depth": depth, "seed": seed, "valid_error": error + seed / 100}
+        for (lr, depth), error in errors.items()
+        for seed in range(2)
+    ]
+    for names in (["lr", "depth"], ["depth", "lr"]):
+        kept = select(pd.DataFrame(rows), ["init"], names)
+        assert kept[["lr", "depth"]].to_numpy().tolist() == [[0.1, 1], [0.1, 1]]
+
+
+def test_depth_is_the_number_of_hidden_layers():
+    configurations = pd.DataFrame({"model.widths": ["[6, 6]", "[8]", None]}, index=["x", "y", "z"])
+    kept = with_depth(pd.DataFrame({"seed": [0, 1, 2]}, index=["x", "y", "z"]), configurations)
+    assert kept["depth"].fillna(-1).tolist() == [2, 1, -1]
 
 
 @pytest.mark.parametrize("by", ["test_error", "test_loss", "test_error_at_best_valid"])

@@ -8,13 +8,17 @@ import math
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
-from glorot_jax import grid, load, mlp, sgd
-from glorot_jax.analysis.tables import WRITERS, Cell, Table, render_table, shown, table
+from glorot_jax import grid, load, mlp, mnist, sgd
+from glorot_jax.analysis.formats import FORMATS, SHEETS, cut
+from glorot_jax.analysis.tables import LAYOUTS, MOST_VARIANTS, TESTS, Cell, Table, render_table, shown, table
+from glorot_jax.cli import cli
 from glorot_jax.errors import InputError
 from tests.analysis import invented
 
@@ -45,7 +49,7 @@ def test_intervals_are_students_over_the_seeds(trained):
     made = table(load(trained), select=LR, value="valid_loss", by="valid_loss")
     for row in ("tanh · gain 1", "relu · gain 1"):
         cell = made.cells[row, "validation loss"]
-        mine = runs[(runs[ACT] == row.split()[0]) & (runs[GAIN] == 1.0) & (runs[LR] == float(cell.chosen))]
+        mine = runs[(runs[ACT] == row.split()[0]) & (runs[GAIN] == 1.0) & (runs[LR] == float(cell.chosen[0]))]
         low, high = scipy.stats.t.interval(
             0.95, 2, mine["valid_loss"].astype(float).mean(), scipy.stats.sem(mine["valid_loss"].astype(float))
         )
@@ -58,7 +62,7 @@ def test_rows_and_columns_are_settings_by_path_or_last_part(trained):
     for names in (("activation", "learning_rate"), (ACT, LR)):
         made = table(load(trained), rows=[names[0], "gain"], columns=[names[1]], value="train_loss")
         assert made.columns == ("learning_rate 0.05", "learning_rate 0.2")
-        assert made.chosen_name == ""  # the learning rate stands in the columns, so nothing is chosen
+        assert made.chosen_names == ()  # the learning rate stands in the columns, so nothing is chosen
         mine = runs[(runs[ACT] == "tanh") & (runs[GAIN] == 1.0) & (runs[LR] == 0.2)]
         cell = made.cells["tanh · gain 1", "learning_rate 0.2"]
         assert cell.mean == pytest.approx(mine["train_loss"].astype(float).mean(), rel=1e-6)
@@ -70,7 +74,7 @@ def test_another_setting_can_be_chosen(trained):
     for (row, column), cell in made.cells.items():
         mine = runs[(runs[ACT] == row) & (runs[LR] == float(column.split()[1]))]
         scores = mine.groupby(GAIN)["valid_loss"].agg(lambda v: v.mean() if v.notna().all() else math.inf)
-        assert float(cell.chosen) == scores.idxmin()
+        assert float(cell.chosen[0]) == scores.idxmin()
 
 
 def test_choosing_looks_at_validation_and_never_at_test_results(tmp_path):
@@ -80,7 +84,7 @@ def test_choosing_looks_at_validation_and_never_at_test_results(tmp_path):
         tmp_path, invented.sweep(), lambda r, name, _: good[r.optimizer.learning_rate].get(name, 1.0)
     )
     cells = table(load(folder)).cells.values()
-    assert {(cell.chosen, round(cell.mean, 6)) for cell in cells} == {("0.1", 0.6)}
+    assert {(cell.chosen, round(cell.mean, 6)) for cell in cells} == {(("0.1",), 0.6)}
     with pytest.raises(InputError, match="would choose on test results"):
         table(load(folder), by="test_error")
 
@@ -126,23 +130,164 @@ def test_without_lost_seeds_there_is_no_such_column(tmp_path):
     ],
 )
 def test_digits_are_cut_by_the_interval(mean, half, percent, expected):
-    assert shown(Cell("r", "c", mean, half, 3, 0, "", False), percent) == expected
+    assert cut(mean, half, percent) == expected
 
 
 def test_a_cell_that_is_not_there_is_a_dash():
-    assert shown(None, percent=True) == ("–", "")
+    assert shown(None, percent=True) == ("–", False)
 
 
-def test_the_best_of_each_column_is_marked_and_no_other(trained):
+def test_the_best_of_each_column_is_its_lowest_mean_with_diverged_runs_counted(trained):
     made = table(load(trained), rows=["activation", "gain"], columns=["learning_rate"])
     for column in made.columns:
-        inside = [cell for (_, c), cell in made.cells.items() if c == column and not math.isnan(cell.mean)]
-        assert [cell.best for cell in inside].count(True) == 1
-        assert next(cell for cell in inside if cell.best).mean == min(cell.mean for cell in inside)
-    assert render_table(trained).count(" *") == 1
-    assert render_table(trained, format="markdown").count("**") == 2
-    assert render_table(trained, format="latex").count(r"\textbf{") == 1
-    assert "no test of difference was made" in render_table(trained)
+        inside = [cell for (_, c), cell in made.cells.items() if c == column]
+        (best,) = (cell for cell in inside if cell.best)
+        assert best.mean == min(cell.mean for cell in inside if not cell.diverged)
+
+
+def gaussian(run, name, _) -> float:
+    """Errors of 30 ± 1 % (tanh) and 20 ± 1 % (relu), other in each seed."""
+    drawn = np.random.default_rng([run.seed, int(run.id, 16) % 2**32, len(name)]).normal()
+    return {"tanh": 0.3, "relu": 0.2}[run.model.activation] + 0.01 * drawn
+
+
+@pytest.mark.parametrize(("seeds", "marked"), [(1, {"relu"}), (3, {"tanh", "relu"}), (6, {"relu"})])
+def test_marked_are_the_best_and_those_that_the_seeds_do_not_tell_apart_from_it(tmp_path, seeds, marked):
+    """Ten standard deviations apart: three seeds can't say so, as 2 / 2³ is above α, six can."""
+    made = invented.sweep(optimizer=sgd(learning_rate=0.1), seeds=range(seeds))
+    folder = invented.results(tmp_path, made, gaussian)
+    found = table(load(folder))
+    assert {cell.row for cell in found.cells.values() if cell.bold} == marked
+    assert [cell.row for cell in found.cells.values() if cell.best] == ["relu"]
+    for form, mark in (("table", " *"), ("markdown", "| **"), ("latex", r"\textbf{"), ("html", "<strong>")):
+        assert render_table(folder, form).count(mark) == len(marked)
+
+
+def test_the_caption_names_the_test_and_what_so_few_seeds_can_not_tell(tmp_path):
+    folder = invented.results(tmp_path, invented.sweep(), gaussian)
+    caption = table(load(folder)).caption
+    for words in (
+        "exact sign-flip permutation test of the mean, two-sided, paired over seeds",
+        "Holm's correction over the 1 pair of a column, α = 0.05",
+        "With 3 seeds nothing can be told apart: no p lies below 0.25 before the correction. It takes 6 seeds.",
+    ):
+        assert words in caption
+    more = table(load(invented.results(tmp_path / "6", invented.sweep(seeds=range(6)), gaussian))).caption
+    assert "nothing can be told apart" not in more
+
+
+def test_with_one_seed_the_best_mean_alone_is_marked_and_the_caption_says_why(tmp_path):
+    folder = invented.results(tmp_path, invented.sweep(seeds=(0,)), gaussian)
+    assert "no test of difference was made: with one seed there is none over seeds" in table(load(folder)).caption
+
+
+def test_proportions_count_examples_and_say_so(tmp_path):
+    """20 examples, 30 % against 20 %: p = 0.47, by hand; 50 seeds would tell, but are not counted."""
+    made = invented.sweep(optimizer=sgd(learning_rate=0.1), seeds=range(2))
+    errors = {"tanh": 0.3, "relu": 0.2}
+    folder = invented.results(tmp_path, made, lambda r, *_: errors[r.model.activation] + (0.1 if r.seed else -0.1))
+    found = table(load(folder), test="proportions")
+    z = 0.1 / math.sqrt(0.25 * 0.75 * 2 / 20)
+    cell = found.cells["tanh", "test error"]
+    assert cell.p == pytest.approx(2 * scipy.stats.norm.sf(z), rel=1e-5)
+    assert cell.bold
+    for words in ("two-proportion z-test at α = 0.005", "n = 20 examples", "counts examples, not seeds"):
+        assert words in found.caption
+
+
+def test_proportions_of_a_loss_or_of_unknown_size_are_refused(trained, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="test: 'proportions' counts examples, and 'valid_loss' is no share"):
+        table(load(trained), value="valid_loss", test="proportions")
+    with pytest.raises(InputError, match="value: of 'best_valid_step' lower is not better"):
+        table(load(trained), value="best_valid_step", test="paired")
+    monkeypatch.setattr(invented, "OUTPUTS", {k: v._replace(attrs={}) for k, v in invented.OUTPUTS.items()})
+    folder = invented.results(tmp_path, invented.sweep(), gaussian)
+    with pytest.raises(InputError, match="don't say of how many examples test_error is a share"):
+        table(load(folder), test="proportions")
+
+
+def test_the_size_of_the_test_set_is_read_from_the_records_of_a_real_run(trained):
+    made = table(load(trained), test="proportions")
+    size = int(load(trained).configurations["data.test"].iloc[0])
+    assert {one.n for one in made.differences} == {size}
+
+
+def test_a_diverged_run_counts_as_the_worst_and_is_never_left_out_of_the_test(wounded):
+    """tanh: 0.10 0.11 0.12; relu: 0.10 0.11 and one that diverged. Without that they would be equal."""
+    made = table(load(wounded))
+    (found,) = made.differences
+    assert (found.lower, found.higher) == ("tanh", "relu")
+    assert found.mean == pytest.approx((1 - 0.12) / 3, rel=1e-5)
+    assert made.cells["tanh", "test error"].best  # though relu's survivors have the lower mean
+    assert found.note == "1 of relu diverged"
+    assert "counts a diverged run as an error of 100 %; the means shown leave it out" in made.caption
+    loss = table(load(wounded), value="test_loss", by="valid_loss")
+    assert "counts a diverged run as the highest loss of its column" in loss.caption
+    assert loss.differences[0].mean == pytest.approx(0, abs=1e-6)  # 0.12 is the highest
+
+
+def test_columns_of_very_many_variants_are_tested_when_asked(tmp_path):
+    rates = [round(0.01 * i, 2) for i in range(1, MOST_VARIANTS // 2 + 2)]
+    many = invented.sweep(optimizer=sgd(learning_rate=grid(*rates)), seeds=(0, 1))
+    folder = invented.results(tmp_path, many, gaussian)
+    rows = ["activation", "learning_rate"]
+    assert "are tested if --test asks for it" in table(load(folder), rows=rows).caption
+    assert len(table(load(folder), rows=rows, test="paired").differences) == math.comb(2 * len(rates), 2)
+
+
+def test_pooled_runs_of_a_seed_are_one_number_in_the_test(tmp_path):
+    """Two gains share each seed: the test sees three numbers, not six."""
+    made = invented.sweep(model=mlp(widths=(6, 6), activation=grid("tanh", "relu"), gain=grid(1.0, 2.0)))
+    found = table(load(invented.results(tmp_path, made, gaussian)), rows=["activation"])
+    assert "mean over seeds and, pooled, gain" in found.caption
+    assert "n = 6 runs" in found.caption
+    assert found.differences[0].n == 3
+
+
+def deep(run, name, _) -> float:
+    """Two hidden layers are better in validation, one is in test; a learning rate of 0.1 is better in both."""
+    two = len(run.model.widths) == 2
+    return 0.2 + run.optimizer.learning_rate + (0.05 if two == name.startswith("test") else 0) + run.seed / 1000
+
+
+@pytest.fixture(scope="module")
+def depths(tmp_path_factory):
+    made = invented.sweep(model=mlp(widths=grid((6,), (6, 6)), activation=grid("tanh", "relu")))
+    return invented.results(tmp_path_factory.mktemp("depths"), made, deep)
+
+
+def test_depth_and_learning_rate_are_chosen_together_on_validation_and_shown(depths):
+    made = table(load(depths), select=["learning_rate", "depth"])
+    assert made.rows == ("tanh", "relu")
+    assert made.chosen_names == ("learning rate", "depth")
+    for cell in made.cells.values():
+        assert cell.chosen == ("0.1", "2")
+        assert cell.mean == pytest.approx(0.351, rel=1e-5)
+    assert set(made.frame()["depth"]) == {"2"}
+    assert re.search(r"tanh +0\.1 +2 +35\.", SHEETS["table"](made.sheet()))
+    assert "Learning rate and depth chosen for each row by validation error." in made.caption
+
+
+def test_one_depth_alone_can_be_asked_for(depths):
+    made = table(load(depths), depth=1)
+    assert made.rows == ("tanh", "relu")
+    assert {round(cell.mean, 6) for cell in made.cells.values()} == {0.301}
+    assert "All of 1 hidden layers." in made.caption
+    with pytest.raises(InputError, match="depth: no run has 3 hidden layers\n  hint: there are: 1, 2"):
+        table(load(depths), depth=3)
+
+
+def test_depth_can_be_the_rows(depths):
+    assert table(load(depths), rows=["depth"], columns=["activation"]).rows == ("depth 1", "depth 2")
+
+
+def test_several_folders_are_one_table_and_what_belongs_to_one_data_set_alone_is_no_row(tmp_path):
+    one = invented.results(tmp_path / "one", invented.sweep(name="one"), gaussian)
+    other = invented.results(tmp_path / "other", invented.sweep(name="other", data=mnist()), gaussian)
+    made = table(load([one, other]))
+    assert (made.rows, made.columns) == (("tanh", "relu"), ("shapeset", "mnist"))
+    assert "of one, other:" in made.caption
+    assert "Made by: glorot table one other" in " ".join(render_table([one, other]).splitlines())
 
 
 def test_where_lower_is_not_better_nothing_is_marked(wounded):
@@ -152,12 +297,19 @@ def test_where_lower_is_not_better_nothing_is_marked(wounded):
 # ---- formats
 
 
+def test_the_command_offers_all_formats_tests_and_layouts():
+    """It lists them without importing what needs pandas."""
+    offered = {p.name: p.type.choices for p in cli.commands["table"].params if hasattr(p.type, "choices")}
+    assert offered == {"form": FORMATS, "test": TESTS, "layout": LAYOUTS}
+
+
 def raw(folder) -> pd.DataFrame:
     cells = table(load(folder)).cells.values()
-    return pd.DataFrame([(c.row, c.column, c.mean, c.half_width, c.n, c.diverged, c.best) for c in cells])
+    return pd.DataFrame([(c.row, c.column, c.mean, c.half_width, c.n, c.diverged, c.best, c.bold) for c in cells])
 
 
 def read(folder, form: str) -> pd.DataFrame:
+    """What a program reads."""
     made = render_table(folder, format=form)
     if form == "csv":
         return pd.read_csv(io.StringIO(made))
@@ -170,8 +322,8 @@ def read(folder, form: str) -> pd.DataFrame:
 def test_data_formats_hold_the_raw_numbers(trained, form):
     frame, expected = read(trained, form), raw(trained)
     columns = ["row", "column", "test_error", "ci95_half_width", "n_seeds", "diverged", "learning_rate", "best"]
-    assert list(frame.columns) == columns
-    got = frame.drop(columns="learning_rate")
+    assert list(frame.columns) == [*columns, "bold", "p", "p_corrected"]
+    got = frame.drop(columns=["learning_rate", "p", "p_corrected"])
     got.columns = expected.columns
     pd.testing.assert_frame_equal(got, expected, check_dtype=False, rtol=1e-9, atol=1e-9)
     assert set(frame["learning_rate"].astype(float)) <= {0.05, 0.2}
@@ -193,7 +345,7 @@ def test_markdown_has_as_many_cells_in_every_line(trained):
     assert [line[0] for line in cells[2:]] == list(table(load(trained)).rows)
     made = table(load(trained)).cells["tanh · gain 1", "test error"]
     (mine,) = (line for line in cells[2:] if line[0] == "tanh · gain 1")
-    assert mine[2].strip("*") == " ± ".join(shown(made, percent=True))
+    assert mine[2].strip("*") == shown(made, percent=True).text
 
 
 HOSTILE = r"a_b & 50% #1 {x} ~ ^ \y $z"
@@ -201,8 +353,8 @@ HOSTILE = r"a_b & 50% #1 {x} ~ ^ \y $z"
 
 def hostile() -> Table:
     rows = ("[16, 12]", HOSTILE, "[8]")
-    cells = {(row, "c_1"): Cell(row, "c_1", 0.5, 0.1, 3, 1, "[0.1]", row == HOSTILE) for row in rows}
-    return Table(rows, ("c_1",), cells, "learning rate", "test_error", f"Of {HOSTILE}, 95 % ± – ·")
+    cells = {(row, "c_1"): Cell(row, "c_1", 0.5, 0.1, 3, 1, ("[0.1]",), bold=row == HOSTILE) for row in rows}
+    return Table(rows, ("c_1",), cells, ("learning rate",), "test_error", f"Of {HOSTILE}, 95 % ± – · “α” < × ≤ −")
 
 
 def balanced(text: str) -> bool:
@@ -222,7 +374,7 @@ def balanced(text: str) -> bool:
 
 
 def test_latex_is_balanced_and_escaped():
-    made = WRITERS["latex"](hostile())
+    made = SHEETS["latex"](hostile().sheet())
     assert balanced(made)
     assert r"a\_b \& 50\% \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}y \$z" in made
     body = made.partition(r"\midrule")[2].partition(r"\bottomrule")[0]
@@ -234,14 +386,14 @@ def test_latex_is_balanced_and_escaped():
 
 def test_latex_rows_that_begin_with_a_bracket_are_not_taken_for_an_option():
     """After a rule or a line's end LaTeX reads [16, 12] as a length."""
-    made = WRITERS["latex"](hostile())
+    made = SHEETS["latex"](hostile().sheet())
     assert not re.search(r"(\\\\|\\midrule)\s*\[", made)
     assert "{[}16, 12]" in made
 
 
 @pytest.mark.skipif(not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="no LaTeX on this machine")
 def test_latex_compiles_untouched(tmp_path):
-    text = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + "\n" + WRITERS["latex"](hostile())
+    text = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + "\n" + SHEETS["latex"](hostile().sheet())
     (tmp_path / "t.tex").write_text(text + "\n\\end{document}\n")
     tool = ["pdflatex", "-halt-on-error"] if shutil.which("pdflatex") else ["tectonic"]
     subprocess.run([*tool, "t.tex"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
@@ -258,11 +410,53 @@ def test_the_screen_puts_numbers_under_each_other(trained):
     assert all(len(line) <= 100 for line in lines)
 
 
+class Cells(HTMLParser):
+    """The texts of a page's table, line by line."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.lines, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta",):
+            self.open.append(tag)
+        if tag == "tr":
+            self.lines.append([])
+        if tag in ("th", "td"):
+            self.lines[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"th", "td"} & set(self.open):
+            self.lines[-1][-1] += data
+
+
+def test_html_is_one_page_with_the_cells_of_the_screen_and_nothing_from_elsewhere(trained):
+    page = render_table(trained, "html")
+    found = Cells(page)
+    assert found.open == []
+    sheet = table(load(trained)).sheet()
+    assert found.lines == [list(sheet.header), *([entry.text for entry in line] for line in sheet.lines)]
+    assert "src=" not in page
+    assert "href=" not in page
+
+
+def test_html_is_escaped():
+    hostile_label = '<script>alert(1)</script> & "x"'
+    cells = {(hostile_label, "c"): Cell(hostile_label, "c", 0.5, 0.1, 3, 0)}
+    page = SHEETS["html"](Table((hostile_label,), ("c",), cells, (), "test_error", hostile_label).sheet())
+    assert "<script" not in page
+    assert Cells(page).lines[1][0] == hostile_label
+
+
 # ---- what is said
 
 
 def test_the_caption_says_n_interval_choice_and_command(trained):
-    caption = " ".join(render_table(trained).splitlines()[-6:])
+    caption = render_table(trained).rpartition("─")[2].replace("\n", " ")
     for words in ("mean over seeds", "95 % Student's t", "Learning rate chosen", "by validation error", "glorot table"):
         assert words in caption
     assert "Partial" not in caption
@@ -316,6 +510,8 @@ def test_runs_that_the_sweep_no_longer_names_are_left_out(tmp_path):
         ({"select": "learning_rat"}, "select: 'learning_rat' is not known\n  hint: 'learning_rate'?"),
         ({"by": "vald_error"}, "by: 'vald_error' is not known\n  hint: 'valid_error'?"),
         ({"by": "test_loss"}, "by: 'test_loss' would choose on test results"),
+        ({"test": "paird"}, "test: 'paird' is not known\n  hint: 'paired'?"),
+        ({"layout": "glorot"}, "layout: 'glorot' is not known\n  hint: 'glorot2010'?"),
         ({"format": "jsn"}, "format: 'jsn' is not known\n  hint: 'json'?"),
     ],
 )

@@ -18,7 +18,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorot_jax import Sweep, adam, at, every, grid, load_sweep, log_spaced, mlp, optimizer, sgd, shapeset, specs
+from glorot_jax import (
+    Sweep,
+    adam,
+    at,
+    denoising,
+    every,
+    grid,
+    load_sweep,
+    log_spaced,
+    mlp,
+    optimizer,
+    sgd,
+    shapeset,
+    specs,
+)
 from glorot_jax.config import field
 from glorot_jax.engine.sweep import SPECS, from_resolved, known_sweeps, read_file
 from glorot_jax.errors import InputError
@@ -318,6 +332,8 @@ CHOICES = {
     "examples": (30, 300),
     "jacobian_examples": (2, 4),
     "probe_budget": (None, 0.1, 0.2),
+    "pretraining": (None, denoising(steps=9, learning_rate=0.1), denoising(steps=8, learning_rate=0.1),
+                    denoising(steps=9, learning_rate=0.2), denoising(steps=9, learning_rate=0.1, noise=0.5)),
     "order": ("paired", "independent"),
 }  # fmt: skip
 settings_of_a_run = st.fixed_dictionaries({path: st.integers(0, len(v) - 1) for path, v in CHOICES.items()})
@@ -342,6 +358,37 @@ def test_every_setting_of_a_run_is_among_those_tried():
     tried = {"seed" if path == "seeds" else path for path in CHOICES} | families
     tried |= {path for path in run.config if path.startswith(("optimizer.", "record."))}
     assert set(run.config) == tried
+
+
+def test_a_sweep_without_pretraining_has_the_ids_that_it_had_before_there_was_any():
+    plain = Sweep("x", data=shapeset(), model=mlp(widths=(8, 8)), optimizer=sgd(0.1), seeds=(0,), steps=10)
+    assert ids(plain) == ["cd24f085a553"]
+    assert ids(plain.with_settings(["pretraining=None"])) == ids(plain)
+
+
+def test_pretraining_is_set_named_and_refused_like_any_other_part():
+    before = denoising(steps=5, learning_rate=grid(0.01, 0.1))
+    both = described(optimizer=sgd(learning_rate=grid(0.1, 0.2)), pretraining=grid(None, before))
+    names = [run.name for run in both.runs()]
+    assert names[0] == "lr0.1-nopretraining-s0"
+    assert names[2] == "lr0.1-denoising-presteps5-prelr0.1-noise0.25-s0"
+    assert len(set(names)) == 6
+    changed = both.with_settings(["pretraining.noise=grid(0.1, 0.5)", "pretraining.steps=7"])
+    assert len(changed.runs()) == 2 * (1 + 2 * 2)
+    assert {run.config.get("pretraining.steps") for run in changed.runs()} == {None, 7}
+    asked = described().with_settings(["pretraining=denoising(steps=3, learning_rate=grid(0.1, 0.2))"])
+    assert [run.pretraining for run in asked.runs()] == [denoising(steps=3, learning_rate=r) for r in (0.1, 0.2)]
+    for wrong, line in (
+        ("pretraining.noise=1.5", "pretraining.noise: 1.5 is not a finite number from 0 to 1"),
+        ("pretraining.steps=0", "pretraining.steps: 0 is not an integer from 1 to"),
+        ("pretraining.nois=0.5", "pretraining.nois: 'nois' is not known\n  hint: 'noise'?"),
+        ("pretraining=0.5", "pretraining: 0.5 is not denoising(…)"),
+    ):
+        with pytest.raises(InputError) as caught:
+            both.with_settings([wrong])
+        assert str(caught.value).startswith(line)
+    with pytest.raises(InputError, match=r"pretraining\.noise: .* is not known"):
+        described().with_settings(["pretraining.noise=0.5"])
 
 
 @settings(deadline=None, max_examples=60)
@@ -629,6 +676,7 @@ ROUND = {
         data=shapeset(scaling="unit", size=grid(16, 32)),
         model=mlp(widths=grid((8,), (8, 8))),
         probe_budget=grid(None, 0.1),
+        pretraining=grid(None, denoising(steps=5, learning_rate=grid(0.01, 0.1), noise=0.5)),
         order="independent",
     ),
     "variants": lambda: described(
