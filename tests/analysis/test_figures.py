@@ -114,7 +114,7 @@ def test_variants_of_which_all_runs_diverged_are_still_named(tmp_path):
     with style():
         texts = {t.get_text() for t in drawing.draw(drawing.data).axes[0].texts}
     assert texts == {"tanh (3 of 3 diverged)", "relu"}
-    assert "tanh: n = 3 seeds, 3 diverged" in drawing.caption
+    assert "tanh: n = 3 seeds, learning rate 0.1, 3 diverged" in drawing.caption
 
 
 def test_a_model_looks_the_same_in_every_figure():

@@ -56,7 +56,7 @@ def told_of(shown: Sequence[Variant]) -> str:
     """Returns what every caption says of its runs: statistic, interval, n, choice, what is pooled, how far they are."""
     text = "Means over seeds; bands, from three seeds on: 95 % Student's t intervals. "
     text += "; ".join(variant.told for variant in shown) + "."
-    if any(variant.rate is not None for variant in shown):
+    if any(variant.searched for variant in shown):
         text += " Learning rates chosen by validation error."
     if pooled := dict.fromkeys(path for variant in shown for path in variant.pooled):
         text += f" Pooled over {', '.join(map(name_of, pooled))}."
