@@ -37,13 +37,12 @@ from glorot_jax.paper.settings import DEPTH, EPOCH
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PAPER = "glorot2010-"
+"""How the names of the paper's sweeps begin."""
 INITIALIZATION, SATURATION, SHAPESET, PRETRAINING = (
-    "glorot2010-initialization",
-    "glorot2010-saturation",
-    "glorot2010-shapeset",
-    "glorot2010-pretraining",
+    f"{PAPER}{name}" for name in ("initialization", "saturation", "shapeset", "pretraining")
 )
-PICTURES = {"MNIST": "glorot2010-mnist", "CIFAR-10": "glorot2010-cifar10"}
+PICTURES = {"MNIST": f"{PAPER}mnist", "CIFAR-10": f"{PAPER}cifar10"}
 EXPERIMENTS = (INITIALIZATION, SATURATION, SHAPESET, PRETRAINING, *PICTURES.values())
 """Names of the sweeps that the figures are drawn from."""
 EXAMPLES, SURFACE_SEED = 10, 0

@@ -114,7 +114,7 @@ def test_variants_of_which_all_runs_diverged_are_still_named(tmp_path):
     with style():
         texts = {t.get_text() for t in drawing.draw(drawing.data).axes[0].texts}
     assert texts == {"tanh (3 of 3 diverged)", "relu"}
-    assert "tanh: n = 3 seeds, 3 diverged" in drawing.caption
+    assert "tanh: n = 3 seeds, learning rate 0.1, 3 diverged" in drawing.caption
 
 
 def test_a_model_looks_the_same_in_every_figure():
@@ -158,6 +158,22 @@ def test_what_is_drawn_is_what_was_recorded(folder, tmp_path):
     assert drawn.missing == []
     with pytest.raises(InputError, match=r"nothing could be drawn\n  gradient_std of invented was not recorded"):
         figures(folder, tmp_path, only=["gradients"])
+
+
+def test_layers_at_the_start_stand_beside_their_predictions(tmp_path):
+    """Runs that differ in the learning rate alone start alike and count once."""
+    arrays: invented.Arrays = {"gradient_std": (("layer",), lambda run, step: [1 + run.seed + step, 10.0])}
+    where = invented.results(tmp_path, invented.sweep(), error, arrays=arrays)
+    invented.predict(where, {"gradient_std": 2.5})
+    drawing = drawing_of(load(where), "start", "command")
+    rows = drawing.data.set_index(["model", "layer"])
+    assert set(rows.index) == {(model, layer) for model in ("tanh", "relu") for layer in (1, 2)}
+    assert rows.loc[("tanh", 1), ["measured", "predicted", "n"]].tolist() == [2, 2.5, 3]
+    low, high = scipy.stats.t.interval(0.95, 2, 2, scipy.stats.sem([1, 2, 3]))
+    assert rows.loc[("tanh", 1), "half_width"] == pytest.approx((high - low) / 2)
+    with style():
+        (axes,) = drawing.draw(drawing.data).axes
+    assert axes.get_title() == "∂C/∂s"
 
 
 def test_files_are_small_whole_and_the_same_bits_again(folder, tmp_path):

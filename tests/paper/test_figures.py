@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-import xarray as xr
 
 from glorot_jax import denoising, grid, load, mlp, sgd
 from glorot_jax.analysis.figures.style import style
@@ -59,11 +58,10 @@ ARRAYS: invented.Arrays = {
 }
 
 
-@pytest.fixture(scope="module")
-def shapeset(tmp_path_factory):
-    """All of the paper's models on Shapeset, two learning rates, two seeds."""
-    made = invented.sweep(
-        name="glorot2010-shapeset",
+def all_models(name):
+    """The paper's models, two learning rates, two seeds."""
+    return invented.sweep(
+        name=name,
         model=mlp(
             widths=grid((4,) * 4, (4,) * 5),
             activation=grid("softsign", "tanh", "sigmoid"),
@@ -74,7 +72,18 @@ def shapeset(tmp_path_factory):
         seeds=range(2),
         steps=STEPS[-1],
     )
+
+
+@pytest.fixture(scope="module")
+def shapeset(tmp_path_factory):
     where = tmp_path_factory.mktemp("paper") / "shapeset"
+    return invented.results(where, all_models("glorot2010-shapeset"), error, steps=STEPS, arrays={}, commits=False)
+
+
+@pytest.fixture(scope="module")
+def saturation(tmp_path_factory):
+    where = tmp_path_factory.mktemp("paper") / "saturation"
+    made = all_models("glorot2010-saturation")
     return invented.results(where, made, error, steps=STEPS, arrays=ARRAYS, commits=False)
 
 
@@ -101,22 +110,13 @@ def initialization(tmp_path_factory):
         }
     where = tmp_path_factory.mktemp("paper") / "initialization"
     invented.results(where, made, lambda *_: 0.9, steps=(0,), arrays=arrays)
-    _predict(where, dict.fromkeys(("activation_std", "gradient_std", "weight_gradient_std"), 0.5))
+    invented.predict(where, dict.fromkeys(("activation_std", "gradient_std", "weight_gradient_std"), 0.5))
     return where
 
 
-def _predict(where, values) -> None:
-    for shard in (where / "shards").iterdir():
-        with xr.open_dataset(next(shard.glob("rec-*.nc")), engine="h5netcdf") as records:
-            runs = records["run"].load()
-        of = {f"{name}_theory": (("run", "layer"), np.full((len(runs), 5), value)) for name, value in values.items()}
-        made = xr.Dataset(of, {"run": runs.to_numpy(), "layer": np.arange(1, 6)})
-        made.to_netcdf(shard / "theory.nc", engine="h5netcdf")
-
-
 @pytest.fixture(scope="module")
-def found(shapeset, initialization):
-    return {results.name: results for results in map(load, (shapeset, initialization))}
+def found(shapeset, saturation, initialization):
+    return {results.name: results for results in map(load, (shapeset, saturation, initialization))}
 
 
 def drawn(number, found):
@@ -161,13 +161,13 @@ def test_figure_4_is_a_density_up_to_the_bounds_at_the_end_of_training(found):
 
 def test_figure_4_is_not_drawn_from_the_first_step_alone(tmp_path):
     made = invented.sweep(
-        name="glorot2010-shapeset",
+        name="glorot2010-saturation",
         model=mlp(widths=(4,) * 5, activation=grid("tanh", "softsign")),
         optimizer=sgd(learning_rate=0.1),
     )
     where = invented.results(tmp_path, made, lambda *_: 0.5, steps=(0,), arrays=ARRAYS)
     with pytest.raises(NotRecordedError, match=r"figure 4: not drawn: .* at step 0 alone"):
-        drawn(4, {"glorot2010-shapeset": load(where)})
+        drawn(4, {made.name: load(where)})
 
 
 def test_figure_5_is_both_costs_of_the_random_examples_over_two_weights():
@@ -275,11 +275,11 @@ def test_figure_12_draws_the_data_set_that_is_there(tmp_path):
         assert [axes.get_title() for axes in drawing.draw(drawing.data).axes] == ["MNIST"]
 
 
-def test_a_folder_of_several_results_is_drawn_whole(shapeset, initialization, tmp_path):
+def test_a_folder_of_several_results_is_drawn_whole(shapeset, saturation, initialization, tmp_path):
     """Under stable names, small, each with its caption; what can't be drawn is named with the command to run."""
     both = tmp_path / "both"
     both.mkdir()
-    for where in (shapeset, initialization):
+    for where in (shapeset, saturation, initialization):
         (both / where.name).symlink_to(where)
     numbers = [str(n) for n in range(2, 13)]
     made = figures(both, only=numbers, formats=["png"], data=True)
@@ -292,9 +292,20 @@ def test_a_folder_of_several_results_is_drawn_whole(shapeset, initialization, tm
     assert all(d.data.notna().any(axis=None) for d in made.drawings)
 
 
+def test_the_paper_s_other_sweeps_are_drawn_when_asked_for(tmp_path):
+    """Beside those of its figures they are passed over; alone, or by name, all that they recorded is drawn."""
+    for name in ("pretraining", "second_order"):
+        made = invented.sweep(name=f"glorot2010-{name}", optimizer=sgd(learning_rate=BEST))
+        invented.results(tmp_path / name, made, lambda *_: 0.5, arrays={})
+    other = "glorot2010-second_order-learning_curves"
+    assert [d.name for d in figures(tmp_path / "second_order", formats=[]).drawings] == [other]
+    assert [d.name for d in figures(tmp_path, only=["learning_curves"], formats=[]).drawings] == [other]
+    assert other not in [d.name for d in figures(tmp_path, formats=[]).drawings]
+
+
 def test_the_sweep_that_is_missing_is_named(initialization):
     with pytest.raises(
-        InputError, match="figure 3: not drawn: there are no results of glorot2010-shapeset; glorot run"
+        InputError, match="figure 3: not drawn: there are no results of glorot2010-saturation; glorot run"
     ):
         figures(initialization, only=["3"])
 

@@ -18,6 +18,7 @@ from glorot_jax.analysis.figures.over_training import (
     draw_over_training,
     over_training,
 )
+from glorot_jax.analysis.figures.start import draw_start_by_layer, start_by_layer
 from glorot_jax.analysis.figures.style import looks
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, variants
 from glorot_jax.analysis.figures.write import Drawing
@@ -55,7 +56,7 @@ def told_of(shown: Sequence[Variant]) -> str:
     """Returns what every caption says of its runs: statistic, interval, n, choice, what is pooled, how far they are."""
     text = "Means over seeds; bands, from three seeds on: 95 % Student's t intervals. "
     text += "; ".join(variant.told for variant in shown) + "."
-    if any(variant.rate is not None for variant in shown):
+    if any(variant.searched for variant in shown):
         text += " Learning rates chosen by validation error."
     if pooled := dict.fromkeys(path for variant in shown for path in variant.pooled):
         text += f" Pooled over {', '.join(map(name_of, pooled))}."
@@ -114,9 +115,19 @@ def _densities(
     return _Made(title, caption, make(shown), partial(draw_densities, x_label=x_label))
 
 
+def _start(shown: Sequence[Variant]) -> _Made:
+    data, settings = start_by_layer(shown)
+    caption = (
+        "Standard deviation of each hidden layer's activations, back-propagated gradients ∂C/∂s and weight gradients "
+        "∂C/∂W at step 0: measured (markers) and predicted by mean-field theory (lines)."
+    )
+    return _Made("layers before the first update", caption, data, partial(draw_start_by_layer, settings=settings))
+
+
 _POOLED = "of each hidden layer, pooled over its units and fixed test examples"
 KINDS: dict[str, Callable[[Sequence[Variant]], _Made]] = {
     "learning_curves": _learning_curves,
+    "start": _start,
     "activations": partial(
         _over_training,
         "activations over training",
