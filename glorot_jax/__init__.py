@@ -12,10 +12,13 @@ from glorot_jax.specs import (
     at,
     cifar10,
     cnn,
+    denoising,
     digits,
     every,
     fashion_mnist,
+    gradient_variance,
     jacobian,
+    levenberg_marquardt,
     log_spaced,
     mlp,
     mnist,
@@ -36,7 +39,7 @@ from glorot_jax.specs import (
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import claim
     from glorot_jax.analysis.comparison import compare
-    from glorot_jax.analysis.measures import growth_exponent, per_seed
+    from glorot_jax.analysis.measures import Undecided, growth_exponent, per_seed
     from glorot_jax.analysis.results import load
     from glorot_jax.analysis.tables import table
     from glorot_jax.engine.drive import resume, run
@@ -47,6 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Sweep",
+    "Undecided",
     "adam",
     "arrays",
     "at",
@@ -54,12 +58,15 @@ __all__ = [
     "claim",
     "cnn",
     "compare",
+    "denoising",
     "digits",
     "every",
     "fashion_mnist",
+    "gradient_variance",
     "grid",
     "growth_exponent",
     "jacobian",
+    "levenberg_marquardt",
     "load",
     "load_sweep",
     "log_spaced",
@@ -87,6 +94,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Undecided": "glorot_jax.analysis.measures",
     "claim": "glorot_jax.analysis.claims",
     "compare": "glorot_jax.analysis.comparison",
     "growth_exponent": "glorot_jax.analysis.measures",

@@ -140,7 +140,7 @@ def run(
     """Train SWEEP, a file or the name of one, or what is missing of it. The same command resumes."""
     from glorot_jax.engine.sweep import load_sweep
 
-    described = load_sweep(sweep).with_settings(settings)
+    described = load_sweep(sweep, settings)
     if not no_progress:
         click.echo(f"{described.name}: starting JAX", err=True)
     from glorot_jax.engine import drive
@@ -202,17 +202,18 @@ def status(folder: str, form: str) -> None:
 @_sets
 @_width
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
+@click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, form: str) -> None:
-    """Say what SWEEP would compile, train and take, probe by probe, without training."""
+def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, speed: float | None, form: str) -> None:
+    """Say what SWEEP would compile, train and take, here and at least on accelerators, without training."""
     import json
 
     from glorot_jax.engine.sweep import load_sweep
 
-    described = load_sweep(sweep).with_settings(settings)
+    described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, quick=quick)
+    made = make(described, width, quick=quick, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
@@ -286,13 +287,83 @@ def _file(output: str) -> Path:
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folders", metavar="[DIR]...", nargs=-1)
 @click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
-def claims(folder: str, form: str) -> None:
-    """Hold the claims that results folder DIR's sweep file ends with against what was measured."""
-    from glorot_jax.analysis.claims import render_claims
+def claims(folders: tuple[str, ...], form: str) -> int:
+    """Hold the claims that sweep files end with against what was measured.
 
-    click.echo(render_claims(folder, form))
+    DIR is a results folder, or holds several: results/ if not said. Ends with 1 if a check has not run, else with 0,
+    whatever the verdicts.
+    """
+    from glorot_jax.analysis.claims import NOT_RUN, render_claims
+    from glorot_jax.analysis.claims import claims as judged
+
+    found = judged(folders or "results")
+    click.echo(render_claims(found, form))
+    return int(any(j.verdict == NOT_RUN for one in found for j in one.judgements))
+
+
+@cli.command()
+@click.option("--out", type=click.Path(), default="paper", show_default=True, help="Folder of all that is made.")
+@click.option("--scale", type=_OneOf(["small", "full"]), default="small", show_default=True)
+@click.option("--only", help="Sweeps to train, separated by commas.  [default: all]")
+@_quiet
+@_bound
+def paper(out: str, scale: Any, only: str | None, no_progress: bool, segment_seconds: float) -> None:
+    """Reproduce Glorot & Bengio (2010): sweeps, Table 1, figures, claims, one page. The same command resumes."""
+    from glorot_jax.paper import report
+
+    page = report.paper(
+        out,
+        scale,
+        only=_split(only) or (),
+        progress=_watcher(no_progress),
+        say=lambda line: click.echo(line, err=True),
+        segment_seconds=segment_seconds,
+    )
+    click.echo(page)
+
+
+@cli.group(cls=_Group)
+def baseline() -> None:
+    """Train classifiers that are no networks on a sweep's data, for comparison."""
+
+
+@baseline.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--examples", "sizes", type=int, multiple=True, default=(5000,), show_default=True, help="Trained on.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Subsamples of each size.")
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def svm(folder: str, sizes: tuple[int, ...], seeds: int, form: str) -> None:
+    """Train support vector machines on subsamples of results folder DIR's training examples.
+
+    What is found is kept in DIR; only what is missing there is trained.
+    """
+    import json
+
+    from glorot_jax import baselines
+
+    rows = baselines.svm_beside(folder, sizes, range(seeds))
+    click.echo(baselines.render(rows) if form == "table" else json.dumps(rows, indent=1, ensure_ascii=False))
+
+
+@cli.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(), help="Folder for the files.  [default: figures in the first DIR]")
+@click.option("--only", callback=_split, help="Figures of the paper, such as 3,6, or kinds, such as learning_curves.")
+@click.option("--formats", default="png,pdf", callback=_split, show_default=True, help="Of png, pdf and svg.")
+@click.option("--data", is_flag=True, help="Write the data behind each figure, too, as CSV.")
+def figures(
+    folders: tuple[str, ...], out: str | None, only: list[str] | None, formats: list[str] | None, data: bool
+) -> None:
+    """Draw figures from results folders DIR, or folders that hold some: the paper's, and those of any other sweep."""
+    from glorot_jax.figures import figures as draw
+
+    drawn = draw(folders, out, only, formats or ("png", "pdf"), data)
+    for line in drawn.missing:
+        click.echo(line, err=True)
+    for path in drawn.files:
+        click.echo(path)
 
 
 _LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")

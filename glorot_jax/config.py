@@ -143,8 +143,8 @@ def check(spec: object, f: dataclasses.Field, value: Any, path: str) -> Any:
     hint, among = _hints(type(spec))[f.name], f.metadata.get("among")
     read = f.metadata.get("read") or (lambda value, _: value)
     if isinstance(value, Grid):
-        return Grid(tuple(_checked(read(v, path), hint, among, path) for v in value))
-    return _checked(read(value, path), hint, among, path)
+        return Grid(tuple(checked(read(v, path), hint, path, among) for v in value))
+    return checked(read(value, path), hint, path, among)
 
 
 @functools.cache
@@ -152,7 +152,8 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _checked(value: Any, hint: Any, among: Range | Named | None, path: str) -> Any:
+def checked(value: Any, hint: Any, path: str, among: Range | Named | None = None) -> Any:
+    """Returns ``value`` in the type that a hint names, or raises the one line that says what is wrong with it."""
     if isinstance(among, Named):
         return named_function(value, among, path)
     if hint is Any:
@@ -166,13 +167,13 @@ def _checked(value: Any, hint: Any, among: Range | Named | None, path: str) -> A
         if value is None and type(None) in arms:
             return None
         (other,) = (a for a in arms if a is not type(None))
-        return _checked(value, other, among, path)
+        return checked(value, other, path, among)
     if origin is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             value = (value,) if isinstance(value, int) and not isinstance(value, bool) else value
         if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
             raise _wrong(path, value, _said(hint))
-        return tuple(_checked(v, arms[0], among, path) for v in value)
+        return tuple(checked(v, arms[0], path, among) for v in value)
     value = _number(value, hint) if hint in (int, float) else value
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise _wrong(path, value, among.said(hint) if isinstance(among, Range) else _said(hint))

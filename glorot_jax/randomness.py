@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Integer, Key
 
 
@@ -30,3 +31,8 @@ def key(
     base = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
     named = jax.random.fold_in(base, zlib.crc32(purpose.encode()))
     return named if step is None else jax.random.fold_in(named, step)
+
+
+def stream_for(stream: int | Integer[Array, ""], purpose: str) -> Integer[Array, ""]:
+    """Returns the stream of a purpose that draws what another draws, such as training examples, apart from it."""
+    return jnp.asarray(stream, jnp.uint32) ^ jnp.uint32(zlib.crc32(purpose.encode()))

@@ -9,8 +9,8 @@ as the source advises) × three seeds.
 
 On 2 cores of an AMD EPYC, shared with other work, it took 198 s, most of it to compile. After ten steps the standard
 parametrization's logits went with width to the power 1.06 [0.43, 1.70], the last block's output with 0.57 [0.20, 0.95];
-with µP the powers were -0.04 [-0.06, -0.01] and -0.01 [-0.03, 0.00]. Five claims hold; that hidden activations of the
-standard parametrization grow by more than width to the power 1/4 stays open with three seeds.
+with µP the powers were -0.04 [-0.06, -0.01] and -0.01 [-0.03, 0.00]. Five claims are reproduced; that hidden
+activations of the standard parametrization grow by more than width to the power 1/4 is undecided with three seeds.
 """
 
 from glorot_jax import Sweep, adam, at, claim, digits, growth_exponent, per_seed, residual_mlp

@@ -11,7 +11,7 @@ On 2 cores of an AMD EPYC, shared with other work, it took 424 s. Without normal
 and at both rates, plain and without skip connections; the plain stream's variance grew by 2.85 [2.68, 3.02] from block
 to block (3 is expected: a branch's first layer sees what is not rectified). Fixup and SkipInit trained them, to
 validation errors of 5.3 % [4.5, 6.2] and 9.8 % [4.4, 15.2]; batch normalization reached 4.2 % [1.8, 6.6]. Eight claims
-hold; whether SkipInit comes within five points of batch normalization stays open.
+are reproduced; whether SkipInit comes within five points of batch normalization is undecided.
 """
 
 from glorot_jax import Sweep, at, claim, digits, per_seed, probe, residual_mlp, sgd

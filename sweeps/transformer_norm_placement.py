@@ -11,8 +11,8 @@ to the power -0.96 [-1.63, -0.29] with normalization before the branch (-1/2 is 
 the sum (0 is expected); in 12 blocks it was 3.4 [2.3, 5.0] times as large after the sum as before the branch. After 60
 updates at the larger rate the first of 12 blocks had 70 000 times less of a gradient than the last if normalization
 came after the sum, and such networks learned nothing at either rate: validation errors were higher by 60 points [49,
-71] than with normalization before the branch and by 80 [77, 83] than with DeepNorm. Six claims hold; that the last
-block's gradient does not shrink with depth when normalization comes after the sum stays open.
+71] than with normalization before the branch and by 80 [77, 83] than with DeepNorm. Six claims are reproduced;
+that the last block's gradient does not shrink with depth when normalization comes after the sum is undecided.
 """
 
 from glorot_jax import Sweep, adam, at, claim, digits, growth_exponent, per_seed, probe, transformer

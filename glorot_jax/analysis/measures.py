@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +27,7 @@ def per_seed(
     where: Mapping[str, Any] | None = None,
     *,
     step: int | str = "last",
-    select: str | None = None,
+    select: str | Sequence[str] | None = None,
     diverged: float | None = None,
     **position: Any,
 ) -> pd.Series | pd.DataFrame:
@@ -35,9 +36,10 @@ def per_seed(
     Args:
         name: of a record, such as ``"valid_error"`` or ``"activation_std"``.
         where: settings by path, or by its last part, that tell the runs: one a seed.
-        step: at which it was recorded, or ``"last"``: when training had ended.
-        select: a setting that ``where`` leaves open: its value with the lowest mean validation error over seeds is
-            taken, as in ``glorot table``.
+        step: at which it was recorded; ``"last"``: when training had ended; ``"all"`` leaves it open, as if it were one
+            of the record's dimensions, and leaves out the steps at which it was not due.
+        select: a setting that ``where`` leaves open, or several: the value, or combination of values, with the lowest
+            mean validation error over seeds is taken, as in ``glorot table``.
         diverged: what a run counts as that had diverged by that step and has no finite number there; it stays without
             one if not said, and then nothing can be judged.
         position: along the record's other dimensions: ``layer=1``, ``layer=-1`` for the last, ``weight="head.kernel"``.
@@ -48,24 +50,82 @@ def per_seed(
     """
     import pandas as pd
 
-    runs = _chosen(results, where or {}, select)
+    choose = [select] if isinstance(select, str) else list(select or ())
+    runs = _chosen(results, where or {}, choose)
     behind = runs[runs["step"] < runs["steps"]]
-    if step == "last" and len(behind):
+    if step in ("last", "all") and len(behind):
         raise InputError(f"{behind['name'].iloc[0]}: it has not been trained to its end", "go on with glorot resume")
     cohorts = runs.groupby(results.cohort_of.loc[runs.index], sort=False)
     parts = [_at(_of(results, str(cohort), name, members), step, position) for cohort, members in cohorts]
     read = pd.concat(parts).loc[runs.index]
-    finite = np.isfinite(read.to_numpy(float)).reshape(len(runs), -1).all(axis=1)
-    by_then = runs["diverged_step"] <= (runs["step"] if step == "last" else step)
-    lost = by_then.fillna(False).to_numpy(bool) & ~finite
+    if step == "all":
+        read = read.loc[:, _due(read, runs)]
+    lost = _lost(read, runs, step)
     if diverged is not None:
-        read[lost] = float(diverged)
+        read = read.mask(lost, float(diverged))
     if (notes := _notes.get()) is not None:
+        gone = lost.reshape(len(runs), -1).any(axis=1)
         notes += [
-            Read(int(run["seed"]), str(run["name"]), bool(gone), diverged)
-            for (_, run), gone in zip(runs.iterrows(), lost, strict=True)
+            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, tuple(choose))
+            for (_, run), one in zip(runs.iterrows(), gone, strict=True)
         ]
     return read.set_axis(pd.Index(runs["seed"].astype(int), name="seed")).sort_index()
+
+
+def _gone_by(read: pd.DataFrame, runs: pd.DataFrame) -> np.ndarray:
+    """Whether a run had diverged by a step, (run, step), of a table by step."""
+    steps = np.asarray(read.columns)
+    return runs["diverged_step"].fillna(steps.max() + 1).to_numpy(int)[:, None] <= steps
+
+
+def _due(read: pd.DataFrame, runs: pd.DataFrame) -> np.ndarray:
+    """At which steps something was recorded: at others there is no number of any run that went on."""
+    gone = _gone_by(read, runs)
+    return (np.isfinite(read.to_numpy()) & ~gone).any(axis=0) | gone.all(axis=0)
+
+
+def _lost(read: pd.Series | pd.DataFrame, runs: pd.DataFrame, step: int | str) -> np.ndarray:
+    """Where runs that had diverged by then have no finite number; of a table that is not by step, the whole row."""
+    finite = np.isfinite(read.to_numpy(float))
+    if step == "all":
+        return ~finite & _gone_by(read, runs)
+    by_then = runs["diverged_step"] <= (runs["step"] if step == "last" else step)
+    whole = finite.reshape(len(runs), -1).all(axis=1)
+    return np.broadcast_to((by_then.fillna(False).to_numpy(bool) & ~whole).T, finite.T.shape).T
+
+
+def first_passage(by_step: pd.DataFrame, level: float | pd.Series) -> pd.Series:
+    """Returns by seed the step at which a value first reaches a level, found between records on a straight line.
+
+    Args:
+        by_step: as ``per_seed(…, step="all")`` returns it.
+        level: one, or one a seed.
+
+    Returns:
+        Infinity where the level is never reached; NaN where no value is finite.
+    """
+    import pandas as pd
+
+    steps = np.asarray(by_step.columns, float)
+
+    def passage(values: np.ndarray, level: float) -> float:
+        known = np.isfinite(values)
+        at, seen = steps[known], values[known]
+        if not len(seen):
+            return np.nan
+        reached = np.flatnonzero(seen >= level)
+        if not len(reached):
+            return np.inf
+        after = reached[0]
+        if after == 0:
+            return float(at[0])
+        share = (level - seen[after - 1]) / (seen[after] - seen[after - 1])
+        return float(at[after - 1] + share * (at[after] - at[after - 1]))
+
+    levels = np.broadcast_to(level, len(by_step))
+    return pd.Series(
+        [passage(v, one) for v, one in zip(by_step.to_numpy(float), levels, strict=True)], index=by_step.index
+    )
 
 
 def growth_exponent(by_size: Mapping[float, pd.Series]) -> pd.Series:
@@ -86,12 +146,31 @@ def growth_exponent(by_size: Mapping[float, pd.Series]) -> pd.Series:
 
 
 class Read(NamedTuple):
-    """A run that a measure looked at, whether it had diverged, and as what it counts then."""
+    """A run that a measure looked at.
+
+    Attributes:
+        diverged: whether it had diverged by the step that was read; it ``counts_as`` that then.
+        chosen: settings whose values were chosen among several.
+    """
 
     seed: int
     run: str
     diverged: bool
     counts_as: float | None
+    chosen: tuple[str, ...]
+
+    @property
+    def variant(self) -> str:
+        """The run's name without its seed."""
+        return re.sub(rf"-?s{self.seed}(-[0-9a-f]+)?$", "", self.run) or "all alike"
+
+
+class Undecided(Exception):
+    """What a measure raises where a sweep is too small, or too short, to decide its claim.
+
+    Args:
+        reason: one phrase: what would be needed, and what there is.
+    """
 
 
 _notes: ContextVar[list[Read] | None] = ContextVar("notes", default=None)
@@ -108,7 +187,7 @@ def noted() -> Iterator[list[Read]]:
         _notes.reset(token)
 
 
-def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> pd.DataFrame:
+def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -> pd.DataFrame:
     """The runs of these settings, one a seed."""
     from glorot_jax.analysis.selection import path_of
     from glorot_jax.analysis.selection import select as choose_runs
@@ -127,11 +206,11 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> p
             raise InputError(f"where: no run has {path} = {value!r}", f"there are: {there}")
         kept &= holds.to_numpy(bool)
     runs = results.runs.loc[settings.index[kept]]
-    if choose is not None:
-        runs = choose_runs(runs, [], path_of(choose, results.varying, "select"))
+    if choose:
+        runs = choose_runs(runs, [], [path_of(name, results.varying, "select") for name in choose])
     if len(runs) and runs["seed"].duplicated().any():
         twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
-        open_ = [path for path in results.varying if twice[path].astype(str).nunique() > 1]
+        open_ = [path for path in results.varying if twice[path].astype(str).nunique(dropna=False) > 1]
         raise InputError(
             f"where: {len(twice)} runs have seed {twice['seed'].iloc[0]}", f"say more of {', '.join(open_)}"
         )
@@ -148,7 +227,7 @@ def _cell(value: Any) -> Any:
 
 def _of(results: Results, cohort: str, name: str, runs: pd.DataFrame) -> xr.DataArray:
     """What was recorded under a name of these runs of a cohort."""
-    record = results.records(cohort, [name])[name]
+    record = results.record(cohort, name)
     for run in runs.index:
         if run not in record.indexes["run"]:
             raise InputError(f"{runs.loc[run, 'name']}: it has no records yet", "go on with glorot resume")
@@ -157,10 +236,11 @@ def _of(results: Results, cohort: str, name: str, runs: pd.DataFrame) -> xr.Data
 
 def _at(record: xr.DataArray, step: int | str, position: Mapping[str, Any]) -> pd.Series | pd.DataFrame:
     """A record by run, at one step and position."""
-    record = record.isel(step=-1) if step == "last" else _picked(record, "step", step)
+    if step != "all":
+        record = record.isel(step=-1) if step == "last" else _picked(record, "step", step)
     for dim, label in position.items():
-        if dim not in record.dims or dim == "run":
-            raise unknown(str(record.name), dim, [str(d) for d in record.dims if d != "run"])
+        if dim not in record.dims or dim in ("run", "step"):
+            raise unknown(str(record.name), dim, [str(d) for d in record.dims if d not in ("run", "step")])
         record = _picked(record, dim, label)
     rest = [str(d) for d in record.dims if d != "run"]
     if len(rest) > 1:

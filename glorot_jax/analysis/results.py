@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Results:
         self._folders = [_Folder(path) for path in paths]
         self._shards = _union([s for folder in self._folders for s in folder.shards])
         self.description = self._folders[0].description
+        self._known: dict[tuple[str, str], xr.DataArray] = {}
 
     @property
     def name(self) -> str:
@@ -72,11 +74,11 @@ class Results:
         shown = dict.fromkeys(["name", *self.varying, "seed", "in_sweep", "steps"])
         return table[[c for c in shown if c in table]].join(outcome)
 
-    @property
+    @cached_property
     def varying(self) -> list[str]:
         """Settings, by path, that take more than one value over the runs; the seed apart."""
         table = self.configurations
-        return [c for c in table if c not in _NO_SETTINGS and table[c].astype(str).nunique() > 1]
+        return [c for c in table if c not in _NO_SETTINGS and _varies(table, c)]
 
     @cached_property
     def configurations(self) -> pd.DataFrame:
@@ -102,6 +104,11 @@ class Results:
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
         return [s.manifest for s in self._shards]
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """One row a classifier that is no network and a subsample, as ``glorot_jax.baselines`` left them here."""
+        return pd.DataFrame([row for path in self.paths for row in baselines.read(path)])
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -142,7 +149,7 @@ class Results:
             if name not in known:
                 raise unknown("names", name, known)
         parts = _with_predictions([s.records(names) for s in shards], [s.predictions(names) for s in shards])
-        if len({part.sizes.get("layer") for part in parts}) > 1:
+        if len({part.sizes["layer"] for part in parts if "layer" in part.sizes}) > 1:
             raise InputError("records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}")
         common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
         left_out = sum(part.sizes["step"] - len(common) for part in parts)
@@ -167,11 +174,22 @@ class Results:
 
         return compare_setting(self, setting, **options)
 
+    def record(self, cohort: str, name: str) -> xr.DataArray:
+        """Returns one of ``records(cohort)``; like ``runs`` it is read once."""
+        if (cohort, name) not in self._known:
+            self._known[cohort, name] = self.records(cohort, [name])[name]
+        return self._known[cohort, name]
+
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""
         shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
         found = [set(one) for s in shards if (one := s.predictions()) is not None]
         return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
+
+    def recorded(self, cohort: str) -> list[str]:
+        """Returns the names of a cohort's records, predictions apart; none before the first."""
+        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        return sorted(n for n in set().union(*(s.names() for s in shards)) if not n.endswith(THEORY))
 
     def __repr__(self) -> str:
         counts = self.runs["status"].value_counts()
@@ -227,7 +245,8 @@ class _Shard:
         """Returns per run, in the table's order: status, divergence, final and best values."""
         records = self.records(SCALARS)
         step = int(self.manifest["step"])
-        state = "done" if self.manifest["state"] == "done" else "training" if self.manifest["records"] else "pending"
+        begun = self.manifest["records"] or step > self.manifest.get("first_step", step)
+        state = "done" if self.manifest["state"] == "done" else "training" if begun else "pending"
         lost = {d["run"]: d for d in self.manifest["diverged"]}
         found: dict[str, Any] = {
             "status": ["diverged" if run in lost else state for run in self.runs.index],
@@ -294,6 +313,15 @@ def _chosen(file: xr.Dataset, names: Sequence[str] | None) -> xr.Dataset:
         always = {dim: file[dim] for dim in ("run", "step") if dim in file.coords}
         file = file[[n for n in dict.fromkeys(names) if n in file]].assign_coords(always)
     return file.load()
+
+
+def _varies(table: pd.DataFrame, path: str) -> bool:
+    """Whether a setting takes several values; None is one, but to have none, as part of what is not there, isn't."""
+    values, family = table[path].astype(str), path.rpartition(".")[0]
+    if family not in table:
+        return values.nunique(dropna=False) > 1
+    alike = values.groupby(table[family].astype(str), dropna=False)
+    return values.nunique() > 1 or alike.nunique(dropna=False).max() > 1
 
 
 _REMEDY = "move the shard's folder away and run the sweep again to train its runs anew"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_float_dtype
@@ -61,8 +62,14 @@ def with_depth(runs: pd.DataFrame, configurations: pd.DataFrame) -> pd.DataFrame
     return runs.assign(**{DEPTH: pd.array(depths, dtype="Int64")})
 
 
+def absent(settings: Mapping[str, Any], path: str) -> bool:
+    """Returns whether a variant has no such setting because it has not what the setting belongs to."""
+    family = path.rpartition(".")[0]
+    return family in settings and pd.isna(settings[family])
+
+
 def path_of(name: str, settings: Sequence[str], where: str) -> str:
-    """Returns the path of a setting that is named by it or by its last part.
+    """Returns the path of a setting that is named by it or by its last part, of one of training before pre-training.
 
     Args:
         where: what a complaint names.
@@ -73,6 +80,7 @@ def path_of(name: str, settings: Sequence[str], where: str) -> str:
     if name in settings:
         return name
     ends = [c for c in settings if c.rpartition(".")[2] == name]
+    ends = [c for c in ends if not c.startswith("pretraining.")] or ends
     if len(ends) == 1:
         return ends[0]
     if ends:

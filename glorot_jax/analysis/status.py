@@ -60,6 +60,8 @@ def render_status(folder: str | Path, format: str = "table") -> str:
     counts = " · ".join(f"{facts['runs'][name]} {name}" for name in _ORDER if facts["runs"][name])
     lines = [f"{facts['sweep']}: {facts['state']} · {counts or 'no runs yet'}"]
     lines += [f"  diverged  {d['run']} at step {d['step']:,}: {d['in']}" for d in facts["diverged"][:ROWS]]
+    if any(d["step"] < 0 for d in facts["diverged"][:ROWS]):
+        lines.append("  steps below 0 are of the pre-training")
     if len(facts["diverged"]) > ROWS:
         lines.append(f"  … and {len(facts['diverged']) - ROWS} more diverged; --format json has all")
     lines += [""] if format == "markdown" else []
@@ -83,14 +85,22 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "width": " then ".join(str(w["width"]) for w in manifest["widths"]),
         "step": manifest["step"],
         "steps": manifest["steps"],
+        "first_step": _first(manifest),
         "wall_seconds": manifest["wall_seconds"],
-        "run_steps_per_second": round(manifest["step"] * manifest["runs"] / max(manifest["wall_seconds"], 1e-9)),
+        "run_steps_per_second": round(
+            (manifest["step"] - _first(manifest)) * manifest["runs"] / max(manifest["wall_seconds"], 1e-9)
+        ),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
         "checkpoint_bytes": _bytes_below(where / "checkpoints"),
         "last_commit": commit.isoformat(timespec="seconds"),
         "probe_share": None if (told := _probes(manifest)) is None else told["share"],
         "probes": told,
     }
+
+
+def _first(manifest: dict[str, Any]) -> int:
+    """Where a shard's runs began: below 0 with pre-training."""
+    return int(manifest.get("first_step", 0))
 
 
 def _probes(manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -153,10 +163,14 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
         return lines + [f"| {' | '.join(str(s[c]) for c in columns)} |" for s in shards]
     lines = []
     for s in shards:
-        share = s["step"] / s["steps"] if s["steps"] else 1.0
+        first, whole = s["first_step"], s["steps"] - s["first_step"]
+        share = (s["step"] - first) / whole if whole else 1.0
+        step = f"step {s['step']:,} of {s['steps']:,}"
+        if s["step"] < 0:
+            step = f"pre-training step {s['step'] - first:,} of {-first:,}"
         lines += [
             f"  {s['shard']}  {s['what']}",
-            f"    {s['state']} · step {s['step']:,} of {s['steps']:,} ({share:.0%}) · {s['runs']} runs, "
+            f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
             f"{s['diverged']} diverged · width {s['width']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
             f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",

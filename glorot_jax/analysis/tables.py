@@ -14,7 +14,7 @@ from pandas.api.types import is_float_dtype
 from glorot_jax.analysis.differences import Difference, Sample, over_examples, over_seeds, said_of
 from glorot_jax.analysis.formats import FORMATS, Entry, Sheet, cut, rendered
 from glorot_jax.analysis.results import Results, load
-from glorot_jax.analysis.selection import DEPTH, path_of, with_depth
+from glorot_jax.analysis.selection import DEPTH, absent, path_of, with_depth
 from glorot_jax.analysis.selection import select as choose_runs
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.errors import InputError, unknown
@@ -134,7 +134,7 @@ def table(
         InputError: a name is unknown, there are no results yet, or ``by`` looks at test results.
     """
     runs = evaluated(results, value, depth)
-    settings = [c for c in (*results.varying, DEPTH) if c in runs and runs[c].astype(str).nunique() > 1]
+    settings = [c for c in (*results.varying, DEPTH) if c in runs and runs[c].astype(str).nunique(dropna=False) > 1]
     down = [path_of(name, settings, "columns") for name in columns] if columns else [c for c in settings if c == "data"]
     across = [path_of(name, settings, "rows") for name in rows or ()]
     asked = [select] if isinstance(select, str) else list(select or ())
@@ -332,8 +332,13 @@ def told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
 def _label(run: pd.Series, paths: Sequence[str]) -> str:
     words = []
     for path in paths:
+        if absent(run, path):
+            continue
         cell, name = run[path], path.rpartition(".")[2]
-        words.append(str(cell) if isinstance(cell, str) else f"{name} {number(cell)}")
+        if isinstance(cell, str):
+            words.append(cell)
+        else:
+            words.append(f"no {name}" if pd.isna(cell) else f"{name} {number(cell)}")
     return " · ".join(words)
 
 
@@ -342,7 +347,7 @@ def said_of_means(
 ) -> str:
     """Returns the sentence on what the cells hold; of the settings ``elsewhere`` it names those that are pooled."""
     cells = [part for _, part in runs.groupby([labels["row"], labels["column"]], sort=False)]
-    pooled = [name_of(c) for c in elsewhere if any(part[c].astype(str).nunique() > 1 for part in cells)]
+    pooled = [name_of(c) for c in elsewhere if any(part[c].astype(str).nunique(dropna=False) > 1 for part in cells)]
     seeds = sorted({cell.n for cell in made.cells.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
     over, counted = (f"seeds and, pooled, {listed(pooled)}", "run") if pooled else ("seeds", "seed")
@@ -376,7 +381,8 @@ def said_of_progress(results: Results) -> str:
     if unfinished.empty:
         return ""
     least = unfinished.loc[(unfinished["step"] / unfinished["steps"]).idxmin()]
-    return f"Partial: step {least['step']:,} of {least['steps']:,}."
+    where = "in pre-training" if least["step"] < 0 else f"step {least['step']:,} of {least['steps']:,}"
+    return f"Partial: {where}."
 
 
 def made_by(verb: str, results: Results, options: Mapping[str, Any]) -> str:

@@ -135,7 +135,7 @@ def size(spec: Any) -> int:
     """Returns the bytes that a description's examples take on a device, known before any is drawn or read."""
     kind = type(spec).__name__
     if kind == "shapeset":
-        return (spec.validation + spec.test) * (spec.size**2 + 4)
+        return ((spec.examples or 0) + spec.validation + spec.test) * (spec.size**2 + 4)
     if kind == "modular_addition":
         return spec.p**2 * (3 + 4)
     if kind == "arrays":
@@ -147,24 +147,31 @@ def size(spec: Any) -> int:
 
 
 def _shapeset(spec) -> Dataset:
-    from glorot_jax.data import shapeset
+    from glorot_jax.data import arrays, shapeset
     from glorot_jax.randomness import key
+
+    name = f"Shapeset-3×2, {spec.size}×{spec.size}"
 
     def draw(arrays, seed, stream, step, batch_size):
         return shapeset.draw(key(seed, "train", stream=stream, step=step), batch_size, spec.size)
 
     def fixed(purpose: str, count: int) -> Batch:
-        images, labels = jax.jit(lambda k: shapeset.draw(k, count, spec.size))(key(0, purpose))
+        images, labels = shapeset.drawn(key(0, purpose), count, spec.size)
         return images.reshape(count, -1), labels  # outside: XLA would fuse it in and work out each row for each pixel
 
+    valid, test = fixed("validation", spec.validation), fixed("test", spec.test)
+    if spec.examples is not None:
+        train = shapeset.training_set(spec.examples, spec.size)
+        name = f"{name}, {spec.examples:,} examples"
+        return arrays.from_splits(name, train, valid, test, shapeset.CLASSES, spec.scaling)
     return Dataset(
-        name=f"Shapeset-3×2, {spec.size}×{spec.size}",
+        name=name,
         shape=(spec.size, spec.size),
         class_names=shapeset.CLASSES,
         draw=draw,
         arrays={},
-        valid=fixed("validation", spec.validation),
-        test=fixed("test", spec.test),
+        valid=valid,
+        test=test,
         scaling=spec.scaling,
     )
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Key, UInt8, UInt32
 
+from glorot_jax import randomness
 from glorot_jax.rounding import times
 
 CLASSES = (
@@ -37,6 +38,9 @@ LIGHT = (140, 255)
 TRIES = 50
 MARGIN = 1.0
 """Pixels between an object and the image's edge, at least."""
+
+_PART = 1000
+"""Examples of the finite training set that share a key; another number would make another set."""
 
 _CORNERS = (3, 4, 20)
 _EDGES = 20
@@ -118,6 +122,22 @@ def draw(
     """Returns grey levels 0..255 and labels 0..8; ``sample`` divides by 255. Arguments as there."""
     scenes = compose(key, count, size)
     return render(scenes, size), label(scenes)
+
+
+drawn = jax.jit(draw, static_argnames=("count", "size"))
+"""``draw`` as one program of its own, compiled once for a number of images."""
+
+
+def training_set(
+    count: int, size: int = 32
+) -> tuple[UInt8[np.ndarray, "count size size"], Integer[np.ndarray, "count"]]:
+    """Returns the first examples of the finite training set, as ``draw`` does: a larger one begins with the same."""
+    images, labels = np.empty((count, size, size), np.uint8), np.empty(count, np.int32)
+    for part, start in enumerate(range(0, count, _PART)):
+        some = slice(start, start + _PART)
+        made = drawn(randomness.key(0, "training set", step=part), _PART, size)
+        images[some], labels[some] = (np.asarray(array)[: count - start] for array in made)
+    return images, labels
 
 
 def compose(key: Key[Array, ""], count: int, size: int = 32) -> Scenes:

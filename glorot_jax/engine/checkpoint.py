@@ -86,8 +86,9 @@ def set_aside(folder: Path, step: int) -> Path | None:
 
 def keep_only(folder: Path, steps: set[int]) -> None:
     """Removes the checkpoints of all other steps."""
+    named = set(map(str, steps))
     for path in folder.iterdir() if folder.is_dir() else ():
-        if not (path.name.isdigit() and int(path.name) in steps):
+        if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -50,6 +50,7 @@ class Cost:
         temporary_bytes: what each needs by itself beside parameters and data, as the compiler says; None where it
             doesn't.
         seconds: what it took to find all this, compilation included.
+        pretraining: an update of each hidden layer in pre-training; none without.
     """
 
     step: float
@@ -58,6 +59,7 @@ class Cost:
     alone: tuple[Mapping[str, float], ...]
     temporary_bytes: Mapping[str, int | None]
     seconds: float
+    pretraining: tuple[float, ...] = ()
 
     @property
     def probes(self) -> tuple[dict[str, float], ...]:
@@ -78,10 +80,11 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the updates and the probes of a run will take, in seconds of a block."""
+    """What the updates and the probes of a run will take, in seconds of a block; ``pretraining`` is those below 0."""
 
     steps: float
     lines: tuple[Line, ...]
+    pretraining: float = 0.0
 
     @property
     def records(self) -> float:
@@ -89,7 +92,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        return self.steps + self.records
+        return self.pretraining + self.steps + self.records
 
     @property
     def share(self) -> float:
@@ -104,7 +107,8 @@ def forecast(cost: Cost, run: Run, keep_every: int) -> Forecast:
     for number, probes in enumerate(cost.probes):
         count = sum(mask >> number & 1 for mask in due)
         lines += [Line(name, count, count * seconds) for name, seconds in probes.items()]
-    return Forecast(run.steps * cost.step, tuple(lines))
+    before = run.pretraining.steps * sum(cost.pretraining) if run.pretraining is not None else 0.0
+    return Forecast(run.steps * cost.step, tuple(lines), before)
 
 
 def keep_every(cost: Cost, run: Run) -> int:
@@ -135,6 +139,7 @@ def picked(cost: Cost | None, run: Run) -> dict[str, Any]:
         and {
             "share": forecast(cost, run, keep).share,
             "step_seconds": cost.step,
+            "pretraining_step_seconds": list(cost.pretraining),
             "record_seconds": cost.record,
             "probe_seconds": list(cost.probes),
             "temporary_bytes": dict(cost.temporary_bytes),
@@ -203,7 +208,8 @@ def known(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Co
 def _read(path: Path) -> Cost | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Cost(**found | {"schedules": tuple(found["schedules"]), "alone": tuple(found["alone"])})
+        tuples = {name: tuple(found[name]) for name in ("schedules", "alone", "pretraining")}
+        return Cost(**found | tuples)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -213,7 +219,7 @@ def _path(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Pa
     from glorot_jax.engine import devices as machine
 
     run, package = cohort.runs[0], Path(__file__).parents[1]
-    shared = {k: v for k, v in cohort.shared.items() if k not in ("steps", "probe_budget")}
+    shared = {k: v for k, v in cohort.shared.items() if k not in ("steps", "probe_budget", "pretraining.steps")}
     facts = {
         "shared": {k: v for k, v in shared.items() if k.partition(".")[0] != "record"},
         "choices": cohort.choices,
@@ -241,16 +247,21 @@ def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
     clock = _Clock(fleet)
     apart = program.setup.probes
     steps = min(STEPS, program.piece_steps)
+
+    def update(first: int) -> float:
+        return clock.seconds((first, steps, -1, 0)) / steps / layout.blocks_per_device
+
     none_due = 1 << len(apart)  # a record whose probes nobody has
     record = clock.seconds((0, 0, 0, none_due))
     together = [clock.seconds((0, 0, 0, 1 << number)) for number in range(len(apart))]
     alone = _alone(fleet, [probe for probes in apart for probe in probes])
     return Cost(
-        step=clock.seconds((0, steps, -1, 0)) / steps / layout.blocks_per_device,
+        step=update(0),
         record=record / layout.blocks_per_device,
         schedules=tuple(max(0.0, taken - record) / layout.blocks_per_device for taken in together),
         alone=tuple({probe.name: alone[probe.name][0] for probe in probes} for probes in apart),
         temporary_bytes={name: size for name, (_, size) in alone.items()},
+        pretraining=tuple(update(phase.first) for phase in program.phases),
         seconds=time.perf_counter() - begin,
     )
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import jax
 
     from glorot_jax.engine.layout import Layout
+    from glorot_jax.engine.pretraining import Phase
     from glorot_jax.engine.segment import Pieces, Program
 
 SEGMENT_SECONDS = 30.0
@@ -63,11 +64,12 @@ class Advance:
     Attributes:
         run_steps: made in it, all runs together.
         seconds: it took, compilation apart.
-        step, steps: where its shard stands.
+        step, steps: where its shard stands; below 0 it is pre-trained.
         alive, diverged: runs of the shard.
         rate: run-steps per second while it trains, records apart.
         seconds_left: until the shard is done, records included.
         valid_error: newest validation error by run name; diverged runs are left out.
+        first_step: where the shard began: below 0 with pre-training.
     """
 
     run_steps: int
@@ -79,6 +81,7 @@ class Advance:
     rate: float
     seconds_left: float
     valid_error: Mapping[str, float]
+    first_step: int = 0
 
 
 def run(
@@ -128,8 +131,8 @@ def run(
     with shards.locked(results), _Signals() as signals:
         work = _prepare(results, sweep, width, programs)
         _describe(results, sweep, devices.describe())
-        total = sum(c.runs[0].steps * len(c.runs) for _, c in work)
-        made = sum(s.step * len(c.runs) for s, c in work)
+        total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
+        made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
         watcher.plan(sweep.name, total, made, sum(len(c.runs) for _, c in work))
         _event(results, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work])
         try:
@@ -153,10 +156,19 @@ def resume(
     segment_seconds: float = SEGMENT_SECONDS,
 ) -> Path:
     """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
+    return run(described(folder), folder, width=width, progress=progress, segment_seconds=segment_seconds)
+
+
+def described(folder: str | Path) -> Sweep:
+    """Returns the sweep of a results folder as it was described there.
+
+    Raises:
+        InputError: no sweep was started there, or its description no longer gives the same runs.
+    """
     results = Path(folder)
     description = _read_description(results)
     if (results / "sweep.py").exists():
-        sweep = load_sweep(results / "sweep.py").with_settings(description["settings"])
+        sweep = load_sweep(results / "sweep.py", description["settings"])
     else:
         sweep = from_resolved(description["sweep"])
     if [r.id for r in sweep.runs()] != description["runs"]:
@@ -164,7 +176,7 @@ def resume(
             f"{results}: its sweep.py no longer gives the runs that it was started with",
             "a function that it uses was changed; run the sweep's own file to train what is new",
         )
-    return run(sweep, results, width=width, progress=progress, segment_seconds=segment_seconds)
+    return sweep
 
 
 # ---- the folder
@@ -218,11 +230,11 @@ def _prepare(results: Path, sweep: Sweep, width: int | None, programs: _Programs
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
     for cohort in cohorts(list(wanted.values())):
-        _, layout = programs.of(cohort, width)
+        program, layout = programs.of(cohort, width)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
-        work.append((shards.create(folder, cohort, layout.width), cohort))
+        work.append((shards.create(folder, cohort, layout.width, program.first_step), cohort))
     for shard, _ in work:
         if width is not None and shard.manifest["width"] != width and not shard.done:
             shard.manifest["width"] = width
@@ -309,7 +321,8 @@ class _Trainer:
         self.program, layout = programs.of(cohort, int(shard.manifest["width"]))
         self.devices = programs.devices
         self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
-        self.pace = _Pace(segment_seconds / 3)
+        self.target = segment_seconds / 3
+        self.pace = _Pace(self.target)
         self.predictions = Predictions(shard.folder, cohort, self.program)
 
     def train(self) -> None:
@@ -329,9 +342,12 @@ class _Trainer:
         live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
         if not self.shard.done:
             self._waiting(lambda: self.fleet.compile(live))
-        self.watcher.phase("training")
+        phase: tuple[Phase | None, ...] = ()
         while not self.shard.done:
-            pieces, steps = self._schedule()
+            if phase != (now := self._phase(),):
+                self._begin(now, resumed=not phase)
+                phase = (now,)
+            pieces, steps = self._schedule(now)
             begin = time.perf_counter()
             live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
             seconds = time.perf_counter() - begin
@@ -340,10 +356,24 @@ class _Trainer:
             self._predict(last=self.shard.step + int(pieces.steps.sum()) == self.shard.manifest["steps"])
             self._commit(live, records, steps, pieces, seconds)
             if self.signals.caught and not self.shard.done:
-                raise Stopped(
-                    f"saved at step {self.shard.step:,} of {self.shard.manifest['steps']:,}; the same command goes on",
-                    128 + self.signals.caught,
-                )
+                raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+
+    def _phase(self) -> Phase | None:
+        """The pre-training of which the next step is a part; None in training proper."""
+        return next((phase for phase in self.program.phases if self.shard.step < phase.last), None)
+
+    def _begin(self, phase: Phase | None, resumed: bool) -> None:
+        """Says what begins; its steps cost what nobody has seen yet, but not many times those before."""
+        self.watcher.phase("training" if phase is None else f"pre-training layer {phase.layer}")
+        if not resumed:
+            self.pace = _Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
+
+    def _where(self) -> str:
+        """The step at which the shard stands, in words."""
+        step, first = self.shard.step, self.shard.first_step
+        if step < 0:
+            return f"step {step - first:,} of {-first:,} of the pre-training"
+        return f"step {step:,} of {self.shard.manifest['steps']:,}"
 
     def _plan_probes(self) -> None:
         """Once, before the first step: what probes will take if that is known, and which records the budget keeps."""
@@ -386,12 +416,15 @@ class _Trainer:
             for note in self.predictions.notes:
                 self.watcher.note(note)
 
-    def _schedule(self) -> tuple[Pieces, list[int]]:
-        """The next segment: pieces up to the next records, within the time and records that one segment may take."""
+    def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
+        """The next segment: pieces up to the next records, within the time and records that one segment may take.
+
+        It ends with the phase; the record of step 0 belongs to the last of the pre-training.
+        """
         from glorot_jax.engine.segment import PIECES, RECORDS_PER_SEGMENT, Pieces
 
-        step, last = self.shard.step, int(self.shard.manifest["steps"])
-        due = [r for r in self.due if r > self.shard.last_recorded and r >= step]
+        step, last = self.shard.step, int(self.shard.manifest["steps"]) if phase is None else phase.last
+        due = [r for r in self.due if r > self.shard.last_recorded and step <= r <= last]
         pieces, recorded = [], []
         budget = self.pace.budget()
         while len(pieces) < PIECES - 1 and (due or step < last):
@@ -457,14 +490,17 @@ class _Trainer:
                     sum(r > self.shard.step for r in self.due),
                 ),
                 valid_error=self._newest("valid_error", new),
+                first_step=self.shard.first_step,
             )
         )
 
     def _diverged(self, state: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        from glorot_jax.engine.segment import ALIVE, step_of
+
         found = []
-        for index in np.flatnonzero(state["diverged_step"] >= 0):
+        for index in np.flatnonzero(state["diverged_step"] != ALIVE):
             kind, layer = self.program.blame[int(state["first_nonfinite"][index])]
-            step = int(state["diverged_step"][index])
+            step = step_of(int(state["diverged_step"][index]))
             found.append({"run": self.cohort.runs[index].id, "step": step, "tensor": kind, "layer": layer})
         return found
 
@@ -478,14 +514,14 @@ class _Trainer:
 class _Pace:
     """What a step and a record take, learned from the segments so far, and how many fit into the next."""
 
-    def __init__(self, target: float):
-        self.target = target
+    def __init__(self, target: float, first_steps: int = FIRST_STEPS):
+        self.target, self.first_steps = target, first_steps
         self._seen: list[tuple[int, int, float]] = []
         self.step = self.record = 0.0
 
     def budget(self) -> _Budget:
         if not self._seen:  # the record of step 0 alone, to show soon
-            return _Budget(steps=FIRST_STEPS, seconds=-1.0, step=0.0, record=0.0)
+            return _Budget(steps=self.first_steps, seconds=-1.0, step=0.0, record=0.0)
         # What little has been seen may mislead: no segment is many times as long as the longest so far.
         most = GROWTH * max(max(steps for steps, _, _ in self._seen), FIRST_STEPS / GROWTH)
         return _Budget(

@@ -63,7 +63,9 @@ class Fleet:
 
     def text(self, state: State) -> str:
         """Returns the compiled training program as text."""
-        return self.compiled(self.lowered(self.program.segment, *self._arguments(0, _NO_PIECES, state))).as_text()
+        if not self._train:
+            self.compile(state)
+        return self._train[self._devices[0]].as_text()
 
     def first_block(self, state: State) -> tuple[Any, ...]:
         """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""

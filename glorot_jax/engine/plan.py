@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from glorot_jax.config import canonical_json, resolve
+from glorot_jax.engine import bounds
+from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
 from glorot_jax.errors import InputError
 
@@ -57,8 +59,9 @@ class Cohort:
     def label(self) -> str:
         """One line for a person: network, data, optimizer."""
         shared = self.shared
-        net = self.runs[0].model.label()
-        return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}"
+        net, before = self.runs[0].model.label(), self.runs[0].pretraining
+        told = f", pre-trained by {before.steps:,} steps a layer" if before is not None else ""
+        return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}{told}"
 
 
 def cohorts(runs: Sequence[Run]) -> list[Cohort]:
@@ -105,6 +108,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         batch_size=run.batch_size,
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
+        pretraining_steps=run.pretraining.steps if run.pretraining else None,
     )
 
 
@@ -127,8 +131,9 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
     }
     for path, names in cohort.choices.items():
         arrays[f"{path}_index"] = np.array([names.index(str(run.config[path])) for run in runs], np.int32)
-    for family in ("model", "optimizer"):
-        for name in getattr(runs[0], family).per_run():
+    for family in ("model", "optimizer", "pretraining"):
+        part = getattr(runs[0], family)
+        for name in part.per_run() if part is not None else ():
             if f"{family}.{name}" not in cohort.choices:
                 values = [getattr(run, family).per_run()[name] for run in runs]
                 arrays[f"{family}.{name}"] = np.array(values, np.float32)
@@ -170,7 +175,10 @@ class CohortPlan:
     seconds: float
     keep_every: int
     cost: Cost | None
+    work: Work
     streamed_bytes: int = 0
+    pretrained_layers: int = 0
+    pretraining_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -183,14 +191,27 @@ class CohortPlan:
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
+            "pretraining": self._pretraining,
             "records": self.records,
             "bytes_per_device": self.bytes_per_device,
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
             "streamed_bytes_per_step": self.streamed_bytes,
+            "flops_per_update": self.work.flops,
+            "flops_counted_by": "compiler" if self.work.counted else "6 × parameters × batch",
+            "bytes_moved_per_update": self.work.moved,
             "estimated_seconds": round(self.seconds, 1),
             "probes": None if self.cost is None else self._probes(self.cost),
         }
+
+    @property
+    def _pretraining(self) -> dict[str, object] | None:
+        """Steps of the pre-training, all layers together, and what of ``seconds`` they take; None without."""
+        before = self.cohort.runs[0].pretraining
+        if before is None:
+            return None
+        steps = {"steps_per_layer": before.steps, "layers": self.pretrained_layers}
+        return steps | {"estimated_seconds": round(self.pretraining_seconds, 1)}
 
     def _probes(self, cost: Cost) -> dict[str, object]:
         from glorot_jax.engine.cost import forecast
@@ -216,11 +237,16 @@ class CohortPlan:
             ],
         }
 
+    def _update_line(self) -> str:
+        rule = bounds.said(6 * self.param_count * self.cohort.runs[0].batch_size, "FLOP")
+        counted = f"{bounds.said(self.work.flops, 'FLOP')} (compiler), " if self.work.counted else ""
+        return f"{counted}{rule} (6 × parameters × batch) · {bounds.said(self.work.moved, 'B')} moved"
+
     def _probe_lines(self, cost: Cost) -> list[str]:
         from glorot_jax.engine.cost import budget_said
 
         facts, run = self._probes(cost), self.cohort.runs[0]
-        lines = [f"    probes take {facts['share']:.1%} of the time, {_duration(facts['seconds'])}"]
+        lines = [f"    probes take {facts['share']:.1%} of the time, {bounds.duration(facts['seconds'])}"]
         if run.probe_budget is not None:
             lines.append(f"    {budget_said(facts['share'], run.probe_budget, self.keep_every)}")
         widest = max(len(one["probe"]) for one in facts["each"])
@@ -245,6 +271,12 @@ class Plan:
     sweep: Sweep
     rows: tuple[CohortPlan, ...]
     platform: str
+    run_steps_per_second: float | None = None
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """What all updates take at least, as ``bounds.table`` says it."""
+        return bounds.table([row.work for row in self.rows], self.run_steps_per_second)
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -252,6 +284,7 @@ class Plan:
             "runs": sum(row.layout.runs for row in self.rows),
             "platform": self.platform,
             "cohorts": [row.to_dict() for row in self.rows],
+            "bounds": self.bounds,
         }
 
     def text(self) -> str:
@@ -260,7 +293,7 @@ class Plan:
         lines = [
             f"{self.sweep.name}: {runs} runs · {len(self.rows)} program{'s' * (len(self.rows) > 1)} · "
             f"{'/'.join(f'{s:,}' for s in sorted(steps))} steps · about "
-            f"{_duration(sum(row.seconds for row in self.rows))} on {self.rows[0].layout.devices} "
+            f"{bounds.duration(sum(row.seconds for row in self.rows))} on {self.rows[0].layout.devices} "
             f"{self.platform} device{'s' * (self.rows[0].layout.devices > 1)}"
         ]
         for row in self.rows:
@@ -270,32 +303,41 @@ class Plan:
                 f"    {layout.runs} runs = {layout.devices_used} devices × up to {layout.blocks_per_device} "
                 f"blocks × width {layout.width} ({row.why_width})",
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
-                f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
-                f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
-                *([] if row.cost is None else row._probe_lines(row.cost)),
+                f"checkpoint {_bytes(row.state_bytes * row.layout.runs)}",
+                f"    {row.records} records, {_bytes(row.record_bytes)} · about {bounds.duration(row.seconds)}",
+                f"    an update: {row._update_line()}",
             ]
+            if (before := row.cohort.runs[0].pretraining) is not None:
+                lines.append(
+                    f"    pre-training: {row.pretrained_layers} layers × {before.steps:,} steps, about "
+                    f"{bounds.duration(row.pretraining_seconds)} of it"
+                )
+            lines += [] if row.cost is None else row._probe_lines(row.cost)
             if row.streamed_bytes:
                 lines.append(
                     f"    training examples stay on the host; {_bytes(row.streamed_bytes)} a step are streamed"
                 )
         costs = [row.cost for row in self.rows if row.cost is not None]
         if costs:
-            lines.append(
-                f"  measured on this machine in {_duration(sum(cost.seconds for cost in costs))}, with all that had to "
-                "be compiled, and kept: the next plan is quick\n"
-                "  probes that share passes split their time in proportion to what each takes alone; MiB are what a "
-                "probe needs by itself"
-            )
+            taken = bounds.duration(sum(cost.seconds for cost in costs))
+            lines += [
+                f"  measured on this machine in {taken}, with all that had to be compiled, and kept: the next plan",
+                "  is quick; probes that share passes split their time in proportion to what each takes alone;",
+                "  MiB are what a probe needs by itself",
+            ]
         if len(costs) < len(self.rows):
-            lines.append(
-                "  times are estimated from the matrix products of a block, timed just now, and of the probes the "
-                "evaluation alone; compilation comes on top"
-            )
+            lines += [
+                "  times are estimated from the matrix products of a block, timed just now, and of the probes",
+                "  the evaluation alone; compilation comes on top",
+            ]
+        lines += bounds.text(self.bounds)
         return "\n".join(lines)
 
 
-def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan:
-    """Returns cohorts, width, blocks, devices, bytes, time, and what each probe takes of it.
+def plan(
+    sweep: Sweep, width: int | None = None, *, quick: bool = False, run_steps_per_second: float | None = None
+) -> Plan:
+    """Returns cohorts, width, blocks, devices, bytes, time, what each probe takes of it, and bounds on accelerators.
 
     Nothing is kept of what is trained for it: a few updates and records of some runs of each cohort, through the
     program that the sweep will use, which stays in the compilation cache.
@@ -304,6 +346,7 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
         width: runs vmapped together; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
+        run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
     """
     import jax
 
@@ -312,6 +355,8 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
     from glorot_jax.engine import devices
     from glorot_jax.engine.feed import Feed
 
+    if run_steps_per_second is not None and not 0 < run_steps_per_second < float("inf"):
+        raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
     devices.configure()
     used = devices.local()
     rows = []
@@ -328,25 +373,35 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
         cost = costs.known(cohort, program, used) if quick else costs.measured(cohort, program, arrays, used)
         keep = 1 if cost is None else costs.keep_every(cost, run)
         records = run.due(keep)
+        if cost is None:
+            before, training = _estimate(program, layout, state["params"], run)
+        else:
+            forecast = costs.forecast(cost, run, keep)
+            before, training = (
+                part * layout.blocks_per_device for part in (forecast.pretraining, forecast.steps + forecast.records)
+            )
+        state_bytes = _tree_bytes(state) // places
+        sizes = len(cohort.runs), run.steps, program.param_count, run.batch_size, state_bytes
         rows.append(
             CohortPlan(
                 cohort=cohort,
                 layout=layout,
                 why_width=why,
                 param_count=program.param_count,
-                state_bytes=_tree_bytes(state) // places,
+                state_bytes=state_bytes,
                 constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
                 record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
-                seconds=_estimate(program, layout, state["params"], run)
-                if cost is None
-                else costs.forecast(cost, run, keep).seconds * layout.blocks_per_device,
+                seconds=before + training,
                 keep_every=keep,
                 cost=cost,
+                work=bounds.work(*sizes, program.update_flops()),
                 streamed_bytes=feed.bytes_per_step if feed else 0,
+                pretrained_layers=len(program.phases),
+                pretraining_seconds=before,
             )
         )
-    return Plan(sweep, tuple(rows), jax.default_backend())
+    return Plan(sweep, tuple(rows), jax.default_backend(), run_steps_per_second)
 
 
 def program_for(
@@ -372,14 +427,27 @@ def _tree_bytes(tree: object) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _estimate(program: Program, layout: Layout, params: Mapping[str, jax.ShapeDtypeStruct], run: Run) -> float:
-    """Seconds of training: a block's products and activations are timed here; of a record, its evaluation alone."""
+def _estimate(
+    program: Program, layout: Layout, params: Mapping[str, jax.ShapeDtypeStruct], run: Run
+) -> tuple[float, float]:
+    """Seconds of pre-training and of training: a block's products and activations are timed here.
+
+    Of a record it is its evaluation alone; an auto-encoder's update is that of its layer, there and back.
+    """
     setup = program.setup
     shapes = [leaf.shape[-2:] for leaf in params.values() if len(leaf.shape) == 4]
     step = _block_seconds(shapes, layout.width, setup.batch_size, train=True)
     evaluated = sum(len(part[1]) for part in (setup.dataset.valid, setup.dataset.test))
     record = _block_seconds(shapes, layout.width, 500, train=False) * evaluated / 500
-    return layout.blocks_per_device * (run.steps * step + len(run.due()) * record)
+    before = 0.0
+    for k, phase in enumerate(program.phases):
+        below, (fan_in, fan_out) = shapes[:k], shapes[k]
+        there_and_back = ((fan_in, fan_out), (fan_out, fan_in))
+        once = _block_seconds(there_and_back, layout.width, setup.batch_size, train=True)
+        once += _block_seconds(below, layout.width, setup.batch_size, train=False) if below else 0.0
+        before += once * (phase.last - phase.first)
+    training = run.steps * step + len(run.due()) * record
+    return layout.blocks_per_device * before, layout.blocks_per_device * training
 
 
 def _block_seconds(shapes: Sequence[tuple[int, int]], width: int, batch: int, *, train: bool) -> float:
@@ -418,11 +486,3 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.3g} GiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

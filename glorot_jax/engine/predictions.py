@@ -78,6 +78,8 @@ class Predictions:
         )
 
     def _predicted(self, run: Run, start: Start) -> Predicted | None:
+        if run.pretraining is not None:  # its weights at step 0 are not those that were drawn
+            return None
         try:
             return run.model.predict(start)
         except Exception as error:  # whatever a person's own activation can't do in float64, training goes on

@@ -72,7 +72,9 @@ class Plain:
         news, share = self._news, self._made / self._work if self._work else 1.0
         parts = [f"{self._runs} runs"]
         if news is not None:
-            parts.append(f"step {news.step:,}/{news.steps:,}")
+            before = news.step < 0
+            made, of = (news.step - news.first_step, -news.first_step) if before else (news.step, news.steps)
+            parts.append(f"{'pre-training ' * before}step {made:,}/{of:,}")
         parts.append(f"{share:.0%}")
         if news is not None and news.rate:
             elsewhere = self._work - self._made - (news.steps - news.step) * (news.alive + news.diverged)

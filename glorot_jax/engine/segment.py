@@ -31,10 +31,19 @@ from jax.extend.core import Var
 from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
+from glorot_jax.engine.pretraining import Phase, Pretraining
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import noted
 from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
-from glorot_jax.probes.probe import Output, Probe, Scene, checked_outputs, forward, forward_with_values
+from glorot_jax.probes.probe import (
+    PRETRAINED,
+    Output,
+    Probe,
+    Scene,
+    checked_outputs,
+    forward,
+    forward_with_values,
+)
 from glorot_jax.randomness import key
 
 PIECES = 1024
@@ -58,6 +67,8 @@ INIT_EXAMPLES = 256
 ALIVE = -1
 """Value of ``diverged_step`` in a run whose losses have all been finite."""
 
+RECONSTRUCTION = "reconstruction_error"
+
 Tree = dict[str, Array]
 
 
@@ -74,6 +85,7 @@ class Setup(NamedTuple):
         loss: ``(logits, labels) -> per-example loss``.
         probes: those that are measured together, by schedule.
         cadences: the schedules in words, as a sweep writes them.
+        pretraining_steps: of each hidden layer before step 0; None for no pre-training.
     """
 
     dataset: Dataset
@@ -88,6 +100,7 @@ class Setup(NamedTuple):
     examples: int
     jacobian_examples: int
     base_network: Callable[..., nnx.Module] | None = None
+    pretraining_steps: int | None = None
 
 
 class Pieces(NamedTuple):
@@ -131,11 +144,14 @@ class Program:
         param_count: parameters of one run.
         piece_steps: the longest piece.
         blame: names of the tensors that ``first_nonfinite`` counts: of each layer in forward order (kind, layer), then
-            of every other parameter and point, then the loss.
+            of every other parameter and point, then the loss, then the layers' reconstructions in pre-training.
         initialize: ``(constants, hyper, blocks) -> state``, leaves (room, width, …).
         segment: ``(constants, hyper, blocks, pieces, state) -> (state, records)``.
         scene: ``(constants, hyper, state, inputs, labels, step) -> Scene`` of one run.
         feeding: how the host brings batches, if it does; see ``Feeding``.
+        phases: of the pre-training, in order; no piece of a schedule may reach from one into the next.
+        update_flops: gives the floating-point operations of one run's update as the compiler counts them before it
+            optimizes, all branches as if taken; None where it doesn't.
     """
 
     setup: Setup
@@ -149,7 +165,14 @@ class Program:
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
     scene: Callable[..., Scene]
+    update_flops: Callable[[], float | None]
     feeding: Feeding | None = None
+    phases: tuple[Phase, ...] = ()
+
+    @property
+    def first_step(self) -> int:
+        """Where the schedule begins: below 0 with pre-training."""
+        return self.phases[0].first if self.phases else 0
 
 
 @dataclass(frozen=True)
@@ -177,18 +200,23 @@ class Draft:
     """A cohort's program before anybody has said how many runs are vmapped together; nothing is compiled.
 
     Args:
-        per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*.
+        per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*,
+            pretraining.*.
+
+    Raises:
+        InputError: the network is not what it says, or can't be pre-trained.
     """
 
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self._setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
+        self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
 
     def update_bytes(self) -> tuple[int, int]:
         """Returns the bytes of one run's parameters, and of what its update keeps of its forward pass for the way back.
 
         From shapes alone.
         """
-        run = _Run(self._setup, self._network, self._per_run)
+        run = _Run(self._setup, self._network, self._per_run, self._pretraining)
         return 4 * self._network.param_count, run.kept_bytes(self._per_run)
 
     def program(self, width: int) -> Program:
@@ -197,7 +225,7 @@ class Draft:
         batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
         piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
         piece_steps -= piece_steps % DRAW_TOGETHER
-        blocks = _Blocks(setup, network, self._per_run, piece_steps, width)
+        blocks = _Blocks(setup, network, self._per_run, self._pretraining, piece_steps, width)
         outputs, size = blocks.outputs(self._per_run)
         room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
         return Program(
@@ -208,11 +236,13 @@ class Draft:
             record_size=size,
             param_count=network.param_count,
             piece_steps=piece_steps,
-            blame=network.blame,
+            blame=blocks.blame,
             initialize=blocks.initialize,
             segment=blocks.train,
             scene=blocks.scene,
+            update_flops=lambda: blocks.update_flops(self._per_run),
             feeding=_feeding(blocks, room) if setup.dataset.stream else None,
+            phases=self._pretraining.phases if self._pretraining else (),
         )
 
 
@@ -255,7 +285,11 @@ class _Network:
         self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
-        self.blame = tuple(name for name, _ in self._named_tensors)
+
+    @property
+    def blame(self) -> tuple[tuple[str, int | None], ...]:
+        """Names of the tensors that ``first_nonfinite`` counts."""
+        return tuple(name for name, _ in self._named_tensors)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -427,8 +461,8 @@ def _path(path: tuple) -> str:
 class _Run:
     """What happens to one run."""
 
-    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array]):
-        self.setup, self.network = setup, network
+    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array], pretraining: Pretraining | None):
+        self.setup, self.network, self.pretraining = setup, network, pretraining
         self.factors = self._factors(per_run)
 
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
@@ -447,7 +481,13 @@ class _Run:
             "loss_count": jnp.int32(0),
             "diverged_step": jnp.int32(ALIVE),
             "first_nonfinite": jnp.int32(ALIVE),
-        }
+        } | ({"pretraining": self.pretraining.start(params)} if self.pretraining else {})
+
+    @property
+    def blame(self) -> tuple[tuple[str, int | None], ...]:
+        """Names of all that a run's ``first_nonfinite`` may count."""
+        layers = len(self.pretraining.layers) if self.pretraining else 0
+        return (*self.network.blame, *(("reconstruction", k) for k in range(1, layers + 1)))
 
     @property
     def first_batches(self) -> int:
@@ -470,7 +510,8 @@ class _Run:
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
         memory = _like(state["optimizer"], optimizer.init, params)
-        updates, new_memory = optimizer.update(gradient, memory, params)
+        beside = self._beside_the_gradient(state["rest"], hyper, (inputs, labels), step)
+        updates, new_memory = optimizer.update(gradient, memory, params, **beside)
         new = {
             "params": jax.tree.map(lambda p, u: p + u, params, updates),
             "rest": new_rest,
@@ -480,9 +521,23 @@ class _Run:
         }
         kept = {name: state[name] for name in new}
         return {
-            **jax.tree.map(lambda n, k: k if n is k else jnp.where(goes_on, n, k), new, kept),
+            **state,
+            **_where(goes_on, new, kept),
             "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
-            "first_nonfinite": state["first_nonfinite"],
+        }
+
+    def pretrain(self, k: int, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
+        """One update of hidden layer k, the first being 0, without labels; a run may diverge in it as in ``step``."""
+        assert self.pretraining is not None
+        error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
+        alive = state["diverged_step"] == ALIVE
+        goes_on = alive & jnp.isfinite(error)
+        lost = alive & ~goes_on
+        return {
+            **state,
+            **_where(goes_on, new, {name: state[name] for name in new}),
+            "diverged_step": jnp.where(lost, _below_alive(step), state["diverged_step"]),
+            "first_nonfinite": jnp.where(lost, len(self.network.blame) + k, state["first_nonfinite"]),
         }
 
     def kept_bytes(self, hyper: Mapping[str, Array]) -> int:
@@ -497,12 +552,27 @@ class _Run:
         made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
         return sum(v.aval.size * v.aval.dtype.itemsize for v in made)
 
+    def update_flops(self, hyper: Mapping[str, Array]) -> float | None:
+        """Floating-point operations of an update, as ``Program`` has them; nothing is compiled."""
+        _, *update = self._abstract(hyper)
+        counted = jax.jit(self.step).lower(update[0], hyper, *update[1:]).cost_analysis()
+        return counted.get("flops") if counted else None
+
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
         """Mean loss of a batch, and what the network left beside its parameters."""
         inputs, labels = batch
         module = self._training(params, rest, hyper, step)
         logits = forward(module, inputs)
         return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
+
+    def _beside_the_gradient(self, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array) -> dict[str, Any]:
+        """What an optimizer may ask for; functions, so that nothing is computed for those that don't."""
+        return {
+            "obj_fn": lambda params: self._cost(params, rest=rest, hyper=hyper, batch=batch, step=step)[0],
+            "logits_fn": lambda params: forward(self._training(params, rest, hyper, step), batch[0]),
+            "random_key": lambda: key(hyper["seed"], "curvature", stream=hyper["stream"], step=step),
+            "step": step,
+        }
 
     def _training(self, params: Tree, rest: Tree, hyper: Tree, step: Array) -> nnx.Module:
         """The network as the update of a step uses it."""
@@ -530,7 +600,8 @@ class _Run:
 
         scene = self.scene(constants, hyper, state, inputs, labels, step)
         if schedule is None:
-            return measured({"train_loss": self._train_loss(state, scene)})
+            errors = {RECONSTRUCTION: self.pretraining.errors(state, step)} if self.pretraining else {}
+            return measured({"train_loss": self._train_loss(state, scene)} | errors)
         return measured({k: v for probe in self.setup.probes[schedule] for k, v in probe.measure(scene).items()})
 
     def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
@@ -541,7 +612,9 @@ class _Run:
 
         def updates(gradient: Mapping[str, Array]) -> Mapping[str, Array]:
             optimizer = self._optimizer(hyper)
-            return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
+            memory = _like(state["optimizer"], optimizer.init, params)
+            beside = self._beside_the_gradient(rest, hyper, (inputs, labels), step)
+            return optimizer.update(gradient, memory, params, **beside)[0]
 
         def settle(changed: Mapping[str, Array]) -> Mapping[str, Array]:
             return self.network.settled(params | changed, rest, drawing, fixed)
@@ -594,6 +667,9 @@ class _Run:
         always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
         found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
         size = 1
+        if self.pretraining:
+            found[RECONSTRUCTION] = self.pretraining.output
+            size += len(self.pretraining.layers) * len(PRETRAINED)
         constants, *update = self._abstract(hyper)
         for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
             for probe in schedule:
@@ -620,6 +696,8 @@ class _Run:
         return self.setup.dataset.scale(pixels.reshape(pixels.shape[0], *self.setup.input_shape))
 
     def _draw(self, constants: Mapping, seed: Array, stream: Array, step: Array) -> tuple[Array, Array]:
+        if self.pretraining:
+            stream, step = self.pretraining.drawn(stream, step)
         return self.setup.dataset.draw(constants["arrays"], seed, stream, step, self.setup.batch_size)
 
     def _optimizer(self, hyper: Tree):
@@ -647,8 +725,16 @@ class _Run:
 class _Blocks(_Run):
     """What happens to a block of runs, and to all blocks of a call."""
 
-    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array], piece_steps: int, width: int):
-        super().__init__(setup, network, per_run)
+    def __init__(
+        self,
+        setup: Setup,
+        network: _Network,
+        per_run: Mapping[str, Array],
+        pretraining: Pretraining | None,
+        piece_steps: int,
+        width: int,
+    ):
+        super().__init__(setup, network, per_run, pretraining)
         self.piece_steps, self.width = piece_steps, width
 
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
@@ -725,11 +811,21 @@ class _Blocks(_Run):
         return state, {name: array for found in records for name, array in found.items()}
 
     def _advance(self, state: Tree, hyper: Tree, plan: Tree, buffer: Tree, first: Array, steps: Array) -> Tree:
-        def body(i, state):
-            inputs, labels = self._batch(plan, buffer, i)
-            return jax.vmap(self.step, in_axes=(0, 0, 0, 0, None))(state, hyper, inputs, labels, first + i)
+        def made(state: Tree, update: Callable[..., Tree], count: Array) -> Tree:
+            def body(i, state):
+                inputs, labels = self._batch(plan, buffer, i)
+                return jax.vmap(update, in_axes=(0, 0, 0, 0, None))(state, hyper, inputs, labels, first + i)
 
-        return jax.lax.fori_loop(0, steps, body, state)
+            return jax.lax.fori_loop(0, count, body, state)
+
+        if self.pretraining is None:
+            return made(state, self.step, steps)
+        layers = len(self.pretraining.layers)
+        updates = [*(functools.partial(self.pretrain, k) for k in range(layers)), self.step]
+        at = self.pretraining.layer_at(first)
+        for k, update in enumerate(updates):  # all but one make no step
+            state = made(state, update, jnp.where(at == k, steps, 0))
+        return state
 
     def _batch(self, plan: Tree, buffer: Tree, i: Array | int) -> tuple[Array, Array]:
         """The runs' scaled batches (width, batch, …) of one step of the piece."""
@@ -838,6 +934,20 @@ class _Blocks(_Run):
             lambda: jax.vmap(one)(state, hyper, plan["slot"], new),
             lambda: state["first_nonfinite"],
         )
+
+
+def step_of(diverged_step: int) -> int:
+    """Returns the step, below 0 in pre-training, that a run's ``diverged_step`` other than ``ALIVE`` means."""
+    return diverged_step if diverged_step >= 0 else diverged_step + 1
+
+
+def _below_alive(step: Array) -> Array:
+    """A step of pre-training as ``diverged_step``, in which ``ALIVE`` is not one."""
+    return step - 1
+
+
+def _where(goes_on: Array, new: Tree, kept: Tree) -> Tree:
+    return jax.tree.map(lambda n, k: k if n is k else jnp.where(goes_on, n, k), new, kept)
 
 
 def _at(tree, index):

@@ -48,6 +48,11 @@ class Shard:
         return int(self.manifest["step"])
 
     @property
+    def first_step(self) -> int:
+        """Where its runs began: below 0 with pre-training."""
+        return int(self.manifest.get("first_step", 0))
+
+    @property
     def done(self) -> bool:
         return self.manifest["state"] == "done"
 
@@ -102,9 +107,9 @@ class Shard:
                 aside = checkpoint.set_aside(self.checkpoints, int(entry["step"]))
                 kept = f"kept as {aside.name}" if aside else "missing"
                 before = self.manifest.get("previous")
-                back = f"going on from step {before['step']}" if before else "starting from step 0"
+                back = f"going on from step {before['step']}" if before else f"starting from step {self.first_step}"
                 notes.append(f"{damage}; {kept}; {back}")
-                start = {"step": 0, "records": [], "checkpoint": None, "diverged": []}
+                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": []}
                 self.manifest |= {**(before or start), "previous": None, "state": "training"}
                 write_json(self.folder / MANIFEST, self.manifest)
         return None, notes
@@ -133,8 +138,8 @@ class Shard:
         return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
 
 
-def create(folder: Path, cohort: Cohort, width: int) -> Shard:
-    """Returns a new shard at step 0: its table of runs, then its first manifest."""
+def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Shard:
+    """Returns a new shard at its first step: its table of runs, then its first manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -147,9 +152,10 @@ def create(folder: Path, cohort: Cohort, width: int) -> Shard:
         "cohort": {"id": cohort.id, "label": cohort.label, **cohort.shared},
         "runs": len(cohort.runs),
         "width": width,
-        "widths": [{"from_step": 0, "width": width}],
+        "widths": [{"from_step": first_step, "width": width}],
         "generation": 0,
-        "step": 0,
+        "first_step": first_step,
+        "step": first_step,
         "steps": cohort.runs[0].steps,
         "state": "training",
         "records": [],

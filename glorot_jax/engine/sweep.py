@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
 import itertools
 import numbers
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
-from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, field, grid, identity, plain
+from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, checked, field, grid, identity, plain
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.specs import (
     COUNT,
@@ -28,15 +30,23 @@ from glorot_jax.specs import (
     Measurement,
     Model,
     Optimizer,
+    Pretraining,
     Schedule,
     log_spaced,
     read_probes,
 )
 
 _SEED = Range(0, 2**32 - 1)
-_FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule}
+_FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule, "pretraining": Pretraining}
 _NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "source", "settings")
-_SHORT = {"learning_rate": "lr", "batch_size": "batch", "jacobian_examples": "jacobians"}
+_SHORT = {
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "jacobian_examples": "jacobians",
+    "pretraining.learning_rate": "prelr",
+    "pretraining.steps": "presteps",
+}
+"""Of a setting, by its path or its last part, in a run's name."""
 
 
 def _read_budget(value: Any, path: str) -> Any:
@@ -71,6 +81,7 @@ class Run:
     jacobian_examples: int
     order: str
     probe_budget: float | None = None
+    pretraining: Pretraining | None = None
 
     def schedules(self) -> dict[Schedule, tuple[str | Measurement, ...]]:
         """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
@@ -97,7 +108,8 @@ class Run:
         """Returns by path all that a compiled program is made for; what differs inside a cohort is left out."""
         per_run = {"seed"}
         for family in _FAMILIES:
-            per_run |= {f"{family}.{name}" for name in getattr(self, family).per_run()}
+            part = getattr(self, family)
+            per_run |= {f"{family}.{name}" for name in (part.per_run() if part is not None else ())}
         return {k: v for k, v in self.config.items() if k not in per_run}
 
 
@@ -121,6 +133,7 @@ class Sweep(Spec):
             what an update and a record take is measured on this machine, and of each schedule's steps every k-th is
             kept, with the smallest k that fits; the first and the last are always kept, even where they alone take
             more. If None all are kept.
+        pretraining: ``denoising(…)`` trains the hidden layers without labels before step 0; None for none.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
             ``"independent"``: every run its own.
         exclude: combinations to leave out: dicts of paths and values that all hold, or functions of a configuration.
@@ -146,6 +159,7 @@ class Sweep(Spec):
     jacobian_examples: int = field(default=4, among=COUNT)
     order: Literal["paired", "independent"] = "paired"
     probe_budget: float | None = field(default=None, read=_read_budget)
+    pretraining: Pretraining | None = None
     exclude: Any = ()
     variants: Any = None
     source: str | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -189,8 +203,11 @@ class Sweep(Spec):
         """Returns the whole description in JSON's terms."""
         return {k: plain(v) for k, v in self.items().items() if k not in ("source", "settings")}
 
-    def with_settings(self, settings: Sequence[str]) -> Sweep:
+    def with_settings(self, settings: Sequence[str], known: Iterable[str] = ()) -> Sweep:
         """Returns the sweep with settings such as ``model.widths=64,64`` or ``steps=2000`` put in place.
+
+        Args:
+            known: further names, for the hint at an unknown one.
 
         Raises:
             InputError: a path is unknown or a value is wrong; the line names the path as typed.
@@ -200,7 +217,7 @@ class Sweep(Spec):
             path, equals, text = setting.partition("=")
             if not equals:
                 raise InputError(f"--set {setting}: it has no value", "write --set steps=2000")
-            self._put(changed, path.strip(), _parse(text.strip(), path))
+            self._put(changed, path.strip(), _parse(text.strip(), path), known)
         return dataclasses.replace(self, **changed, settings=(*self.settings, *settings)) if settings else self
 
     def with_value(self, path: str, value: Any) -> Sweep:
@@ -209,19 +226,20 @@ class Sweep(Spec):
         self._put(changed, path, value)
         return dataclasses.replace(self, **changed)
 
-    def _put(self, changed: dict[str, Any], path: str, value: Any) -> None:
+    def _put(self, changed: dict[str, Any], path: str, value: Any, known: Iterable[str] = ()) -> None:
         """Notes one value in ``changed``, the fields that are to be replaced together."""
         head, dot, name = path.partition(".")
         fields = {f.name: f for f in self._fields()}
         if head not in fields or head in ("source", "settings"):
-            raise unknown(path, path, self._paths())
+            raise unknown(path, path, [*known, *self._paths()])
         if not dot:
             changed[head] = check(self, fields[head], value, path)
             return
         inner = changed.get(head, getattr(self, head))
         if head not in _FAMILIES or not isinstance(inner, Spec | Grid):
             raise unknown(path, path, self._paths())
-        parts = [part.replace(name, value, path) for part in (inner if isinstance(inner, Grid) else (inner,))]
+        among = inner if isinstance(inner, Grid) else (inner,)
+        parts = [part if part is None else part.replace(name, value, path) for part in among]
         changed[head] = Grid(tuple(parts)) if isinstance(inner, Grid) else parts[0]
 
     @cached_property
@@ -272,7 +290,7 @@ class Sweep(Spec):
         for family in _FAMILIES:
             inner = getattr(self, family)
             for part in inner if isinstance(inner, Grid) else (inner,):
-                paths += [f"{family}.{name}" for name in part.items()]
+                paths += [f"{family}.{name}" for name in (part.items() if part is not None else ())]
         return sorted(set(paths))
 
 
@@ -332,6 +350,7 @@ def _identity(parts: Mapping[str, Any]) -> str:
 
 
 def _run(parts: dict[str, Any]) -> Run:
+    parts["optimizer"].check_loss(parts["loss"])
     return Run(id=_identity(parts), name="", config=_config(parts), **parts)
 
 
@@ -377,8 +396,10 @@ def _word(path: str, value: Any) -> str:
     if isinstance(value, list):
         same = len(set(map(str, value))) == 1 and len(value) > 1
         return f"{len(value)}x{value[0]}" if same else "x".join(map(str, value))
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{_SHORT.get(name, name.replace('_', ''))}{shown}"
+    short = _SHORT.get(path, _SHORT.get(name, name.replace("_", "")))
+    if value is None and path in _FAMILIES:
+        return f"no{short}"
+    return f"{short}{value:g}" if isinstance(value, float) else f"{short}{value}"
 
 
 # ---- reading descriptions
@@ -408,17 +429,46 @@ def _rebuilt(value: Any) -> Any:
     return [_rebuilt(v) for v in value] if isinstance(value, list) else value
 
 
-def load_sweep(name: str | Path) -> Sweep:
+def load_sweep(name: str | Path, settings: Sequence[str] = ()) -> Sweep:
     """Returns the sweep of a file: a path, or the name of a file in ./sweeps or among those that come with the package.
 
+    Args:
+        settings: such as ``steps=2000``, put in place as by ``Sweep.with_settings``. Where the file's ``sweep`` is a
+            function that returns the sweep, its arguments can be set so, too; all of them have defaults.
+
     Raises:
-        InputError: there is no such file, it fails, or it defines no ``sweep``.
+        InputError: there is no such file, it fails, it defines no ``sweep``, or a setting is wrong.
     """
     path = _find(str(name))
-    found = getattr(read_file(path), "sweep", None)
+    found, arguments = getattr(read_file(path), "sweep", None), {}
+    if inspect.isfunction(found):
+        arguments = _arguments(found, settings, path)
+        with _failures_named(path):
+            found = found(**arguments)
     if not isinstance(found, Sweep):
         raise InputError(f"{path}: it defines no `sweep`", "end it with sweep = Sweep(…)")
-    return dataclasses.replace(found, source=str(path))
+    others = [setting for setting in settings if not _sets(setting, arguments)]
+    made = found.with_settings(others, known=arguments)
+    return dataclasses.replace(made, source=str(path), settings=(*found.settings, *settings))
+
+
+def _sets(setting: str, names: Iterable[str]) -> bool:
+    name, equals, _ = setting.partition("=")
+    return bool(equals) and name.strip() in names
+
+
+def _arguments(function: Callable[..., Any], settings: Sequence[str], path: Path) -> dict[str, Any]:
+    """What a file's function is called with: its defaults, and what the settings say of them."""
+    hints, made = get_type_hints(function), {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is parameter.empty:
+            raise InputError(f"{path}: sweep: its argument {name!r} has no default", f"write {name}=…")
+        made[name] = parameter.default
+    for setting in settings:
+        if _sets(setting, made):
+            name, _, text = map(str.strip, setting.partition("="))
+            made[name] = checked(_parse(text, name), hints.get(name, Any), name)
+    return made
 
 
 def read_file(path: Path) -> ModuleType:
@@ -433,14 +483,20 @@ def read_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[module] = loaded
-    try:
+    with _failures_named(path):
         spec.loader.exec_module(loaded)
+    return loaded
+
+
+@contextlib.contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """What fails in a sweep file becomes one line that says where."""
+    try:
+        yield
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        line = _line_of(error, str(spec.origin))
-        raise InputError(f"{path}{line}: {type(error).__name__}: {error}") from error
-    return loaded
+        raise InputError(f"{path}{_line_of(error, str(path.absolute()))}: {type(error).__name__}: {error}") from error
 
 
 def _line_of(error: BaseException, file: str) -> str:

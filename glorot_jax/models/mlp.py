@@ -51,13 +51,37 @@ def _product_forward(z: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _product_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
     z, w = saved
-    below = _contracted(error, w, 1, 1)
-    if len(z) > SMALL_BATCH:
-        return below, _contracted(z, error, 0, 0)
-    return below, functools.reduce(operator.add, (z[i, :, None] * error[i] for i in range(len(z))))
+    return _contracted(error, w, 1, 1), _outer_products(z, error)
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def transposed_product(
+    h: Float[Array, "batch fan_out"], w: Float[Array, "fan_in fan_out"]
+) -> Float[Array, "batch fan_in"]:
+    """Returns h Wᵀ in full float32, with a backward rule like that of ``product``."""
+    return _contracted(h, w, 1, 1)
+
+
+def _transposed_forward(h: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _contracted(h, w, 1, 1), (h, w)
+
+
+def _transposed_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
+    h, w = saved
+    return _contracted(error, w, 1, 0), _outer_products(error, h)
+
+
+transposed_product.defvjp(_transposed_forward, _transposed_backward)
+
+
+def _outer_products(a: Float[Array, "batch m"], b: Float[Array, "batch n"]) -> Float[Array, "m n"]:
+    """aᵀ b, of a small batch example by example."""
+    if len(a) > SMALL_BATCH:
+        return _contracted(a, b, 0, 0)
+    return functools.reduce(operator.add, (a[i, :, None] * b[i] for i in range(len(a))))
 
 
 class Mlp(nnx.Module):
@@ -106,5 +130,5 @@ class Mlp(nnx.Module):
         z = x
         *hidden, last = self.layers
         for i, layer in enumerate(hidden, start=1):
-            z = show_layer(self, f"hidden{i}", layer(z), self.activation, kernel=layer.kernel)
-        return show_layer(self, "logits", last(z), kernel=last.kernel)
+            z = show_layer(self, f"hidden{i}", layer(z), self.activation, kernel=layer.kernel, bias=layer.bias)
+        return show_layer(self, "logits", last(z), kernel=last.kernel, bias=last.bias)

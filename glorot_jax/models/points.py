@@ -39,12 +39,14 @@ class LayerPoints(NamedTuple):
         activation: the point that holds f(s), f elementwise; None for an output layer.
         weight: path of W [fan_in, fan_out] among the parameters if s = z W + b, else None.
         source: the point that holds z then, else None.
+        bias: path of b [fan_out] among the parameters then, where the layer said it.
     """
 
     preactivation: str
     activation: str | None
     weight: str | None = None
     source: str | None = None
+    bias: str | None = None
 
 
 def show(module: nnx.Module, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -69,6 +71,7 @@ def show_layer(
     activation: Callable[[Array], Array] | None = None,
     *,
     kernel: nnx.Param | None = None,
+    bias: nnx.Param | None = None,
 ) -> Float[Array, "..."]:
     """Returns f(s), or s without an activation, and makes both points: s ``NAME_preactivation`` and f(s) ``NAME``.
 
@@ -78,14 +81,15 @@ def show_layer(
         activation: elementwise; None for a layer without one, such as the last.
         kernel: W [fan_in, fan_out], if s = z W + b with z the layer shown before or, for the first, the network's
             input; singular values of the layer are then those of f'(s) W, without a pass through the network.
+        bias: b [fan_out] beside it; a network all of whose hidden layers say both can be pre-trained.
     """
     if activation is None:
         z = show(module, name, s)
-        layer = _Layer(module, name, None, None, kernel)
+        layer = _Layer(module, name, None, None, kernel, bias)
     else:
         s = show(module, preactivation(name), s)
         z = show(module, name, activation(s))
-        layer = _Layer(module, preactivation(name), name, activation, kernel)
+        layer = _Layer(module, preactivation(name), name, activation, kernel, bias)
     if (notes := _notes.get()) is not None:
         notes.append(layer)
     return z
@@ -155,6 +159,7 @@ class _Layer(NamedTuple):
     activation: str | None
     function: Callable[[Array], Array] | None
     kernel: nnx.Param | None
+    bias: nnx.Param | None
 
 
 _notes: ContextVar[list[_Shown | _Layer] | None] = ContextVar("notes", default=None)
@@ -174,12 +179,16 @@ def _told(module: nnx.Module, notes: Sequence[_Shown | _Layer]) -> Notes:
         if isinstance(note, _Shown):
             points.append(named(note.module, note.name))
             continue
-        weight = None if note.kernel is None else ".".join(map(str, paths[id(note.kernel)]))
+        weight, bias = (
+            None if parameter is None else ".".join(map(str, paths[id(parameter)]))
+            for parameter in (note.kernel, note.bias)
+        )
         layer = LayerPoints(
             preactivation=named(note.module, note.preactivation),
             activation=None if note.activation is None else named(note.module, note.activation),
             weight=weight,
             source=below if weight else None,
+            bias=bias if weight else None,
         )
         if layer.activation is not None:
             functions[layer.activation] = note.function

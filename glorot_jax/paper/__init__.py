@@ -1,1 +1,1 @@
-"""Glorot & Bengio (2010), Understanding the difficulty of training deep feedforward neural networks."""
+"""Glorot & Bengio (2010), whole: its sweeps' common settings, its printed numbers, table, figures and one page."""

@@ -69,12 +69,15 @@ class Bins(NamedTuple):
 ACTIVATION_BINS = Bins(-40, 40, 20)
 GRADIENT_BINS = Bins(-40, 40, 10)
 SINGULAR_VALUE_BINS = Bins(0, 80, 20)
+PRETRAINED = tuple(tenth / 10 for tenth in range(11))
+"""Shares of a layer's pre-training."""
 
 COORDINATES: Mapping[str, tuple[float, ...]] = {
     "quantile": QUANTILES,
     "activation_bin": ACTIVATION_BINS.centres,
     "gradient_bin": GRADIENT_BINS.centres,
     "singular_value_bin": SINGULAR_VALUE_BINS.centres,
+    "pretrained": PRETRAINED,
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from glorot_jax import Sweep, grid, mlp, sgd, shapeset
 from glorot_jax.analysis.results import SCALARS
@@ -16,6 +17,9 @@ from glorot_jax.probes.probe import Output
 
 OUTPUTS = {name: Output((), name.replace("_", " "), "1", {"examples": 20}) for name in SCALARS}
 OUTPUTS["activation_std"] = Output(("layer",), "standard deviation of the activations")
+Arrays = Mapping[str, tuple[tuple[str, ...], Callable[[Run, int], Any]]]
+"""By name of a record, its dimensions and its values for a run and step."""
+SEED_AND_STEP: Arrays = {"activation_std": (("layer",), lambda run, step: [run.seed, step])}
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -37,6 +41,8 @@ def results(
     *,
     steps: Sequence[int] | None = None,
     diverged: Mapping[str, int] | None = None,
+    arrays: Arrays = SEED_AND_STEP,
+    commits: bool = True,
 ) -> Path:
     """Writes a folder in which run r recorded value(r, name, step) for every scalar, one commit for each step.
 
@@ -44,13 +50,16 @@ def results(
         value: none is recorded if not said.
         steps: the first and the last if not said.
         diverged: step by a run's name; its values from there on are NaN.
+        arrays: records beside the scalars.
+        commits: whether each step has one; else there is one alone, with all steps.
     """
     lost = diverged or {}
     for cohort in plan.cohorts(made.runs()):
         part = shard.create(where / "shards" / cohort.shard_id, cohort, 1)
-        for step in (steps or (0, cohort.runs[0].steps)) if value else ():
-            new = _records(cohort.runs, value, step, lost)
-            part.commit(step, _state(cohort.runs, step), new, _told(cohort, lost), 1)
+        recorded = list(steps or (0, cohort.runs[0].steps)) if value else []
+        for some in ([step] for step in recorded) if commits else [recorded]:
+            new = _records(cohort.runs, value, some, lost, arrays)
+            part.commit(some[-1], _state(cohort.runs, some[-1]), new, _told(cohort, lost), 1)
     drive._describe(where, made, {"devices": ["cpu"]})
     return where
 
@@ -59,13 +68,15 @@ def _state(runs: Sequence[Run], step: int) -> dict[str, np.ndarray]:
     return {"w": np.array([[run.seed, step] for run in runs], np.float32)}
 
 
-def _records(runs: Sequence[Run], value: Any, step: int, lost: Mapping[str, int]) -> Any:
-    def one(run: Run, name: str) -> float:
+def _records(runs: Sequence[Run], value: Any, steps: list[int], lost: Mapping[str, int], arrays: Arrays) -> Any:
+    def one(run: Run, name: str, step: int) -> float:
         return np.nan if step >= lost.get(run.name, step + 1) else value(run, name, step)
 
-    values = {name: np.array([[one(run, name)] for run in runs], np.float32) for name in SCALARS}
-    values["activation_std"] = np.array([[[run.seed, step]] for run in runs], np.float32)
-    return records.dataset(values, OUTPUTS, [run.id for run in runs], [step])
+    values = {name: np.array([[one(run, name, s) for s in steps] for run in runs], np.float32) for name in SCALARS}
+    for name, (_, made) in arrays.items():
+        values[name] = np.array([[made(run, s) for s in steps] for run in runs], np.float32)
+    outputs = OUTPUTS | {name: Output(dims, name.replace("_", " ")) for name, (dims, _) in arrays.items()}
+    return records.dataset(values, outputs, [run.id for run in runs], steps)
 
 
 def _told(cohort: plan.Cohort, lost: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -74,3 +85,16 @@ def _told(cohort: plan.Cohort, lost: Mapping[str, int]) -> list[dict[str, Any]]:
         for run in cohort.runs
         if run.name in lost
     ]
+
+
+def predict(where: Path, values: Mapping[str, float]) -> None:
+    """Writes predictions beside a folder's records: by name of a record, one number for all runs and layers."""
+    for shard_folder in (where / "shards").iterdir():
+        with xr.open_dataset(next(shard_folder.glob("rec-*.nc")), engine="h5netcdf") as file:
+            runs, layers = file["run"].to_numpy(), file["layer"].to_numpy()
+        full = {
+            f"{name}_theory": (("run", "layer"), np.full((len(runs), len(layers)), value))
+            for name, value in values.items()
+        }
+        made = xr.Dataset(full, {"run": runs, "layer": layers})
+        made.to_netcdf(shard_folder / "theory.nc", engine="h5netcdf")

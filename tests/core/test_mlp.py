@@ -18,6 +18,8 @@ from glorot_jax.models.points import LayerPoints, noted
 from glorot_jax.probes.probe import forward, forward_with_values
 from tests.core import reference
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ACTIVATIONS = ("sigmoid", "softsign", "tanh")
 FEATURES, CLASSES, WIDTHS = 6, 4, (5, 3)
 
@@ -135,11 +137,14 @@ def test_any_widths_and_depth_agree_with_back_propagation_by_hand(widths, featur
         np.testing.assert_allclose(gradient[f"layers.{i}.bias"], e.mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("batch", [1, 10, 50])
-def test_the_products_own_backward_rule_equals_the_built_in_one(batch):
-    """And both equal ēWᵀ and zᵀē in float64; under vmap as well."""
+def test_the_products_own_backward_rule_equals_the_built_in_one(batch, transposed):
+    """And both equal ēWᵀ and zᵀē in float64, of z Wᵀ ēW and ēᵀz; under vmap as well."""
     draw = np.random.default_rng(3)
     z, w, e = (draw.normal(size=shape).astype(np.float32) for shape in ((3, batch, 7), (3, 7, 4), (3, batch, 4)))
+    if transposed:
+        z, e = e, z
 
     def pull(product):
         def one(z, w, e):
@@ -148,10 +153,13 @@ def test_the_products_own_backward_rule_equals_the_built_in_one(batch):
 
         return jax.jit(jax.vmap(one))(z, w, e)
 
-    plain = pull(lambda z, w: jnp.matmul(z, w, precision=jax.lax.Precision.HIGHEST))
-    z, w, e = (a.astype(np.float64) for a in (z, w, e))
-    truth = z @ w, e @ w.transpose(0, 2, 1), z.transpose(0, 2, 1) @ e
-    for own, builtin, exact in zip(pull(mlp.product), plain, truth, strict=True):
+    turned = (lambda w: w.mT) if transposed else lambda w: w
+    plain = pull(lambda z, w: jnp.matmul(z, turned(w), precision=jax.lax.Precision.HIGHEST))
+    z, w, e = (a.astype(np.float64) for a in (z, turned(w), e))
+    truth = z @ w, e @ w.mT, turned(z.mT @ e)
+    for own, builtin, exact in zip(
+        pull(mlp.transposed_product if transposed else mlp.product), plain, truth, strict=True
+    ):
         np.testing.assert_allclose(own, builtin, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(own, exact, rtol=1e-5, atol=1e-5)
 
@@ -163,9 +171,9 @@ def test_points_are_named_in_forward_order_and_hold_what_they_say():
         logits, shown = forward_with_values(module, x)
     layers = told().layers
     assert layers == (
-        LayerPoints("hidden1_preactivation", "hidden1", "layers.0.kernel", "input"),
-        LayerPoints("hidden2_preactivation", "hidden2", "layers.1.kernel", "hidden1"),
-        LayerPoints("logits", None, "layers.2.kernel", "hidden2"),
+        LayerPoints("hidden1_preactivation", "hidden1", "layers.0.kernel", "input", "layers.0.bias"),
+        LayerPoints("hidden2_preactivation", "hidden2", "layers.1.kernel", "hidden1", "layers.1.bias"),
+        LayerPoints("logits", None, "layers.2.kernel", "hidden2", "layers.2.bias"),
     )
     net = reference.network(params(module), "softsign")
     inputs, preactivations = net.forward(x)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax
 import pytest
 
-from glorot_jax import digits, grid, mlp, run, sgd, shapeset
+from glorot_jax import at, digits, grid, mlp, run, sgd, shapeset
 from glorot_jax.data import dataset, memory, pictures
 from glorot_jax.engine import devices
 from glorot_jax.engine.plan import plan
 from glorot_jax.errors import InputError
 from tests.data import made_up
 from tests.data.kinds import KINDS, invented, sweep
-from tests.engine.small import assert_same_bits, parameters, records, train_under_kills
+from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, train_under_kills
 
 WIDTH = 4
 
@@ -53,7 +53,20 @@ def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
     assert_same_bits(records(whole), records(mixed))
 
 
+@pytest.mark.parametrize("undisturbed", ["digits", "a tree"], indirect=True)
+def test_resume_after_a_stop_gives_the_same_bits(undisturbed, tmp_path):
+    whole, kind = undisturbed
+    made = sweep(data=KINDS[kind]())
+    with pytest.raises(KeyboardInterrupt):
+        run(made, tmp_path / "small", width=WIDTH, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+    run(made, tmp_path / "small", width=WIDTH)
+    assert_same_bits(parameters(whole), parameters(tmp_path / "small"))
+    assert_same_bits(records(whole), records(tmp_path / "small"))
+
+
+@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
 def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
+    """Of a set that the device holds, and of one that is read from the disk while it trains."""
     whole, kind = undisturbed
     program = (
         "import sys\n"
@@ -64,6 +77,18 @@ def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
     train_under_kills(tmp_path / "small", program, kills=1)
     assert_same_bits(parameters(whole), parameters(tmp_path / "small"))
     assert_same_bits(records(whole), records(tmp_path / "small"))
+
+
+def test_a_sweep_on_a_finite_shapeset_is_resumed_to_the_same_bits(tmp_path):
+    """More than two epochs; both runs of a seed see one order."""
+    model, data = mlp(widths=(8,), gain=grid(0.5, 1.0)), shapeset(size=8, validation=30, test=30, examples=47)
+    made = sweep(data=data, model=model, seeds=(3,), probes=("evaluation",), steps=12, record=at(5))
+    whole = run(made, tmp_path / "whole" / "small", width=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(made, tmp_path / "small", width=2, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+    again = run(made, tmp_path / "small", width=2)
+    assert_same_bits(parameters(whole), parameters(again))
+    assert_same_bits(records(whole), records(again))
 
 
 # ---- what a device can't hold
@@ -87,7 +112,15 @@ def test_a_set_larger_than_the_memory_is_refused_by_plan_and_run_with_the_bytes(
     dataset.build(need)
 
 
-@pytest.mark.parametrize("data", [shapeset(size=16, validation=100, test=100), digits(), invented()])
+@pytest.mark.parametrize(
+    "data",
+    [
+        shapeset(size=16, validation=100, test=100),
+        shapeset(size=8, validation=30, test=30, examples=151),
+        digits(),
+        invented(),
+    ],
+)
 def test_the_size_is_known_before_anything_is_read(data):
     """But for labels, which are counted as the device holds them."""
     held = dataset.build(data)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from glorot_jax import arrays
 from glorot_jax import shapeset as described
 from glorot_jax.data import shapeset
 from glorot_jax.data.dataset import build
+from glorot_jax.randomness import key
 from tests.data import published
 
 COUNT, SIZE = 20_000, 32
@@ -306,11 +308,50 @@ def test_an_image_has_the_same_bits_alone_batched_compiled_and_in_a_loop():
 
 
 def test_training_validation_and_test_never_share_an_image():
-    """With the seed of the fixed sets, too; nor do two steps, two seeds or two streams of one seed."""
+    """With the seed of the fixed sets, too; nor do two steps, two seeds, two streams of one seed or the finite set."""
     made = build(described(validation=300, test=301))
     draw = jax.jit(lambda seed, stream, step: made.draw({}, seed, stream, step, 10)[0])
     train = [draw(seed, stream, step) for seed in (0, 1) for stream in (0, 9) for step in range(15)]
-    sets = [np.concatenate(train), made.valid[0], made.test[0]]
+    sets = [np.concatenate(train), made.valid[0], made.test[0], shapeset.training_set(500)[0]]
     images = [row.tobytes() for part in sets for row in np.asarray(part).reshape(len(part), -1)]
-    assert len(images) == 600 + 300 + 301
+    assert len(images) == 600 + 300 + 301 + 500
     assert len(set(images)) == len(images)
+
+
+# ---- the finite training set
+
+FEW = {"size": 8, "validation": 20, "test": 20}
+
+
+def test_a_finite_set_is_the_beginning_of_a_stream_of_its_own():
+    """Thousand by thousand, each image as the generator draws it for its number alone."""
+    images, labels = shapeset.training_set(2300, 8)
+    assert (images.shape, images.dtype, labels.shape) == ((2300, 8, 8), np.uint8, (2300,))
+    few = shapeset.training_set(1200, 8)
+    np.testing.assert_array_equal(few[0], images[:1200])
+    np.testing.assert_array_equal(few[1], labels[:1200])
+    for part in range(3):
+        drawn, named = shapeset.drawn(key(0, "training set", step=part), 300, 8)
+        np.testing.assert_array_equal(images[1000 * part :][:300], drawn)
+        np.testing.assert_array_equal(labels[1000 * part :][:300], named)
+
+
+def test_a_finite_set_has_the_streams_validation_and_test_sets():
+    endless, finite = build(described(**FEW)), build(described(**FEW, examples=50))
+    for one, other in zip((*endless.valid, *endless.test), (*finite.valid, *finite.test), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (finite.shape, finite.classes, finite.scaling) == (endless.shape, endless.classes, endless.scaling)
+
+
+def test_batches_of_a_finite_set_are_those_of_the_same_examples_as_arrays():
+    """So every epoch is a permutation without replacement, whatever else a run is."""
+    finite = build(described(**FEW, examples=50))
+    held = build(arrays(*shapeset.training_set(50, 8), validation=_as_numpy(finite.valid), test=_as_numpy(finite.test)))
+    for seed, step in ((0, 0), (0, 7), (3, 7), (3, 12345)):
+        one, other = (made.draw(made.arrays, seed, 0, step, 12) for made in (finite, held))
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def _as_numpy(split):
+    return np.asarray(split[0]).reshape(-1, 8, 8), np.asarray(split[1])

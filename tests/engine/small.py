@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -9,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from glorot_jax import Sweep, at, grid, load, mlp, sgd, shapeset
-from glorot_jax.data.dataset import build
-from glorot_jax.engine import checkpoint, devices, drive, plan, shard
+from glorot_jax.engine import checkpoint, drive, shard
 from glorot_jax.engine.fleet import Fleet
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +81,25 @@ def assert_same_bits(one: dict[str, dict[str, np.ndarray]], other: dict[str, dic
             assert one[run][name].tobytes() == other[run][name].tobytes(), (run, name)
 
 
-def assert_no_callback_and_no_collective(sweep: Sweep, width: int) -> None:
-    """The compiled training program of a sweep of one cohort, its probes included, talks to nobody."""
-    (cohort,) = plan.cohorts(sweep.runs())
-    program, layout, _ = plan.program_for(cohort, build(cohort.runs[0].data), devices.local(), width)
-    fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
-    lines = [line for line in fleet.text(fleet.start()).splitlines() if " = " in line]
+@contextlib.contextmanager
+def training_programs() -> Iterator[list[str]]:
+    """Within it, the text of every training program that is compiled."""
+    texts: list[str] = []
+    compile = Fleet.compile
+
+    def noted(fleet: Fleet, state: Any) -> float:
+        seconds = compile(fleet, state)
+        texts.append(fleet.text(state))
+        return seconds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fleet, "compile", noted)
+        yield texts
+
+
+def assert_no_callback_and_no_collective(program: str) -> None:
+    """A compiled training program, its probes included, talks to nobody."""
+    lines = [line for line in program.splitlines() if " = " in line]
     text = "\n".join(re.sub(r"metadata={.*?}", "", line) for line in lines)
     assert "lapack" in text, "the probes are in the program"
     assert not re.findall(r"callback|outfeed|infeed|host_", text)

@@ -15,11 +15,13 @@ from glorot_jax.engine import devices
 from tests.engine.networks import MODELS, Linen, pictures, sweep
 from tests.engine.small import (
     ROOT,
+    DiesAtThirdCommit,
     assert_no_callback_and_no_collective,
     assert_same_bits,
     parameters,
     records,
     train_under_kills,
+    training_programs,
 )
 
 WIDTH = 2
@@ -27,34 +29,49 @@ WIDTH = 2
 
 @pytest.fixture(scope="module", params=MODELS)
 def undisturbed(request, tmp_path_factory):
-    """Each kind trained once, and what was compiled for it."""
+    """Each kind trained once, what was compiled for it, and the training program as text."""
     compiled = []
     listener = lambda event, _, **kw: compiled.append(kw.get("fun_name")) if "backend_compile" in event else None  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listener)
-    out = run(sweep(request.param), tmp_path_factory.mktemp("undisturbed") / "networks", width=WIDTH)
+    with training_programs() as programs:
+        out = run(sweep(request.param), tmp_path_factory.mktemp("undisturbed") / "networks", width=WIDTH)
     jax.monitoring.unregister_event_duration_listener(listener)
-    return out, request.param, compiled
+    return out, request.param, compiled, programs
 
 
 def test_it_learns_and_is_one_program(undisturbed):
-    out, _, compiled = undisturbed
+    out, _, compiled, programs = undisturbed
     assert sum(name == "jit(train)" for name in compiled) == 2, "each of the two devices that have runs asks once"
+    assert len(programs) == 1
     found = load(out).records()
     assert np.isfinite(found["train_loss"]).all()
     assert (found["weight_norm"].std("step") > 0).any()
 
 
-def test_neighbours_order_and_device_count_change_no_bit(undisturbed, tmp_path, monkeypatch):
-    whole, kind, _ = undisturbed
+def test_compiled_segment_has_no_callback_and_no_collective(undisturbed):
+    (program,) = undisturbed[3]
+    assert_no_callback_and_no_collective(program)
+
+
+def test_neighbours_order_device_count_and_a_stop_change_no_bit(undisturbed, tmp_path, monkeypatch):
+    """Among strangers, on three devices until it stops and on one from then on."""
+    whole, kind, *_ = undisturbed
+    mixed = tmp_path / "networks"
+    monkeypatch.setattr(devices, "local", lambda: jax.local_devices()[:3])
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep(kind, others=True), mixed, width=WIDTH, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+    assert 0 < load(mixed).runs["step"].max() < 12
     monkeypatch.setattr(devices, "local", lambda: jax.local_devices()[:1])
-    mixed = run(sweep(kind, others=True), tmp_path / "networks", width=WIDTH)
+    run(sweep(kind, others=True), mixed, width=WIDTH)
     assert len(parameters(whole).keys() & parameters(mixed).keys()) == 2  # relu at 0.1, seeds 0 and 1
     assert_same_bits(parameters(whole), parameters(mixed))
     assert_same_bits(records(whole), records(mixed))
 
 
+@pytest.mark.parametrize("undisturbed", ["a stranger's"], indirect=True)
 def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
-    whole, kind, _ = undisturbed
+    """The kind with the most to restore: statistics, draws and a counter of its own."""
+    whole, kind, *_ = undisturbed
     program = (
         "import sys\n"
         "from tests.engine.networks import sweep\n"
@@ -64,11 +81,6 @@ def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
     train_under_kills(tmp_path / "networks", program, kills=1)
     assert_same_bits(parameters(whole), parameters(tmp_path / "networks"))
     assert_same_bits(records(whole), records(tmp_path / "networks"))
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_compiled_segment_has_no_callback_and_no_collective(kind):
-    assert_no_callback_and_no_collective(sweep(kind), WIDTH)
 
 
 def test_state_beside_the_parameters_is_each_runs_own(tmp_path):

@@ -18,9 +18,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorot_jax import Sweep, adam, at, every, grid, load_sweep, log_spaced, mlp, optimizer, sgd, shapeset, specs
+from glorot_jax import (
+    Sweep,
+    adam,
+    at,
+    denoising,
+    every,
+    grid,
+    load_sweep,
+    log_spaced,
+    mlp,
+    optimizer,
+    sgd,
+    shapeset,
+    specs,
+)
 from glorot_jax.config import field
-from glorot_jax.engine.sweep import SPECS, from_resolved, read_file
+from glorot_jax.engine.sweep import SPECS, from_resolved, known_sweeps, read_file
 from glorot_jax.errors import InputError
 from tests.conftest import ROOT
 
@@ -266,6 +280,7 @@ def test_an_id_is_the_digest_of_what_is_not_at_its_default():
     }
     text = json.dumps(telling, sort_keys=True, separators=(",", ":"))
     assert run.id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert "data.examples" not in run.config, "an infinite stream's cohorts keep their names"
 
 
 def test_ids_stay_when_a_description_gains_a_field_at_its_default():
@@ -317,6 +332,8 @@ CHOICES = {
     "examples": (30, 300),
     "jacobian_examples": (2, 4),
     "probe_budget": (None, 0.1, 0.2),
+    "pretraining": (None, denoising(steps=9, learning_rate=0.1), denoising(steps=8, learning_rate=0.1),
+                    denoising(steps=9, learning_rate=0.2), denoising(steps=9, learning_rate=0.1, noise=0.5)),
     "order": ("paired", "independent"),
 }  # fmt: skip
 settings_of_a_run = st.fixed_dictionaries({path: st.integers(0, len(v) - 1) for path, v in CHOICES.items()})
@@ -341,6 +358,37 @@ def test_every_setting_of_a_run_is_among_those_tried():
     tried = {"seed" if path == "seeds" else path for path in CHOICES} | families
     tried |= {path for path in run.config if path.startswith(("optimizer.", "record."))}
     assert set(run.config) == tried
+
+
+def test_a_sweep_without_pretraining_has_the_ids_that_it_had_before_there_was_any():
+    plain = Sweep("x", data=shapeset(), model=mlp(widths=(8, 8)), optimizer=sgd(0.1), seeds=(0,), steps=10)
+    assert ids(plain) == ["cd24f085a553"]
+    assert ids(plain.with_settings(["pretraining=None"])) == ids(plain)
+
+
+def test_pretraining_is_set_named_and_refused_like_any_other_part():
+    before = denoising(steps=5, learning_rate=grid(0.01, 0.1))
+    both = described(optimizer=sgd(learning_rate=grid(0.1, 0.2)), pretraining=grid(None, before))
+    names = [run.name for run in both.runs()]
+    assert names[0] == "lr0.1-nopretraining-s0"
+    assert names[2] == "lr0.1-denoising-presteps5-prelr0.1-noise0.25-s0"
+    assert len(set(names)) == 6
+    changed = both.with_settings(["pretraining.noise=grid(0.1, 0.5)", "pretraining.steps=7"])
+    assert len(changed.runs()) == 2 * (1 + 2 * 2)
+    assert {run.config.get("pretraining.steps") for run in changed.runs()} == {None, 7}
+    asked = described().with_settings(["pretraining=denoising(steps=3, learning_rate=grid(0.1, 0.2))"])
+    assert [run.pretraining for run in asked.runs()] == [denoising(steps=3, learning_rate=r) for r in (0.1, 0.2)]
+    for wrong, line in (
+        ("pretraining.noise=1.5", "pretraining.noise: 1.5 is not a finite number from 0 to 1"),
+        ("pretraining.steps=0", "pretraining.steps: 0 is not an integer from 1 to"),
+        ("pretraining.nois=0.5", "pretraining.nois: 'nois' is not known\n  hint: 'noise'?"),
+        ("pretraining=0.5", "pretraining: 0.5 is not denoising(…)"),
+    ):
+        with pytest.raises(InputError) as caught:
+            both.with_settings([wrong])
+        assert str(caught.value).startswith(line)
+    with pytest.raises(InputError, match=r"pretraining\.noise: .* is not known"):
+        described().with_settings(["pretraining.noise=0.5"])
 
 
 @settings(deadline=None, max_examples=60)
@@ -419,6 +467,7 @@ def test_names_are_unique_even_where_functions_and_digits_look_the_same():
         ("record.per_decade=2", "record.per_decade", [2]),
         ("data.scaling=unit", "data.scaling", ["unit"]),
         ("data=shapeset(size=16)", "data.size", [16]),
+        ("data.examples=100_000", "data.examples", [100_000]),
     ],
 )
 def test_a_setting_is_put_in_place(setting, path, found):
@@ -517,6 +566,55 @@ def test_a_wrong_value_in_a_file_is_said_as_everywhere(tmp_path):
     )
 
 
+FUNCTION = """
+from typing import Literal
+from glorot_jax import *
+
+def sweep(scale: Literal["small", "full"] = "small", units: int = 8):
+    steps = {"small": 10, "full": 100}[scale]
+    return Sweep(name="a", data=digits(), model=mlp(widths=(units,)), optimizer=sgd(learning_rate=0.1),
+                 seeds=range(2), steps=steps)
+"""
+
+
+def test_the_arguments_of_a_function_that_returns_the_sweep_can_be_set(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(FUNCTION)
+    usual = load_sweep(path)
+    assert (usual.steps, usual.model.widths, usual.settings, usual.source) == (10, (8,), (), str(path))
+    settings = ["scale=full", "units=5", "batch_size=3"]
+    changed = load_sweep(path, settings)
+    assert (changed.steps, changed.model.widths, changed.batch_size) == (100, (5,), 3)
+    assert changed.settings == tuple(settings)
+    assert load_sweep(path, ["steps=7", "scale=full"]).steps == 7
+    assert load_sweep(path, changed.settings).resolved() == changed.resolved()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("scale=ful", "scale: 'ful' is not known\n  hint: 'full'? known: full, small"),
+        ("units=many", "units: 'many' is not an integer"),
+        ("scal=full", "scal: 'scal' is not known\n  hint: 'scale'? "),
+        ("scale", "--set scale: it has no value"),
+        ("units=0", "mlp.widths: 0 is not an integer ≥ 1"),
+    ],
+)
+def test_a_wrong_argument_of_such_a_function_is_named(tmp_path, setting, said):
+    (tmp_path / "mine.py").write_text(FUNCTION)
+    assert refused(lambda: load_sweep(tmp_path / "mine.py", [setting])).startswith(said)
+
+
+def test_a_function_that_fails_or_lacks_a_default_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def sweep(units=0):\n    return 1 / units\n")
+    assert refused(lambda: load_sweep(path)) == f"{path}:2: ZeroDivisionError: division by zero"
+    path.write_text("def sweep(units):\n    return units\n")
+    assert refused(lambda: load_sweep(path)).startswith(f"{path}: sweep: its argument 'units' has no default")
+    path.write_text("def sweep(units=1):\n    return units\n")
+    assert refused(lambda: load_sweep(path)).startswith(f"{path}: it defines no `sweep`")
+
+
 def test_an_interrupt_while_a_file_is_read_stays_one(tmp_path):
     (tmp_path / "mine.py").write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
@@ -543,13 +641,13 @@ def test_a_file_is_found_by_path_and_by_name_and_the_nearest_wins(tmp_path, monk
         assert load_sweep(f"sweeps/{name}.py").source == f"sweeps/{name}.py"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.py")), ids=lambda path: path.stem)
-def test_every_sweep_that_comes_along_can_be_read_and_says_what_it_reached(path):
+@pytest.mark.parametrize("name", known_sweeps())
+def test_every_sweep_that_comes_along_can_be_read_and_says_what_it_reached(name):
     """Its claims, where it has some, name their source and have statements of their own."""
-    read = read_file(path)
-    assert load_sweep(path).name == path.stem
-    assert f"glorot run {path.stem}\n" in read.__doc__
-    assert "On 2 cores of an AMD EPYC" in read.__doc__
+    read = read_file(known_sweeps()[name])
+    assert load_sweep(name).name == name.replace("/", "-")
+    assert f"glorot run {name}\n" in read.__doc__
+    assert name.startswith("glorot2010/") or "On 2 cores of an AMD EPYC" in read.__doc__
     found = getattr(read, "claims", ())
     assert all(one.source for one in found)
     assert len({(one.statement, one.measure) for one in found}) == len(found)
@@ -578,6 +676,7 @@ ROUND = {
         data=shapeset(scaling="unit", size=grid(16, 32)),
         model=mlp(widths=grid((8,), (8, 8))),
         probe_budget=grid(None, 0.1),
+        pretraining=grid(None, denoising(steps=5, learning_rate=grid(0.01, 0.1), noise=0.5)),
         order="independent",
     ),
     "variants": lambda: described(
