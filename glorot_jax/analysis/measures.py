@@ -50,7 +50,7 @@ def per_seed(
     """
     import pandas as pd
 
-    runs = _chosen(results, where or {}, select)
+    runs, chosen = _chosen(results, where or {}, select)
     behind = runs[runs["step"] < runs["steps"]]
     if step in ("last", "all") and len(behind):
         raise InputError(f"{behind['name'].iloc[0]}: it has not been trained to its end", "go on with glorot resume")
@@ -65,7 +65,7 @@ def per_seed(
     if (notes := _notes.get()) is not None:
         gone = lost.reshape(len(runs), -1).any(axis=1)
         notes += [
-            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, select)
+            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, chosen)
             for (_, run), one in zip(runs.iterrows(), gone, strict=True)
         ]
     return read.set_axis(pd.Index(runs["seed"].astype(int), name="seed")).sort_index()
@@ -186,8 +186,8 @@ def noted() -> Iterator[list[Read]]:
         _notes.reset(token)
 
 
-def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> pd.DataFrame:
-    """The runs of these settings, one a seed."""
+def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> tuple[pd.DataFrame, str | None]:
+    """The runs of these settings, one a seed, and the setting that was chosen if there were several values."""
     from glorot_jax.analysis.selection import path_of
     from glorot_jax.analysis.selection import select as choose_runs
 
@@ -205,8 +205,11 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> p
             raise InputError(f"where: no run has {path} = {value!r}", f"there are: {there}")
         kept &= holds.to_numpy(bool)
     runs = results.runs.loc[settings.index[kept]]
+    chosen = None
     if choose is not None:
-        runs = choose_runs(runs, [], path_of(choose, results.varying, "select"))
+        path = path_of(choose, results.varying, "select")
+        chosen = choose if runs[path].astype(str).nunique() > 1 else None
+        runs = choose_runs(runs, [], path)
     if len(runs) and runs["seed"].duplicated().any():
         twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
         open_ = [path for path in results.varying if twice[path].astype(str).nunique(dropna=False) > 1]
@@ -215,7 +218,7 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> p
         )
     if runs.empty:
         raise InputError("where: there are no runs")
-    return runs
+    return runs, chosen
 
 
 def _cell(value: Any) -> Any:

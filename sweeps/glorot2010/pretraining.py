@@ -9,8 +9,7 @@ of the whole network of 200 units a layer. Full: 600 000 of each, then 5 million
     glorot claims results/glorot2010-pretraining
 """
 
-from glorot_jax import Sweep, claim, denoising, every, grid, shapeset
-from glorot_jax.paper.measures import PAPER
+from glorot_jax import Sweep, denoising, every, grid, shapeset
 from glorot_jax.paper.settings import SIZES, Scale
 
 
