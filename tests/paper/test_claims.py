@@ -6,6 +6,7 @@ import pytest
 
 from glorot_jax.analysis.claims import claim, judge
 from glorot_jax.engine.sweep import read_file
+from glorot_jax.paper import measures
 from glorot_jax.paper.cost_surface import CostSurface, cost_surface
 from tests.paper import worlds
 from tests.paper.worlds import (
@@ -24,6 +25,7 @@ from tests.paper.worlds import (
     model,
     pretrained,
     quantiles,
+    second_order,
     sigmoid_means,
     table,
     widths,
@@ -40,6 +42,7 @@ TRUE = {
     "unequal_widths": widths(),
     "pretraining": pretrained(),
     "finite_shapeset": FINITE,
+    "second_order": second_order(),
 }
 """By sweep, a record in which all of its claims are true."""
 
@@ -133,6 +136,14 @@ FALSE = {
     },
     "pretraining": {"Pre-trained tanh networks end": pretrained(less=-0.04)},
     "finite_shapeset": {"On the same examples": {"error": lambda run, step: 0.7}},
+    "second_order": {
+        "Rates from the gradients' variance help tanh": second_order(gradient_variance_standard=0.3),
+        "Rates from the gradients' variance leave": second_order(gradient_variance_standard=0.15),
+        "Rates from the gradients' variance help the": second_order(gradient_variance_normalized=0.2),
+        "Rates from the Hessian's diagonal help tanh": second_order(levenberg_marquardt_standard=0.3),
+        "Rates from the Hessian's diagonal leave": second_order(levenberg_marquardt_standard=0.15),
+        "Rates from the Hessian's diagonal help the": second_order(levenberg_marquardt_normalized=0.2),
+    },
 }
 """By sweep and beginning of a claim's statement, what of the true record is changed to make it false."""
 
@@ -181,6 +192,33 @@ def test_a_claim_is_not_reproduced_where_it_is_false(true, sweep, beginning, mon
         monkeypatch.setitem(one.measure.__globals__, "cost_surface", swapped)
     found = judge(one, worlds.changed(true[sweep], sweep, FALSE[sweep][beginning]))
     assert (found.verdict, found.reason) == ("not reproduced", "")
+
+
+def test_a_plateau_is_undecided_while_four_layers_had_no_time_to_leave_it(true, monkeypatch):
+    monkeypatch.setattr(measures, "ESCAPE", 1_000_000)
+    four, five = (named("saturation", f"Sigmoid networks of {count}") for count in ("four", "five"))
+    stuck = worlds.changed(true["saturation"], "saturation", {"error": errors(sigmoid_4=0.833)})
+    for one in (four, five):
+        found = judge(one, stuck)
+        assert (found.verdict, found.n) == ("undecided", 0)
+        assert found.reason.endswith("83.3 %; the paper's left it after 1 000 000 updates, these had 800 000")
+        assert judge(one, true["saturation"]).verdict == "reproduced"
+
+
+def test_a_sequence_of_fewer_than_three_layers_is_undecided_and_layers_that_never_saturate_end_it(true):
+    sequence = named("saturation", "Tanh layers saturate one")
+
+    def in_world(within, per_layer):
+        change = {"activation_quantile": quantiles(tanh_standard=(within, per_layer))}
+        return judge(sequence, worlds.changed(true["saturation"], "saturation", change))
+
+    assert in_world(0.0, 12.0).verdict == "reproduced"  # three layers saturate within 40 epochs
+    found = in_world(0.0, 18.0)
+    assert (found.verdict, found.reason) == (
+        "undecided",
+        "within 800 000 updates no more than 2 of 5 layers saturate in some run",
+    )
+    assert in_world(70.0, -10.0).verdict == "not reproduced"  # the upper two saturate, and the third
 
 
 def swapped(seed: int) -> CostSurface:

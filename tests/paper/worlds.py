@@ -67,12 +67,16 @@ def runs(sweep: str) -> tuple[Run, ...]:
 
 @cache
 def chosen_rates(sweep: str) -> dict[str, float]:
-    """By activation."""
+    """The lowest, by activation and optimizer."""
     chosen: dict[str, float] = {}
     for run in runs(sweep):
         rate = run.config["optimizer.learning_rate"]
-        chosen[model(run)[0]] = min(rate, chosen.get(model(run)[0], rate))
+        chosen[_searched(run)] = min(rate, chosen.get(_searched(run), rate))
     return chosen
+
+
+def _searched(run: Run) -> str:
+    return f"{run.config['model.activation']} {run.config['optimizer']}"
 
 
 def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.ndarray]:
@@ -81,7 +85,7 @@ def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.nda
 
     def value(run: Run, step: int) -> np.ndarray:
         value = np.asarray(world[name](run, step), float) * (1 + 1e-4 * run.seed)
-        return value if run.config["optimizer.learning_rate"] == chosen[model(run)[0]] else np.ones_like(value)
+        return value if run.config["optimizer.learning_rate"] == chosen[_searched(run)] else np.ones_like(value)
 
     return value
 
@@ -243,6 +247,15 @@ SATURATION: World = {
 def pretrained(less: float = 0.04) -> World:
     """How much less networks err that were pre-trained."""
     return {"error": lambda run, step: 0.156 - (less if run.config["pretraining"] else 0)}
+
+
+def second_order(**changes: float) -> World:
+    """Errors by optimizer and initialization, such as ``gradient_variance_standard=0.3``."""
+    usual = {"sgd_standard": 0.27, "sgd_normalized": 0.16}
+    for kind in ("gradient_variance", "levenberg_marquardt"):
+        usual |= {f"{kind}_standard": 0.2, f"{kind}_normalized": 0.14}
+    known = usual | changes
+    return {"error": lambda run, step: known[f"{run.config['optimizer']}_{model(run)[1]}"]}
 
 
 FINITE: World = {"error": lambda run, step: 0.5047}
