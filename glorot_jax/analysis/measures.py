@@ -51,7 +51,7 @@ def per_seed(
     import pandas as pd
 
     choose = [select] if isinstance(select, str) else list(select or ())
-    runs = _chosen(results, where or {}, choose)
+    runs, chosen = _chosen(results, where or {}, choose)
     behind = runs[runs["step"] < runs["steps"]]
     if step in ("last", "all") and len(behind):
         raise InputError(f"{behind['name'].iloc[0]}: it has not been trained to its end", "go on with glorot resume")
@@ -66,7 +66,7 @@ def per_seed(
     if (notes := _notes.get()) is not None:
         gone = lost.reshape(len(runs), -1).any(axis=1)
         notes += [
-            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, tuple(choose))
+            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, chosen)
             for (_, run), one in zip(runs.iterrows(), gone, strict=True)
         ]
     return read.set_axis(pd.Index(runs["seed"].astype(int), name="seed")).sort_index()
@@ -187,8 +187,8 @@ def noted() -> Iterator[list[Read]]:
         _notes.reset(token)
 
 
-def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -> pd.DataFrame:
-    """The runs of these settings, one a seed."""
+def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The runs of these settings, one a seed, and the settings that were chosen because there were several values."""
     from glorot_jax.analysis.selection import path_of
     from glorot_jax.analysis.selection import select as choose_runs
 
@@ -196,18 +196,20 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -
     if missing := len(set(results.description["runs"]) - set(settings.index)):
         raise InputError(f"{missing} runs have not been started", "go on with glorot resume")
     settings = settings[settings["in_sweep"]]
-    paths = [c for c in settings if c not in ("name", "in_sweep")]
+    known = [c for c in settings if c not in ("name", "in_sweep")]
     kept = np.ones(len(settings), bool)
     for name, value in where.items():
-        path = path_of(name, paths, "where")
+        path = path_of(name, known, "where")
         holds = settings[path].isna() if value is None else settings[path] == _cell(value)
         if not (kept & holds).any():
             there = ", ".join(dict.fromkeys(str(v) for v in settings[path][kept]))
             raise InputError(f"where: no run has {path} = {value!r}", f"there are: {there}")
         kept &= holds.to_numpy(bool)
     runs = results.runs.loc[settings.index[kept]]
+    paths = [path_of(name, results.varying, "select") for name in choose]
+    chosen = tuple(n for n, path in zip(choose, paths, strict=True) if runs[path].astype(str).nunique() > 1)
     if choose:
-        runs = choose_runs(runs, [], [path_of(name, results.varying, "select") for name in choose])
+        runs = choose_runs(runs, [], paths)
     if len(runs) and runs["seed"].duplicated().any():
         twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
         open_ = [path for path in results.varying if twice[path].astype(str).nunique(dropna=False) > 1]
@@ -216,7 +218,7 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -
         )
     if runs.empty:
         raise InputError("where: there are no runs")
-    return runs
+    return runs, chosen
 
 
 def _cell(value: Any) -> Any:
