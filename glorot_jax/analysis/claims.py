@@ -161,7 +161,7 @@ def judge(one: claim, results: Results) -> Judgement:
     told |= {
         "n": len(values),
         "variants": tuple(dict.fromkeys(r.variant for r in read)),
-        "chosen": tuple(dict.fromkeys(r.chosen for r in read if r.chosen)),
+        "chosen": tuple(dict.fromkeys(name for r in read for name in r.chosen)),
         "diverged": _told(read),
     }
     if verdict:

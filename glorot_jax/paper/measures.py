@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glorot_jax import baselines
 from glorot_jax.analysis.measures import Undecided, first_passage, per_seed
 from glorot_jax.errors import InputError
 from glorot_jax.paper.settings import DEPTH, EPOCH
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from glorot_jax.analysis.results import Results
 
 PAPER = "Glorot & Bengio (2010)"
+RATES = ("optimizer.learning_rate", "pretraining.learning_rate")
+"""Settings that validation error chooses."""
 TOLERANCE = 0.1
 """How far a number that the paper gives as about this much may be off, as a share of it."""
 SATURATED = 0.95
@@ -63,9 +66,9 @@ def all_widths(results: Results) -> list[list[int]]:
 
 
 def read(results: Results, name: str, where: Mapping[str, Any], **settings: Any) -> Any:
-    """Returns ``per_seed`` at the chosen learning rate."""
-    several = "optimizer.learning_rate" in results.varying
-    return per_seed(results, name, where, select="learning_rate" if several else None, **settings)
+    """Returns ``per_seed`` at the chosen learning rates."""
+    rates = [path for path in RATES if path in results.varying]
+    return per_seed(results, name, where, select=rates, **settings)
 
 
 def by_layer(results: Results, name: str, where: Mapping[str, Any], **settings: Any) -> pd.DataFrame:
@@ -89,6 +92,28 @@ def error(results: Results, where: Mapping[str, Any]) -> pd.Series:
     """Returns the test error when training has ended; a run that diverged answers with the most frequent class."""
     shapeset = (results.configurations["data"] == "shapeset").all()
     return read(results, "test_error", where, diverged=5 / 6 if shapeset else 0.9)
+
+
+def svm_error(results: Results) -> float:
+    """Returns the test error of the support vector machine that stands beside the results, mean over its subsamples.
+
+    Raises:
+        InputError: none was trained.
+        Undecided: they were trained on fewer examples than the networks.
+    """
+    rows = [row for row in baselines.read(results.paths[0]) if row["baseline"] == "svm"]
+    if not rows:
+        raise InputError(f"{results.name}: no support vector machine was trained", "glorot baseline svm DIR")
+    most = max(row["examples"] for row in rows)
+    largest = [row for row in rows if row["examples"] == most]
+    found = float(np.mean([row["test_error"] for row in largest]))
+    if most < largest[0]["of"]:
+        networks = error(results, {}).mean()
+        raise Undecided(
+            f"the networks err on {networks:.1%}, the machine on {found:.1%}, but it was trained on "
+            f"{_spaced(most)} of the {_spaced(largest[0]['of'])} examples"
+        )
+    return found
 
 
 def sigmoid_error(results: Results, depth: int) -> pd.Series:

@@ -10,7 +10,8 @@ Small: 200 units a layer, 30 000 updates. Full: 1000 units, 5 million updates.
     glorot claims results/glorot2010-finite_shapeset
 """
 
-from glorot_jax import Sweep, every, shapeset
+from glorot_jax import Sweep, claim, every, shapeset
+from glorot_jax.paper.measures import PAPER, error, svm_error
 from glorot_jax.paper.settings import SIZES, Scale
 
 
@@ -26,3 +27,14 @@ def sweep(scale: Scale = "small") -> Sweep:
         record=every(size.updates // 12),
         probes="evaluation",
     )
+
+
+claims = (
+    claim(
+        "On the same examples Tanh N ends with a lower test error than a support vector machine.",
+        lambda results: svm_error(results) - error(results, {}),
+        above=0.0,
+        statistic="difference of the test errors",
+        source=f"{PAPER}, section 2.1",
+    ),
+)

@@ -9,7 +9,8 @@ of the whole network of 200 units a layer. Full: 600 000 of each, then 5 million
     glorot claims results/glorot2010-pretraining
 """
 
-from glorot_jax import Sweep, denoising, every, grid, shapeset
+from glorot_jax import Sweep, claim, denoising, every, grid, shapeset
+from glorot_jax.paper.measures import PAPER, error
 from glorot_jax.paper.settings import SIZES, Scale
 
 
@@ -33,3 +34,14 @@ def sweep(scale: Scale = "small") -> Sweep:
         record=every(size.updates // 12),
         probes="evaluation",
     )
+
+
+claims = (
+    claim(
+        "Pre-trained tanh networks end with a lower test error than Tanh N.",
+        lambda results: error(results, {"pretraining": None}) - error(results, {"pretraining": "denoising"}),
+        above=0.0,
+        statistic="difference of the test errors",
+        source=f"{PAPER}, Figure 11",
+    ),
+)

@@ -139,6 +139,17 @@ def test_a_model_looks_the_same_in_every_figure():
     assert one["a"].dashes not in (one["b"].dashes, other["c"].dashes)
 
 
+def test_variants_of_several_settings_all_look_different():
+    for paths in (("depth", "norm", "residual"), ("model.activation", "depth", "model.init")):
+        settings = {
+            f"{a} {b} {c}": dict(zip(paths, (a, b, c), strict=True))
+            for a in ("tanh", "relu")
+            for b in (4, 5)
+            for c in ("standard", "normalized")
+        }
+        assert len(set(looks(settings).values())) == 8
+
+
 def test_labels_of_curves_that_end_together_do_not_touch():
     with style():
         figure, (axes,) = panels(1, 1, 3, 2)

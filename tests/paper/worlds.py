@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from glorot_jax import Sweep, load, load_sweep
+from glorot_jax import Sweep, baselines, load, load_sweep
 from glorot_jax.analysis.results import SCALARS, Results
 from glorot_jax.engine.sweep import Run
+from glorot_jax.files import write_json
 from glorot_jax.paper.settings import EPOCH
 from glorot_jax.probes.probe import ACTIVATION_BINS, QUANTILES
 from tests.analysis import invented
@@ -85,10 +86,14 @@ def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.nda
     return value
 
 
-def results(where: Path, sweep: str, world: World) -> Results:
-    """Writes the results of a sweep of the paper in a world, and reads them."""
+def results(where: Path, sweep: str, world: World, machine: float | None = None) -> Results:
+    """Writes the results of a sweep of the paper in a world, and reads them.
+
+    Args:
+        machine: test error of the support vector machine beside them, which had all examples.
+    """
     end = runs(sweep)[0].steps
-    steps = [s * EPOCH for s in (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35, 40) if s * EPOCH <= end]
+    steps = [s * EPOCH for s in (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35) if s * EPOCH < end] + [end]
     error = recorded(sweep, world, "error")
     arrays = {name: (DIMS[name], recorded(sweep, world, name)) for name in world if name in DIMS}
     made = invented.results(
@@ -99,6 +104,9 @@ def results(where: Path, sweep: str, world: World) -> Results:
         arrays=arrays,
         commits=False,
     )
+    if machine is not None:
+        row = {"baseline": "svm", "examples": 100_000, "of": 100_000, "test_error": machine}
+        write_json(made / baselines.FILE, [row])
     return load(made)
 
 
@@ -250,6 +258,15 @@ def table(softsign: float, softsign_n: float, tanh: float, tanh_n: float, sigmoi
 MNIST = table(1.64, 1.72, 1.76, 1.64, 2.21)
 CIFAR10 = table(55.78, 53.8, 55.9, 52.92, 57.28)
 SMALL_IMAGENET = table(69.14, 68.13, 70.58, 68.57, 70.66)
+
+
+def alone(error: float) -> World:
+    """One error of all networks."""
+    return {"error": lambda run, step: error}
+
+
+def pretrained(error: float) -> World:
+    return {"error": lambda run, step: error if run.config["pretraining"] == "denoising" else 0.156}
 
 
 def costs(standard: float = 0.1, normalized: float = 0.1) -> World:

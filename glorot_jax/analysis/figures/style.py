@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -141,37 +142,38 @@ class Look:
 def looks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     """Returns a look for each label: colour by activation, line style by initialization, as in all figures.
 
-    Where these do not vary, colour and line style tell the first and the second of the settings that do.
+    Where the initialization varies, all settings beside it and the activation are told by colour, too; where it does
+    not, by line style. Without an activation the first setting takes its place.
 
     Args:
         settings: label -> the settings that tell variants apart, by path.
     """
     paths = list(dict.fromkeys(path for some in settings.values() for path in some))
-    first = _path("activation", paths) or next((p for p in paths if p != _path("init", paths)), None)
-    second = _path("init", paths) or next((p for p in paths if p != first), None)
-    colors = _assigned((some.get(first) for some in settings.values()), ACTIVATIONS, list(PALETTE))
-    dashes = _assigned(
-        (some.get(second) for some in settings.values()), DASHES, ["-", DASHES["normalized"], *MORE_DASHES]
+    activation, init = (
+        next((p for p in paths if p.rpartition(".")[2] == name), None) for name in ("activation", "init")
     )
-    return {
-        label: Look(PALETTE[colors[str(some.get(first))]], dashes[str(some.get(second))])
-        for label, some in settings.items()
-    }
+    rest = [p for p in paths if p not in (activation, init)]
+    first = [activation] if activation else rest[:1]
+    others = [p for p in rest if p not in first]
+    colors = _assigned(settings, [*first, *others] if init else first, ACTIVATIONS, list(PALETTE))
+    styles = ["-", DASHES["normalized"], *MORE_DASHES]
+    dashes = _assigned(settings, [init] if init else others, DASHES, styles)
+    return {label: Look(PALETTE[colors[label]], dashes[label]) for label in settings}
 
 
-def _path(name: str, paths: Sequence[str]) -> str | None:
-    return next((p for p in paths if p.rpartition(".")[2] == name), None)
-
-
-def _assigned(values: Iterable[Any], fixed: Mapping[str, Any], free: Sequence[Any]) -> dict[str, Any]:
-    """What stands for each value: its own where it has one, else the next that is free, again from the first on."""
-    kinds = list(dict.fromkeys(map(str, values)))
-    taken = list(fixed.values()) if any(kind in fixed for kind in kinds) else []
-    rest = [one for one in free if one not in taken]
-    others = [kind for kind in kinds if kind not in fixed]
-    return {kind: fixed[kind] for kind in kinds if kind in fixed} | {
-        kind: rest[i % len(rest)] for i, kind in enumerate(others)
-    }
+def _assigned(
+    settings: Mapping[str, Mapping[str, Any]], paths: Sequence[str], fixed: Mapping[str, Any], free: Sequence[Any]
+) -> dict[str, Any]:
+    """What stands by label for its values of some settings: what is fixed for the first of them, else the next free."""
+    kinds = {label: tuple(str(some.get(path)) for path in paths) for label, some in settings.items()}
+    named = any(kind and kind[0] in fixed for kind in kinds.values())
+    rest = cycle([one for one in free if not named or one not in fixed.values()])
+    made: dict[tuple[str, ...], Any] = {}
+    for kind in kinds.values():
+        own = fixed.get(kind[0]) if kind else None
+        if kind not in made:
+            made[kind] = own if own is not None and own not in made.values() else next(rest)
+    return {label: made[kind] for label, kind in kinds.items()}
 
 
 def layer_colors(layers: Sequence[int]) -> dict[int, Any]:
