@@ -188,7 +188,7 @@ def noted() -> Iterator[list[Read]]:
 
 
 def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The runs of these settings, one a seed, and the settings that were chosen: those that had several values."""
+    """The runs of these settings, one a seed, and the settings that were chosen because there were several values."""
     from glorot_jax.analysis.selection import path_of
     from glorot_jax.analysis.selection import select as choose_runs
 
@@ -196,10 +196,10 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -
     if missing := len(set(results.description["runs"]) - set(settings.index)):
         raise InputError(f"{missing} runs have not been started", "go on with glorot resume")
     settings = settings[settings["in_sweep"]]
-    paths = [c for c in settings if c not in ("name", "in_sweep")]
+    known = [c for c in settings if c not in ("name", "in_sweep")]
     kept = np.ones(len(settings), bool)
     for name, value in where.items():
-        path = path_of(name, paths, "where")
+        path = path_of(name, known, "where")
         holds = settings[path].isna() if value is None else settings[path] == _cell(value)
         if not (kept & holds).any():
             there = ", ".join(dict.fromkeys(str(v) for v in settings[path][kept]))
@@ -207,9 +207,9 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -
         kept &= holds.to_numpy(bool)
     runs = results.runs.loc[settings.index[kept]]
     paths = [path_of(name, results.varying, "select") for name in choose]
-    chosen = tuple(path for path in paths if runs[path].astype(str).nunique() > 1)
-    if chosen:
-        runs = choose_runs(runs, [], chosen)
+    chosen = tuple(n for n, path in zip(choose, paths, strict=True) if runs[path].astype(str).nunique() > 1)
+    if choose:
+        runs = choose_runs(runs, [], paths)
     if len(runs) and runs["seed"].duplicated().any():
         twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
         open_ = [path for path in results.varying if twice[path].astype(str).nunique(dropna=False) > 1]

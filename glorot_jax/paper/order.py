@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from glorot_jax.analysis.claims import claim
 from glorot_jax.paper import published
-from glorot_jax.paper.measures import error, largest, network, smallest
+from glorot_jax.paper.measures import PAPER, error, largest, network, smallest
 from glorot_jax.paper.settings import DEPTH
 
 if TYPE_CHECKING:
@@ -52,6 +52,29 @@ def spread_of_errors(results: Results, models: Sequence[str]) -> pd.Series:
     """Returns the largest difference between the test errors of some ``MODELS``."""
     errors = [model_error(results, model) for model in models]
     return largest(a - b for a, b in permutations(errors, 2))
+
+
+def second_order(optimizer: str, called: str) -> tuple[claim, ...]:
+    """Returns what the paper claims of an optimizer with a rate for each parameter, against gradient descent."""
+
+    def error_of(results: Results, init: str, kind: str) -> pd.Series:
+        return error(results, {"model.init": init, "optimizer": kind})
+
+    statements = {
+        "help tanh networks from the standard initialization": (("standard", optimizer), ("standard", "sgd")),
+        "leave them behind the normalized initialization": (("normalized", "sgd"), ("standard", optimizer)),
+        "help the normalized initialization, too": (("normalized", optimizer), ("normalized", "sgd")),
+    }
+    return tuple(
+        claim(
+            f"{called[0].upper()}{called[1:]} {statement}.",
+            lambda results, better=better, worse=worse: error_of(results, *worse) - error_of(results, *better),
+            above=0.0,
+            statistic="difference of the test errors",
+            source=f"{PAPER}, section 5",
+        )
+        for statement, (better, worse) in statements.items()
+    )
 
 
 def _listed(models: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ def test_a_sweep_too_small_to_tell_leaves_a_claim_undecided_and_says_why(made):
 
     found = judge(claim("It escapes.", measure, below=0.5), load(made))
     assert (found.verdict, found.reason, found.n) == ("undecided", "10 updates of 700 000", 0)
-    assert (found.variants, found.chosen) == (("relu-lr0.1",), ("optimizer.learning_rate",))
+    assert (found.variants, found.chosen) == (("relu-lr0.1",), ("learning_rate",))
 
 
 def test_the_counter_example_is_the_seed_that_breaks_it_or_comes_nearest():
@@ -197,7 +197,7 @@ def test_several_values_may_be_chosen_together(tmp_path):
     assert per_seed(results, "test_error", select=both).tolist() == pytest.approx([0.5, 0.51, 0.52])
     of_gain_1 = claim("It is so.", lambda r: per_seed(r, "test_error", {"gain": 1.0}, select=both), above=0.0)
     found = judge(of_gain_1, results)
-    assert (found.mean, found.chosen) == (pytest.approx(0.61), ("optimizer.learning_rate",))
+    assert (found.mean, found.chosen) == (pytest.approx(0.61), ("learning_rate",))
 
 
 def test_all_steps_are_a_table_and_those_not_due_are_left_out(made):
