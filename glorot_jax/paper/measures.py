@@ -90,8 +90,11 @@ def _spaced(count: int) -> str:
 
 def error(results: Results, where: Mapping[str, Any]) -> pd.Series:
     """Returns the test error when training has ended; a run that diverged answers with the most frequent class."""
-    shapeset = (results.configurations["data"] == "shapeset").all()
-    return read(results, "test_error", where, diverged=5 / 6 if shapeset else 0.9)
+    return read(results, "test_error", where, diverged=_guessing(results))
+
+
+def _guessing(results: Results) -> float:
+    return 5 / 6 if (results.configurations["data"] == "shapeset").all() else 0.9
 
 
 def svm_error(results: Results) -> float:
@@ -116,19 +119,25 @@ def svm_error(results: Results) -> float:
     return found
 
 
-def sigmoid_error(results: Results, depth: int) -> pd.Series:
-    """Returns the test error of sigmoid networks when those of four hidden layers had the time to leave the plateau.
+def sigmoid_errors(results: Results, depth: int) -> pd.DataFrame:
+    """Returns the test error by step of sigmoid networks, when those of four layers had the time to leave the plateau.
 
     Raises:
         Undecided: these are still on it, and had less time than the paper's.
     """
-    four = error(results, network(results, "sigmoid", depth=4))
-    if updates(results) < ESCAPE and four.mean() > PLATEAU:
+
+    def by_step(depth: int) -> pd.DataFrame:
+        where = network(results, "sigmoid", depth=depth)
+        return read(results, "test_error", where, step="all", diverged=_guessing(results))
+
+    four = by_step(4)
+    reached = four.min(axis=1).mean()
+    if updates(results) < ESCAPE and reached > PLATEAU:
         raise Undecided(
-            f"networks of 4 hidden layers are still on the plateau, test error {100 * four.mean():.1f} %; the paper's "
+            f"networks of 4 hidden layers are still on the plateau, test error {100 * reached:.1f} %; the paper's "
             f"left it after {_spaced(ESCAPE)} updates, these had {_spaced(updates(results))}"
         )
-    return four if depth == 4 else error(results, network(results, "sigmoid", depth=depth))
+    return four if depth == 4 else by_step(depth)
 
 
 # ---- before the first update
@@ -193,15 +202,38 @@ def shortest_delay(results: Results, where: Mapping[str, Any]) -> pd.Series:
     Raises:
         Undecided: in some run fewer than three layers saturate.
     """
-    times = saturation_times(results, where)
-    saturated = np.isfinite(times).sum(axis=1).min()
-    if saturated < 3:
-        done = _spaced(updates(results))
-        raise Undecided(f"within {done} updates no more than {saturated} of {DEPTH} layers saturate in some run")
+    times = _enough_saturation_times(results, where)
     seen = times.replace(np.inf, np.nan)
     counted = seen.fillna(updates(results) / EPOCH)
     delays = counted.diff(axis=1).where(seen.notna() | seen.shift(axis=1).notna())
     return delays.iloc[:, 1:].min(axis=1)
+
+
+def mean_delay(results: Results, where: Mapping[str, Any]) -> pd.Series:
+    """Returns how many epochs later a layer saturates than the one below, by least squares over those that do.
+
+    Raises:
+        Undecided: as ``shortest_delay``.
+    """
+    times = _enough_saturation_times(results, where)
+    layers = np.array(times.columns, float)
+
+    def slope(found: np.ndarray) -> float:
+        known = np.isfinite(found)
+        return float(np.polyfit(layers[known], found[known], 1)[0])
+
+    return times.apply(lambda row: slope(row.to_numpy(float)), axis=1)
+
+
+def _enough_saturation_times(results: Results, where: Mapping[str, Any]) -> pd.DataFrame:
+    times = saturation_times(results, where)
+    if times.isna().any(axis=None):
+        raise InputError("activation_quantile: some run has no finite number")
+    saturated = np.isfinite(times).sum(axis=1).min()
+    if saturated < 3:
+        done = _spaced(updates(results))
+        raise Undecided(f"within {done} updates no more than {saturated} of {DEPTH} layers saturate in some run")
+    return times
 
 
 def spread_of_rise(results: Results, where: Mapping[str, Any]) -> pd.Series:

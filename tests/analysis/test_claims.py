@@ -183,6 +183,23 @@ def test_one_value_may_be_chosen_by_validation(made):
     assert read.to_numpy() == pytest.approx(np.array(VALUES) + 0.5)
 
 
+def test_several_values_may_be_chosen_together(tmp_path):
+    """By the lowest mean of all pairs; what has one value is not said to be chosen."""
+    errors = {(0.1, 1.0): 0.5, (0.1, 2.0): 0.2, (0.2, 1.0): 0.3, (0.2, 2.0): 0.4}
+
+    def value(run, name, step):
+        pair = run.config["optimizer.learning_rate"], run.config["model.gain"]
+        return errors[pair] + (0.3 if name.startswith("test") else 0) + 0.01 * run.seed
+
+    one = invented.sweep(model=mlp(widths=(6, 6), gain=grid(1.0, 2.0)))
+    results = load(invented.results(tmp_path / "pairs", one, value))
+    both = ("learning_rate", "gain")
+    assert per_seed(results, "test_error", select=both).tolist() == pytest.approx([0.5, 0.51, 0.52])
+    of_gain_1 = claim("It is so.", lambda r: per_seed(r, "test_error", {"gain": 1.0}, select=both), above=0.0)
+    found = judge(of_gain_1, results)
+    assert (found.mean, found.chosen) == (pytest.approx(0.61), ("learning_rate",))
+
+
 def test_all_steps_are_a_table_and_those_not_due_are_left_out(made):
     results = load(made)
     read = per_seed(results, "valid_error", at("tanh"), step="all")

@@ -91,6 +91,7 @@ FALSE = {
         "They decrease from the top": {"activation_mean": sigmoid_means(below=(0.65, 0.6, 0.72))},
         "Sigmoid networks of four": {"error": errors(sigmoid_4=0.833)},
         "Sigmoid networks of five": {"error": errors(sigmoid_5=0.5)},
+        "Tanh layers saturate the later": {"activation_quantile": quantiles(tanh_standard=(31.0, -6.0))},
         "Tanh layers saturate one": {"activation_quantile": quantiles(tanh_standard=(31.0, -6.0))},
         "Softsign layers don't": {"activation_quantile": quantiles(softsign_standard=(0.0, 8.0))},
         "With the normalized initialization tanh": {"activation_quantile": quantiles(tanh_normalized=(0.0, 8.0))},
