@@ -2,8 +2,8 @@
 
 Tanh networks whose layers are first trained as denoising auto-encoders, one after the other, beside networks that are
 not: from the same initial weights, those of the normalized initialization, on the same examples in the same order. The
-paper gives no settings of the pre-training; these are ours. Small: 10 000 updates of each layer, then 30 000 of the whole
-network of 200 units a layer. Full: 600 000 of each, then 5 million, 1000 units.
+paper gives no settings of the pre-training; these are ours. Small: 10 000 updates of each layer, then 30 000 of the
+whole network of 200 units a layer. Full: 600 000 of each, then 5 million, 1000 units.
 
     glorot run glorot2010/pretraining
     glorot claims results/glorot2010-pretraining
