@@ -427,9 +427,7 @@ def _draw_surfaces(data: pd.DataFrame) -> Figure:
     for cost, color in (("cross-entropy", "black"), ("quadratic", "#CC0000")):
         grid = data[data["cost"] == cost].pivot(index="w1", columns="w2", values="value")
         w1, w2 = np.meshgrid(grid.index, grid.columns, indexing="ij")
-        axes.plot_wireframe(
-            w1, w2, grid.to_numpy(), rcount=31, ccount=31, color=color, linewidth=0.4, rasterized=True, label=cost
-        )
+        axes.plot_wireframe(w1, w2, grid.to_numpy(), rcount=31, ccount=31, color=color, linewidth=0.4, label=cost)
     axes.set(xlabel="W1", ylabel="W2")
     axes.set_zlabel("cost", labelpad=-2)
     axes.set_zlim(bottom=0)

@@ -268,7 +268,7 @@ def test_readers_never_fail_while_a_writer_commits(tmp_path):
         ((part, _),) = shard.open_all(folder)
         for step in range(1, 21):
             runs = made.runs()
-            new = invented._records(runs, lambda *_: 0.5, step, {})
+            new = invented._records(runs, lambda *_: 0.5, [step], {}, invented.SEED_AND_STEP)
             part.commit(step, invented._state(runs, step), new, [], 1.0)
     finally:
         flag.touch()

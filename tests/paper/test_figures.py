@@ -282,9 +282,9 @@ def test_a_folder_of_several_results_is_drawn_whole(shapeset, saturation, initia
     for where in (shapeset, saturation, initialization):
         (both / where.name).symlink_to(where)
     numbers = [str(n) for n in range(2, 13)]
-    made = figures(both, only=numbers, formats=["png"], data=True)
-    assert [f.name for f in made.files[:-2]] == [f"figure{n:02}.{e}" for n in range(2, 12) for e in ("png", "csv")]
-    assert all(f.stat().st_size < 200_000 for f in made.files if f.suffix == ".png")
+    made = figures(both, only=numbers, formats=["svg"], data=True)
+    assert [f.name for f in made.files[:-2]] == [f"figure{n:02}.{e}" for n in range(2, 12) for e in ("svg", "csv")]
+    assert all(f.stat().st_size < 200_000 for f in made.files if f.suffix == ".svg")
     assert made.files[0].parent == both / "figures"
     assert [line.partition(":")[0] for line in made.missing] == ["figure 11", "figure 12"]
     assert "glorot run glorot2010/mnist" in made.missing[1]
@@ -292,8 +292,9 @@ def test_a_folder_of_several_results_is_drawn_whole(shapeset, saturation, initia
     assert all(d.data.notna().any(axis=None) for d in made.drawings)
 
 
-def test_the_paper_s_other_sweeps_are_drawn_when_asked_for(tmp_path):
+def test_the_paper_s_other_sweeps_are_drawn_when_asked_for(tmp_path, monkeypatch):
     """Beside those of its figures they are passed over; alone, or by name, all that they recorded is drawn."""
+    monkeypatch.setattr("glorot_jax.data.pictures.sample", sample)
     for name in ("pretraining", "second_order"):
         made = invented.sweep(name=f"glorot2010-{name}", optimizer=sgd(learning_rate=BEST))
         invented.results(tmp_path / name, made, lambda *_: 0.5, arrays={})
@@ -310,12 +311,14 @@ def test_the_sweep_that_is_missing_is_named(initialization):
         figures(initialization, only=["3"])
 
 
-def test_figure_1_shows_fifty_of_each_set_that_is_ready_and_their_classes(monkeypatch):
-    def sample(spec, count, seed, size=64):
-        if spec.kind() != "shapeset":
-            raise InputError("it is not prepared")
-        return np.linspace(0, 1, count)[:, None, None] * np.ones((count, size, size)), np.arange(count) % 9, CLASSES
+def sample(spec, count, seed, size=64):
+    """In place of a data set's own: greys that rise from tile to tile; only Shapeset is ready."""
+    if spec.kind() != "shapeset":
+        raise InputError("it is not prepared")
+    return np.linspace(0, 1, count)[:, None, None] * np.ones((count, size, size)), np.arange(count) % 9, CLASSES
 
+
+def test_figure_1_shows_fifty_of_each_set_that_is_ready_and_their_classes(monkeypatch):
     monkeypatch.setattr("glorot_jax.data.pictures.sample", sample)
     drawing = drawn(1, {})
     assert drawing.data["class"].tolist() == [CLASSES[i % 9] for i in range(50)]
