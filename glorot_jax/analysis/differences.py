@@ -236,7 +236,7 @@ def _out_of_reach(by_column: Mapping[str, Sequence[Difference]]) -> list[str]:
     lowest = min(one.lowest_p for found in few.values() for one in found)
     needed = max(map(seeds_to_reach, map(len, few.values())))
     seeds = f"{n[0]} seed{'s' * (n[0] > 1)}" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds"
-    where = "" if len(few) == len(by_column) else f" in {', '.join(few)}"
+    where = "" if len(few) == len(by_column) else f" in {' and '.join(few)}"
     return [
         f"With {seeds} nothing can be told apart{where}: no p lies below {lowest:.3g} before the correction. It takes "
         f"{needed} seeds."

@@ -225,7 +225,24 @@ class _Shard:
 
     def records(self, names: Sequence[str] | None = None) -> xr.Dataset | None:
         """Returns all records, None before the first; reads again where files were merged away meanwhile."""
-        return self._retry(lambda: self._read(names))
+        read = self._retry(lambda: self._read(names))
+        whole = read is None or read.sizes["run"] == len(self.runs)
+        return read if whole else read.sel(run=self.runs.index.to_numpy())
+
+    def agrees(self, other: _Shard, runs: pd.Index) -> bool:
+        """Returns whether these runs have the same results in both: all bits, or where others are beside them, all
+        losses and errors."""
+        if len(runs) == len(self.runs) == len(other.runs):
+            one, two = ((s.manifest.get("checkpoint") or {}).get("digest") for s in (self, other))
+            return one == two
+        one, two = self.records(SCALARS), other.records(SCALARS)
+        if one is None or two is None:
+            return one is two
+        return one.sel(run=runs.to_numpy()).equals(two.sel(run=runs.to_numpy()))
+
+    def leave_out(self, runs: pd.Index) -> None:
+        """Takes runs out, which another shard has, too."""
+        self.runs = self.runs.drop(runs)
 
     def names(self) -> set[str]:
         """Returns the names of all records and predictions."""
@@ -384,14 +401,14 @@ def _best(records: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def _union(shards: Sequence[_Shard]) -> list[_Shard]:
-    """The shards, those that hold the same runs only once; runs with other results are refused."""
+    """The shards, each run only once; runs with other results are refused."""
     kept: list[_Shard] = []
     for shard in shards:
-        twin = next((k for k in kept if set(k.runs.index) & set(shard.runs.index)), None)
-        if twin is None:
+        for twin in kept:
+            shared = shard.runs.index.intersection(twin.runs.index)
+            if len(shared) and not shard.agrees(twin, shared):
+                raise InputError(f"load: {twin.folder} and {shard.folder} hold the same run with different results")
+            shard.leave_out(shared)
+        if len(shard.runs):
             kept.append(shard)
-            continue
-        one, other = twin.manifest.get("checkpoint"), shard.manifest.get("checkpoint")
-        if set(twin.runs.index) != set(shard.runs.index) or (one or {}).get("digest") != (other or {}).get("digest"):
-            raise InputError(f"load: {twin.folder} and {shard.folder} hold the same run with different results")
     return kept

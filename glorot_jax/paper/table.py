@@ -164,6 +164,7 @@ def _strange(run: pd.Series) -> list[str]:
         for path, value in zip(map(str, run.index), run, strict=True)
         if path not in FREE and path.partition(".")[0] != "record" and not pd.isna(value) and value != usual.get(path)
     ]
+    names = [path for path in names if "." not in path or path.partition(".")[0] not in names]
     if not names and (run["model.activation"], run["model.init"]) not in MODELS:
         names.append("activation and init")
     if not names and len(set(json.loads(run["model.widths"]))) > 1:

@@ -131,7 +131,7 @@ def test_a_model_that_is_missing_on_one_data_set_is_named(tmp_path):
     ("changes", "told"),
     [
         ({"loss": "quadratic"}, "loss"),
-        ({"optimizer": adam(learning_rate=0.1)}, "optimizer"),
+        ({"optimizer": adam(learning_rate=0.1)}, r"optimizer\."),
         ({"optimizer": sgd(learning_rate=0.1, momentum=0.9)}, "momentum"),
         ({"model": models(gain=2.0, widths=DEPTHS[1])}, "gain"),
         ({"model": models(activation="relu", widths=DEPTHS[1]), "exclude": []}, "activation and init"),
@@ -148,7 +148,7 @@ def test_runs_that_are_not_as_the_papers_are_left_out_and_counted(tmp_path, smal
     made = table_1(load([small, tmp_path]))
     assert len(made.cells) == 5
     assert all(cell.mean > 0.1 for cell in made.cells.values())
-    assert re.search(rf"Left out: {count} runs, which differ from these in .*{told}", made.caption)
+    assert re.search(rf"Left out: {count} runs, which differ from these in {told}", made.caption)
 
 
 def test_a_folder_without_a_run_of_it_is_refused_and_says_what_differs(tmp_path):

@@ -307,6 +307,23 @@ def test_the_same_results_in_two_folders_are_counted_once(copy, trained):
     assert both.records().sizes["run"] == 24
 
 
+def test_runs_that_two_folders_share_are_counted_once_whatever_stands_beside_them(tmp_path):
+    one = invented.results(tmp_path / "one", invented.sweep(seeds=(0, 1)), lambda r, *_: r.seed)
+    two = invented.results(tmp_path / "two", invented.sweep(seeds=(1, 2)), lambda r, *_: r.seed)
+    for paths in ([one, two], [two, one]):
+        both = load(paths)
+        assert both.runs.index.is_unique
+        assert sorted(both.runs["seed"]) == sorted([0, 1, 2] * 4)
+        assert (both.runs["test_loss"] == both.runs["seed"]).all()
+        assert both.records().sizes["run"] == 12
+    other = invented.results(tmp_path / "other", invented.sweep(seeds=(1, 3)), lambda r, *_: r.seed + 0.5)
+    with pytest.raises(InputError, match="hold the same run with different results"):
+        load([one, other])
+    begun = invented.results(tmp_path / "begun", invented.sweep(seeds=(1, 4)))
+    with pytest.raises(InputError, match="hold the same run with different results"):
+        load([one, begun])
+
+
 def test_a_run_with_other_bits_in_two_folders_is_refused_and_both_are_named(tmp_path):
     made = invented.sweep()
     one = invented.results(tmp_path / "one", made, lambda *_: 0.5)
