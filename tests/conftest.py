@@ -24,6 +24,26 @@ os.environ["XDG_CACHE_HOME"] = _own.name
 
 ROOT = Path(__file__).parents[1]
 
+LONGEST = (
+    "engine/test_promises.py",
+    "probes/test_catalogue.py",
+    "engine/test_networks.py",
+    "data/test_stream.py",
+    "core/test_schemes.py",
+    "probes/test_networks.py",
+    "probes/test_tangent_kernel.py",
+    "core/test_networks.py",
+    "data/test_promises.py",
+    "probes/test_probes.py",
+    "cli/test_cli.py",
+)
+"""Begun first: of the files handed to processes one by one, a long one that comes last is waited for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONGEST)))
+
 
 @contextlib.contextmanager
 def _optimized(whole: bool) -> Iterator[None]:

@@ -322,8 +322,9 @@ def _mark(
 def told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
     """Returns whether a setting is one of a description that stands in the columns, and the same in each of them."""
     family, dot, _ = path.partition(".")
-    constant = dot and family in down and (runs[path].astype(str).groupby(runs[family]).nunique() == 1).all()
-    return bool(constant)
+    if not dot or family not in down:
+        return False
+    return bool((runs[path].astype(str).groupby(runs[family]).nunique(dropna=False) == 1).all())
 
 
 # ---- words

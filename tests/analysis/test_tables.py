@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from glorot_jax import grid, load, mlp, mnist, sgd
+from glorot_jax import adam, grid, load, mlp, mnist, sgd
 from glorot_jax.analysis import tables
 from glorot_jax.analysis.formats import FORMATS, SHEETS, cut
 from glorot_jax.analysis.tables import LAYOUTS, TESTS, Cell, Table, render_table, shown, table
@@ -289,6 +289,13 @@ def test_several_folders_are_one_table_and_what_belongs_to_one_data_set_alone_is
     assert (made.rows, made.columns) == (("tanh", "relu"), ("shapeset", "mnist"))
     assert "of one, other:" in made.caption
     assert "Made by: glorot table one other" in " ".join(render_table([one, other]).splitlines())
+
+
+def test_what_varies_inside_a_column_is_a_row_though_one_of_its_values_is_none(tmp_path):
+    several = grid(sgd(learning_rate=0.1, momentum=grid(None, 0.9)), adam(learning_rate=0.1))
+    made = invented.sweep(model=mlp(widths=(6, 6)), optimizer=several)
+    found = table(load(invented.results(tmp_path, made, lambda *_: 0.5)), columns=["optimizer"])
+    assert {row for row, column in found.cells if column == "sgd"} == {"no momentum", "momentum 0.9"}
 
 
 def test_where_lower_is_not_better_nothing_is_marked(wounded):
