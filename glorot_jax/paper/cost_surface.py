@@ -57,6 +57,7 @@ def plateau_share(w1: NDArray[np.float64], w2: NDArray[np.float64], cost: NDArra
     Flat is a slope below ``FLAT`` of the surface's own steepest one, so the unit of the cost does not matter; the
     cheaper half is left out since a flat valley is no plateau.
     """
-    slope = np.hypot(*np.gradient(cost, w1, w2))
+    along_w1, along_w2 = np.gradient(cost, w1, w2)
+    slope = np.hypot(along_w1, along_w2)
     costly = cost > np.median(cost)
     return float((slope[costly] < FLAT * slope.max()).mean())
