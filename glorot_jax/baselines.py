@@ -165,15 +165,20 @@ def _machine() -> Any:
 
 def _examples(data: Data, examples: int, seed: int) -> tuple[Any, Any, Any, int]:
     """The subsample, validation and test set, each (scaled inputs [n, features], labels); the training set's size."""
+    import jax
+
     from glorot_jax.data.dataset import build
 
     made = build(data)
     if not made.arrays:
-        raise InputError("baseline: the data set has no training examples on the device", "shapeset(examples=100_000)")
+        raise InputError(
+            "baseline: the data set has no training examples on the device", "shapeset(examples=100_000) has"
+        )
     count = len(made.arrays["labels"])
     if not 0 < examples <= count:
         raise InputError(f"examples: {examples} is not an integer from 1 to {count}")
-    splits = made.draw(made.arrays, np.uint32(seed), 0, 0, examples), made.valid, made.test
+    train = jax.jit(made.draw, static_argnums=4)(made.arrays, np.uint32(seed), 0, 0, examples)
+    splits = train, made.valid, made.test
     return *((np.asarray(made.scale(x)).reshape(len(y), -1), np.asarray(y)) for x, y in splits), count
 
 

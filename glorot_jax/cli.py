@@ -202,9 +202,10 @@ def status(folder: str, form: str) -> None:
 @_sets
 @_width
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
+@click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, form: str) -> None:
-    """Say what SWEEP would compile, train and take, probe by probe, without training."""
+def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, speed: float | None, form: str) -> None:
+    """Say what SWEEP would compile, train and take, here and at least on accelerators, without training."""
     import json
 
     from glorot_jax.engine.sweep import load_sweep
@@ -212,7 +213,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, quick=quick)
+    made = make(described, width, quick=quick, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
@@ -349,14 +350,16 @@ def svm(folder: str, sizes: tuple[int, ...], seeds: int, form: str) -> None:
 @cli.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True)
 @click.option("--out", type=click.Path(), help="Folder for the files.  [default: figures in the first DIR]")
-@click.option("--only", help="Figures of the paper, such as 3,6, or kinds, such as learning_curves.")
-@click.option("--formats", default="png,pdf", show_default=True, help="Of png, pdf and svg.")
+@click.option("--only", callback=_split, help="Figures of the paper, such as 3,6, or kinds, such as learning_curves.")
+@click.option("--formats", default="png,pdf", callback=_split, show_default=True, help="Of png, pdf and svg.")
 @click.option("--data", is_flag=True, help="Write the data behind each figure, too, as CSV.")
-def figures(folders: tuple[str, ...], out: str | None, only: str | None, formats: str, data: bool) -> None:
+def figures(
+    folders: tuple[str, ...], out: str | None, only: list[str] | None, formats: list[str] | None, data: bool
+) -> None:
     """Draw figures from results folders DIR, or folders that hold some: the paper's, and those of any other sweep."""
     from glorot_jax.figures import figures as draw
 
-    drawn = draw(folders, out, _split(only), _split(formats) or ("png", "pdf"), data)
+    drawn = draw(folders, out, only, formats or ("png", "pdf"), data)
     for line in drawn.missing:
         click.echo(line, err=True)
     for path in drawn.files:

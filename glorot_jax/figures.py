@@ -96,12 +96,17 @@ def _asked(
 ) -> list[tuple[bool, Callable[[], Drawing]]]:
     """What makes the drawings that are asked for, the paper's first, and whether it is told if one can't be drawn.
 
-    Of a sweep that isn't the paper's, what was not recorded is passed over, unless it was asked for by name.
+    Of a sweep that isn't behind one of the paper's figures, what was not recorded is passed over, and beside those that
+    are so are the paper's others, unless they are asked for by name.
     """
     of_paper = bool(set(found) & set(paper.EXPERIMENTS))
     numbers = [n for n in paper.FIGURES if (str(n) in only if only else of_paper)]
     kinds = [kind for kind in general.KINDS if not only or kind in only]
-    others = [results for name, results in found.items() if name not in paper.EXPERIMENTS]
+    others = [
+        results
+        for name, results in found.items()
+        if name not in paper.EXPERIMENTS and not (of_paper and not only and name.startswith(paper.PAPER))
+    ]
     return [(True, partial(paper.drawing_of, number, found, f"{command} --only {number}")) for number in numbers] + [
         (bool(only), partial(general.drawing_of, results, kind, f"{command} --only {kind}"))
         for results in others

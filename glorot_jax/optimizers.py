@@ -2,19 +2,108 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer, Key
 
 from glorot_jax.errors import InputError
+
+Tree = Any
+"""Parameters, or what belongs to each of them."""
+
+
+class RunningCurvature(NamedTuple):
+    """What ``levenberg_marquardt`` keeps.
+
+    Attributes:
+        count: estimates taken so far.
+        mean: their decaying mean, not yet divided by what its weights sum to.
+    """
+
+    count: Integer[Array, ""]
+    mean: Tree
+
+
+def levenberg_marquardt(
+    learning_rate: Float[Array, ""],
+    damping: Float[Array, ""],
+    decay: Float[Array, ""],
+    estimate: str = "gauss_newton",
+    interval: int = 1,
+) -> optax.GradientTransformationExtraArgs:
+    """Returns θ ← θ − ε g / (h + μ), with h a decaying mean of the diagonal of the loss' curvature.
+
+    Its ``update`` takes what the engine gives all optimizers that ask: ``obj_fn``, ``params -> mean loss of the
+    mini-batch``; ``logits_fn``, ``params -> logits [batch, classes]``; ``random_key``, which makes the step's key; and
+    ``step``, an integer that is the same for all runs.
+
+    Args:
+        learning_rate: ε.
+        damping: μ > 0, what bounds the step where the loss is flat.
+        decay: weight of the mean so far, in [0, 1).
+        estimate: ``"gauss_newton"``, ``gauss_newton_diagonal``, or ``"hutchinson"``, the absolute value of the mean of
+            ``hutchinson_diagonal``.
+        interval: steps from one estimate to the next.
+
+    Source: LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 9.1.
+    """
+
+    def init(params):
+        return RunningCurvature(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params))
+
+    def update(gradient, state, params, *, obj_fn, logits_fn, random_key, step, **_):
+        def renewed(state):
+            if estimate == "gauss_newton":
+                found = gauss_newton_diagonal(logits_fn, params, random_key())
+            else:
+                found = hutchinson_diagonal(obj_fn, params, random_key())
+            mean = jax.tree.map(lambda h, new: decay * h + (1 - decay) * new, state.mean, found)
+            return RunningCurvature(state.count + 1, mean)
+
+        state = renewed(state) if interval == 1 else jax.lax.cond(step % interval == 0, renewed, lambda s: s, state)
+        weight = 1 - decay**state.count
+        rate = jax.tree.map(lambda h: learning_rate / (jnp.abs(h) / weight + damping), state.mean)
+        return jax.tree.map(lambda r, g: -r * g, rate, gradient), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def gauss_newton_diagonal(logits_fn: Callable[[Tree], Array], params: Tree, key: Key[Array, ""]) -> Tree:
+    """Returns an estimate, never negative, of the diagonal of the Gauss-Newton matrix of the mean log-likelihood loss.
+
+    The matrix is (1/n) Σ_b J_bᵀ (diag p_b − p_b p_bᵀ) J_b, J_b the Jacobian of example b's logits and p_b its softmax.
+    With S_b = diag √p_b − p_b √p_bᵀ, of which S_b S_bᵀ is the middle, and random signs v_b, it is the mean of
+    (Σ_b J_bᵀ S_b v_b)² / n: one more pass forth and back.
+    """
+    logits, pull = jax.vjp(logits_fn, params)
+    log_share = jax.nn.log_softmax(logits)
+    signs = jnp.exp(log_share / 2) * jax.random.rademacher(key, logits.shape, logits.dtype)
+    (found,) = pull(signs - jnp.exp(log_share) * jnp.sum(signs, axis=-1, keepdims=True))
+    return jax.tree.map(lambda g: g * g / logits.shape[0], found)
+
+
+def hutchinson_diagonal(obj_fn: Callable[[Tree], Array], params: Tree, key: Key[Array, ""]) -> Tree:
+    """Returns v ⊙ H v for random signs v, whose mean is the diagonal of the Hessian H of ``obj_fn``.
+
+    Source: Bekas, Kokiopoulou & Saad (2007), Applied Numerical Mathematics 57.
+    """
+    signs = optax.tree.random_like(key, params, jax.random.rademacher, dtype=jnp.float32)
+    product = jax.jvp(jax.grad(obj_fn), (params,), (signs,))[1]
+    return jax.tree.map(jnp.multiply, signs, product)
+
 
 FACTORIES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
     "adam": optax.adam,
     "rmsprop": optax.rmsprop,
+    "gradient_variance": functools.partial(optax.rmsprop, centered=True),
+    "levenberg_marquardt": levenberg_marquardt,
 }
 
 
@@ -22,8 +111,8 @@ def transformation(
     kind: str | Callable[..., optax.GradientTransformation],
     fixed: Mapping[str, object],
     hyper: Mapping[str, Float[Array, ""]],
-) -> optax.GradientTransformation:
-    """Returns the optimizer of one run.
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer of one run, which takes arguments beyond Optax's first three whether it needs them or not.
 
     Args:
         kind: a name of ``FACTORIES`` or any factory of Optax's form.
@@ -31,7 +120,7 @@ def transformation(
         hyper: numeric arguments of this run, scalars; traced values are welcome.
     """
     factory = FACTORIES[kind] if isinstance(kind, str) else kind
-    return factory(**fixed, **hyper)
+    return optax.with_extra_args_support(factory(**fixed, **hyper))
 
 
 def stable_curvature(
@@ -62,14 +151,16 @@ def stable_curvature(
     return bound
 
 
-def scaled(inner: optax.GradientTransformation, factors: Mapping[str, float]) -> optax.GradientTransformation:
+def scaled(
+    inner: optax.GradientTransformationExtraArgs, factors: Mapping[str, float]
+) -> optax.GradientTransformationExtraArgs:
     """Returns an optimizer whose updates of parameters, given by path, are ``factors`` times those of another."""
 
-    def update(gradient, state, params=None):
-        updates, state = inner.update(gradient, state, params)
+    def update(gradient, state, params=None, **extra):
+        updates, state = inner.update(gradient, state, params, **extra)
         return {path: u if factors[path] == 1 else jnp.float32(factors[path]) * u for path, u in updates.items()}, state
 
-    return optax.GradientTransformation(inner.init, update)
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def mup_factors(

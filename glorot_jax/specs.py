@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in
+from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in, plain
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.models import choices
 
@@ -741,6 +741,9 @@ class Optimizer(Spec):
     def static(self) -> dict[str, Any]:
         return {k: v for k, v in super().static().items() if k != "mup"}
 
+    def check_loss(self, loss: Any) -> None:
+        """Raises InputError for a loss, a name or a function, that it can't be used with."""
+
     def base(self, model: Model) -> Model | None:
         """Returns the network relative to whose size learning rates are those of µP; None for one rate for all."""
         changes = getattr(self, "mup", "none")
@@ -823,9 +826,62 @@ class rmsprop(Optimizer):
     mup: str = _mup()
 
 
+@dataclass(frozen=True)
+class gradient_variance(Optimizer):
+    """A rate for each parameter from its gradient's variance: θ ← θ − ε g / √(v + eps), Optax's centred RMSProp.
+
+    Args:
+        learning_rate: ε.
+        decay: of the running means of g and g², of which v = mean g² − (mean g)².
+        eps: added to the variance.
+
+    Source: Graves (2013), arXiv:1308.0850, equations 38 to 41, without momentum; the paper's section 5 names the
+    gradients' variance and no rule.
+    """
+
+    learning_rate: float = field(per_run=True, among=POSITIVE)
+    decay: float = field(default=0.99, per_run=True, among=SHARE)
+    eps: float = field(default=1e-8, per_run=True, among=POSITIVE)
+
+
+@dataclass(frozen=True)
+class levenberg_marquardt(Optimizer):
+    """A rate for each parameter from the Hessian's diagonal: θ ← θ − ε g / (h + μ), stochastic Levenberg-Marquardt.
+
+    h is a decaying mean, its start corrected, of estimates on the update's own mini-batch.
+
+    Args:
+        learning_rate: ε.
+        damping: μ.
+        decay: of the mean, at most 0.9999.
+        estimate: ``"gauss_newton"``, the diagonal of the Gauss-Newton matrix, never negative, at the price of one more
+            pass forth and back; for ``loss="nll"`` alone. ``"hutchinson"``, the absolute value of the Hessian's
+            own, of any loss, at twice that price and with more noise.
+        interval: steps from one estimate to the next.
+
+    Source: LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 9.1.
+    """
+
+    learning_rate: float = field(per_run=True, among=POSITIVE)
+    damping: float = field(default=0.1, per_run=True, among=POSITIVE)
+    decay: float = field(default=0.99, per_run=True, among=Range(0, 0.9999))
+    estimate: Literal["gauss_newton", "hutchinson"] = "gauss_newton"
+    interval: int = field(default=1, among=COUNT)
+
+    def check_loss(self, loss: Any) -> None:
+        if self.estimate == "gauss_newton" and loss != "nll":
+            raise InputError(
+                f"optimizer.estimate: 'gauss_newton' is known for loss='nll', not {plain(loss)!r}",
+                "estimate='hutchinson' takes any loss",
+            )
+
+
 @dataclass(frozen=True, init=False)
 class optimizer(Optimizer):
     """Any factory of Optax's form, handed over as a value: ``optimizer(optax.lion, learning_rate=grid(1e-4, 1e-3))``.
+
+    One that asks for ``obj_fn``, the mini-batch's mean loss as a function of the parameters, is given it, such as
+    ``optax.contrib.sophia``.
 
     Args:
         function: returns a gradient transformation.
@@ -1119,7 +1175,8 @@ SPECS: dict[str, Callable] = {
         *(shapeset, mnist, fashion_mnist, cifar10, digits, small_imagenet, tfds),
         modular_addition,
         *(mlp, residual_mlp, cnn, resnet, transformer),
-        *(sgd, adam, rmsprop, denoising, every, log_spaced, at, probe, jacobian),
+        *(sgd, adam, rmsprop, gradient_variance, levenberg_marquardt),
+        *(denoising, every, log_spaced, at, probe, jacobian),
     )
 }
 """What ``--set`` may build by name."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,39 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all processes of a test run, gone with it
     _cache = tempfile.TemporaryDirectory(prefix="compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 _own = tempfile.TemporaryDirectory(prefix="cache-")
 os.environ["XDG_CACHE_HOME"] = _own.name
 
 ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def _optimized(whole: bool) -> Iterator[None]:
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", not whole)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly() -> Iterator[None]:
+    """Half the time of compiling, for modules that compare numbers within a tolerance.
+
+    LLVM leaves out what takes longest. Not where bits are compared or training is tried: that is compiled as users' is.
+    """
+    with _optimized(whole=False):
+        yield
+
+
+@pytest.fixture
+def compiled_fully() -> Iterator[None]:
+    """In a module that is compiled quickly, for a test of bits."""
+    with _optimized(whole=True):
+        yield
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def judge(one: claim, results: Results) -> Judgement:
     told |= {
         "n": len(values),
         "variants": tuple(dict.fromkeys(r.variant for r in read)),
-        "chosen": tuple(dict.fromkeys(r.chosen for r in read if r.chosen)),
+        "chosen": tuple(dict.fromkeys(name for r in read for name in r.chosen)),
         "diverged": _told(read),
     }
     if verdict:
@@ -383,7 +383,7 @@ _INDENT = 16
 def _screen(found: Sequence[Verdicts]) -> str:
     lines = [_summary(found), ""] if len(found) > 1 else []
     for one in found:
-        lines.append(_title(one))
+        lines += textwrap.wrap(_title(one), 100, subsequent_indent="  ")
         for j in one.judgements:
             told = [j.statement, _measured(j), j.statistic and f"of: {j.statistic}", *_remarks(j), j.source]
             first, *rest = (

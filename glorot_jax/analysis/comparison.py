@@ -14,35 +14,37 @@ from glorot_jax.analysis.differences import Difference, said_of
 from glorot_jax.analysis.formats import FORMATS, Entry, Sheet, cut, rendered
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.analysis.selection import DEPTH, path_of
-from glorot_jax.analysis.tables import MOST_VARIANTS, Table, made_by, plain, tabulate
+from glorot_jax.analysis.tables import MOST_PAIRS, Table, made_by, plain, tabulate, told_by
 from glorot_jax.errors import InputError, unknown
-
-PAIRS = ("best", "all")
 
 
 def compare(results: Results, pairs: str = "all", **options: Any) -> pd.DataFrame:
     """Returns the pairs of each column of a table, the one of the lower mean first.
 
     Columns: column, lower, higher, difference with its 95 % interval, n (seeds of each), paired, p, p_holm (corrected
-    over all pairs of the column), told_apart, effect (mean over standard deviation of the differences) with its 95 %
+    over the pairs of the column), told_apart, effect (mean over standard deviation of the differences) with its 95 %
     interval, lowest_p (that the test can give with so many seeds), more_seeds (that would tell them apart, were means
     and deviations to stay; missing where no number would, or none is wanted), and a note.
 
     Args:
-        pairs: ``"all"``, or those with the best of each column alone, ``"best"``; p is corrected over all.
+        pairs: ``"all"``, or those with the best of each column alone, ``"best"``; p is corrected over these.
         options: as of ``glorot_jax.table``, and ``layout``.
 
     Raises:
         InputError: a name is unknown, or nothing was tested.
     """
-    return _frame(_listed(tabulate(results, **options), pairs))
+    return _frame(_listed(tabulate(results, pairs=pairs, **options)))
 
 
 def compare_setting(results: Results, setting: str, **options: Any) -> pd.DataFrame:
     """Returns the pairs of a setting's values, whatever else varies being the same in both."""
-    path = path_of(setting, [*results.varying, DEPTH], "setting")
-    own = {path, "model.widths" if path == DEPTH else DEPTH, "optimizer.learning_rate"}
-    options.setdefault("columns", [c for c in results.varying if c not in own] or None)
+    known = [*results.varying, DEPTH]
+    path, select = path_of(setting, known, "setting"), options.get("select") or ()
+    placed = [path, *(path_of(name, known, "select") for name in ([select] if isinstance(select, str) else select))]
+    placed += ["optimizer.learning_rate"] if not select else []
+    placed += ["model.widths"] if DEPTH in placed else []
+    others = [c for c in results.varying if c not in placed and not told_by(c, ["data"], results.runs)]
+    options.setdefault("columns", others or None)
     return compare(results, rows=[path], **options)
 
 
@@ -58,25 +60,26 @@ def render_compare(
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
     results = load(folder)
-    made = tabulate(results, **options)
-    found = _listed(made, pairs)
+    made = tabulate(results, pairs=pairs, **options)
+    found = _listed(made)
     asked = {"pairs": None if pairs == "best" else pairs, **options}
     caption = f"{_caption(results, made, options.get('test'))} {made_by('compare', results, asked)}"
     return rendered(_sheet(made, found, caption), _frame(found), "pairs", format)
 
 
-def _listed(made: Table, pairs: str) -> list[Difference]:
-    if pairs not in PAIRS:
-        raise unknown("pairs", pairs, PAIRS)
+def _listed(made: Table) -> list[Difference]:
+    """The differences by column, those with the best first, then as the rows are."""
     if not made.differences:
         raise InputError(
             "compare: there are no two variants with two seeds of an error or a loss",
-            f"test='proportions' takes one seed; more than {MOST_VARIANTS} variants are tested if a test is named",
+            f"test='proportions' takes one seed; more than {MOST_PAIRS} pairs are tested if a test is named",
         )
     best = {column: row for (row, column), cell in made.cells.items() if cell.best}
-    found = [d for d in made.differences if pairs == "all" or best[d.column] in (d.lower, d.higher)]
     columns, rows = ({name: i for i, name in enumerate(names)} for names in (made.columns, made.rows))
-    return sorted(found, key=lambda d: (columns[d.column], d.lower != best[d.column], rows[d.lower], rows[d.higher]))
+    return sorted(
+        made.differences,
+        key=lambda d: (columns[d.column], d.lower != best[d.column], rows[d.lower], rows[d.higher]),
+    )
 
 
 def _frame(found: Sequence[Difference]) -> pd.DataFrame:
@@ -149,7 +152,7 @@ def _caption(results: Results, made: Table, test: str | None) -> str:
     over_examples = test == "proportions"
     parts = [
         f"{value} of {results.name}: difference of the means ± half-width of its 95 % interval, not corrected for the "
-        f"number of pairs. p by {said_of(made.differences, over_examples)}",
+        f"number of comparisons. p by {said_of(made.differences, over_examples)}",
     ]
     if not over_examples:
         parts.append(

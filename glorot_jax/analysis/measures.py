@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ def per_seed(
     where: Mapping[str, Any] | None = None,
     *,
     step: int | str = "last",
-    select: str | None = None,
+    select: str | Sequence[str] | None = None,
     diverged: float | None = None,
     **position: Any,
 ) -> pd.Series | pd.DataFrame:
@@ -38,8 +38,8 @@ def per_seed(
         where: settings by path, or by its last part, that tell the runs: one a seed.
         step: at which it was recorded; ``"last"``: when training had ended; ``"all"`` leaves it open, as if it were one
             of the record's dimensions, and leaves out the steps at which it was not due.
-        select: a setting that ``where`` leaves open: its value with the lowest mean validation error over seeds is
-            taken, as in ``glorot table``.
+        select: a setting that ``where`` leaves open, or several: the value, or combination of values, with the lowest
+            mean validation error over seeds is taken, as in ``glorot table``.
         diverged: what a run counts as that had diverged by that step and has no finite number there; it stays without
             one if not said, and then nothing can be judged.
         position: along the record's other dimensions: ``layer=1``, ``layer=-1`` for the last, ``weight="head.kernel"``.
@@ -50,7 +50,8 @@ def per_seed(
     """
     import pandas as pd
 
-    runs = _chosen(results, where or {}, select)
+    choose = [select] if isinstance(select, str) else list(select or ())
+    runs, chosen = _chosen(results, where or {}, choose)
     behind = runs[runs["step"] < runs["steps"]]
     if step in ("last", "all") and len(behind):
         raise InputError(f"{behind['name'].iloc[0]}: it has not been trained to its end", "go on with glorot resume")
@@ -65,7 +66,7 @@ def per_seed(
     if (notes := _notes.get()) is not None:
         gone = lost.reshape(len(runs), -1).any(axis=1)
         notes += [
-            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, select)
+            Read(int(run["seed"]), str(run["name"]), bool(one), diverged, chosen)
             for (_, run), one in zip(runs.iterrows(), gone, strict=True)
         ]
     return read.set_axis(pd.Index(runs["seed"].astype(int), name="seed")).sort_index()
@@ -149,14 +150,14 @@ class Read(NamedTuple):
 
     Attributes:
         diverged: whether it had diverged by the step that was read; it ``counts_as`` that then.
-        chosen: the setting whose value was chosen among several, if one was.
+        chosen: settings whose values were chosen among several.
     """
 
     seed: int
     run: str
     diverged: bool
     counts_as: float | None
-    chosen: str | None
+    chosen: tuple[str, ...]
 
     @property
     def variant(self) -> str:
@@ -186,8 +187,8 @@ def noted() -> Iterator[list[Read]]:
         _notes.reset(token)
 
 
-def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> pd.DataFrame:
-    """The runs of these settings, one a seed."""
+def _chosen(results: Results, where: Mapping[str, Any], choose: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The runs of these settings, one a seed, and the settings that were chosen because there were several values."""
     from glorot_jax.analysis.selection import path_of
     from glorot_jax.analysis.selection import select as choose_runs
 
@@ -195,18 +196,20 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> p
     if missing := len(set(results.description["runs"]) - set(settings.index)):
         raise InputError(f"{missing} runs have not been started", "go on with glorot resume")
     settings = settings[settings["in_sweep"]]
-    paths = [c for c in settings if c not in ("name", "in_sweep")]
+    known = [c for c in settings if c not in ("name", "in_sweep")]
     kept = np.ones(len(settings), bool)
     for name, value in where.items():
-        path = path_of(name, paths, "where")
+        path = path_of(name, known, "where")
         holds = settings[path].isna() if value is None else settings[path] == _cell(value)
         if not (kept & holds).any():
             there = ", ".join(dict.fromkeys(str(v) for v in settings[path][kept]))
             raise InputError(f"where: no run has {path} = {value!r}", f"there are: {there}")
         kept &= holds.to_numpy(bool)
     runs = results.runs.loc[settings.index[kept]]
-    if choose is not None:
-        runs = choose_runs(runs, [], path_of(choose, results.varying, "select"))
+    paths = [path_of(name, results.varying, "select") for name in choose]
+    chosen = tuple(n for n, path in zip(choose, paths, strict=True) if runs[path].astype(str).nunique() > 1)
+    if choose:
+        runs = choose_runs(runs, [], paths)
     if len(runs) and runs["seed"].duplicated().any():
         twice = runs[runs["seed"] == runs["seed"][runs["seed"].duplicated()].iloc[0]]
         open_ = [path for path in results.varying if twice[path].astype(str).nunique(dropna=False) > 1]
@@ -215,7 +218,7 @@ def _chosen(results: Results, where: Mapping[str, Any], choose: str | None) -> p
         )
     if runs.empty:
         raise InputError("where: there are no runs")
-    return runs
+    return runs, chosen
 
 
 def _cell(value: Any) -> Any:

@@ -22,8 +22,9 @@ from glorot_jax.errors import InputError, unknown
 LOWER_IS_BETTER = ("loss", "error")
 TESTS = ("paired", "proportions")
 LAYOUTS = ("glorot2010",)
-MOST_VARIANTS = 30
-"""Of more in a column no pairs are tested unless a test is asked for."""
+PAIRS = ("best", "all")
+MOST_PAIRS = 500
+"""More of a column are not tested unless a test is asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Table:
 
     Attributes:
         chosen_names: of the settings that were chosen for each cell.
-        differences: all pairs of each column, tested; empty where no test was made.
+        differences: pairs of each column, tested; empty where no test was made.
     """
 
     rows: tuple[str, ...]
@@ -112,6 +113,7 @@ def table(
     by: str = "valid_error",
     test: str | None = None,
     depth: int | None = None,
+    pairs: str = "best",
 ) -> Table:
     """Returns the table of one value over variants.
 
@@ -126,6 +128,7 @@ def table(
             does; the first, where there are two seeds, if not said. A diverged run counts as an error of 1, or as the
             highest loss of its column.
         depth: only runs of so many hidden layers.
+        pairs: which are tested, and corrected for: those with the ``"best"`` of the column, or ``"all"``.
 
     Raises:
         InputError: a name is unknown, there are no results yet, or ``by`` looks at test results.
@@ -141,7 +144,7 @@ def table(
         chosen = [rate]
     if not rows:
         placed = {*down, *chosen, "model.widths" if DEPTH in (*down, *chosen) else DEPTH}
-        across = [c for c in settings if c not in placed and not _told_by(c, down, runs)]
+        across = [c for c in settings if c not in placed and not told_by(c, down, runs)]
     if chosen:
         runs = choose_runs(runs, [*across, *down], chosen, by)
     labels = pd.DataFrame(
@@ -151,11 +154,11 @@ def table(
         },
         index=runs.index,
     )
-    made = fill(results, runs, labels, chosen, value, test)
+    made = fill(results, runs, labels, chosen, value, test, pairs)
     sentences = [
         said_of_means(results, runs, labels, made, [c for c in settings if c not in (*across, *down, *chosen, DEPTH)]),
         "" if depth is None else f"All of {depth} hidden layers.",
-        f"{', '.join(map(name_of, chosen)).capitalize()} chosen for each row by {plain(by)}." if chosen else "",
+        f"{listed(map(name_of, chosen)).capitalize()} chosen for each row by {plain(by)}." if chosen else "",
         *said_of_tests(made, test),
         said_of_progress(results),
     ]
@@ -226,6 +229,7 @@ def fill(
     chosen: Sequence[str],
     value: str,
     test: str | None,
+    pairs: str = "best",
 ) -> Table:
     """Returns the table of runs whose ``labels`` say row and column; its caption is empty.
 
@@ -235,6 +239,8 @@ def fill(
     judged = any(word in value for word in LOWER_IS_BETTER)
     if test is not None and test not in TESTS:
         raise unknown("test", test, TESTS)
+    if pairs not in PAIRS:
+        raise unknown("pairs", pairs, PAIRS)
     if test is not None and not judged:
         raise InputError(f"value: of {value!r} lower is not better", "tests are of errors and losses")
     if test == "proportions" and "error" not in value:
@@ -256,7 +262,7 @@ def fill(
             samples.setdefault(column, []).append(Sample(row, by_seed, int(lost.sum()), size))
     differences: list[Difference] = []
     for column, inside in samples.items():
-        found = _tested(column, inside, test)
+        found = _tested(column, inside, test, pairs)
         differences += found
         _mark(cells, column, inside, found)
     return Table(
@@ -290,13 +296,12 @@ def _examples(results: Results, value: str) -> dict[str, int]:
     return found
 
 
-def _tested(column: str, samples: Sequence[Sample], test: str | None) -> list[Difference]:
+def _tested(column: str, samples: Sequence[Sample], test: str | None, pairs: str) -> list[Difference]:
     if test == "proportions":
-        return over_examples(column, samples)
-    seeds = max(len(sample.by_seed) for sample in samples)
-    if test is None and (seeds < 2 or len(samples) > MOST_VARIANTS):
-        return []
-    return over_seeds(column, samples)
+        return over_examples(column, samples, pairs)
+    seeds, variants = max(len(sample.by_seed) for sample in samples), len(samples)
+    many = (variants - 1 if pairs == "best" else math.comb(variants, 2)) > MOST_PAIRS
+    return [] if test is None and (seeds < 2 or many) else over_seeds(column, samples, pairs)
 
 
 def _mark(
@@ -314,10 +319,11 @@ def _mark(
             cells[key] = replace(cells[key], **told)
 
 
-def _told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
-    """Whether a setting belongs to a description that stands in the columns, and is the same in each of them."""
-    family = path.partition(".")[0]
-    return family in down and bool((runs[path].astype(str).groupby(runs[family]).nunique() == 1).all())
+def told_by(path: str, down: Sequence[str], runs: pd.DataFrame) -> bool:
+    """Returns whether a setting is one of a description that stands in the columns, and the same in each of them."""
+    family, dot, _ = path.partition(".")
+    constant = dot and family in down and (runs[path].astype(str).groupby(runs[family]).nunique() == 1).all()
+    return bool(constant)
 
 
 # ---- words
@@ -344,7 +350,7 @@ def said_of_means(
     pooled = [name_of(c) for c in elsewhere if any(part[c].astype(str).nunique(dropna=False) > 1 for part in cells)]
     seeds = sorted({cell.n for cell in made.cells.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
-    over, counted = (f"seeds and, pooled, {', '.join(pooled)}", "run") if pooled else ("seeds", "seed")
+    over, counted = (f"seeds and, pooled, {listed(pooled)}", "run") if pooled else ("seeds", "seed")
     return (
         f"{plain(made.value).capitalize()}{' in percent' if made.percent else ''} of {results.name}: "
         f"mean over {over} ± half-width of the 95 % Student's t interval, {n} {counted}{'s' * (seeds != [1])}."
@@ -358,7 +364,7 @@ def said_of_tests(made: Table, test: str | None) -> list[str]:
     if not made.differences:
         why = "with one seed there is none over seeds"
         if any(cell.n > 1 for cell in made.cells.values()):
-            why = f"more than {MOST_VARIANTS} variants in a column are tested if --test asks for it"
+            why = f"more than {MOST_PAIRS} comparisons in a column are made if --test asks for them"
         return [f"Best mean marked; no test of difference was made: {why}."]
     lost = any(cell.diverged for cell in made.cells.values())
     counted = "an error of 100 %" if made.percent else "the highest loss of its column"
@@ -397,6 +403,12 @@ def plain(value: str) -> str:
 def name_of(path: str) -> str:
     """Returns the name of a setting in words."""
     return path.rpartition(".")[2].replace("_", " ")
+
+
+def listed(names: Iterable[str], last: str = "and") -> str:
+    """Returns names as a person lists them."""
+    *before, end = names
+    return f"{', '.join(before)} {last} {end}" if before else end
 
 
 def number(value: Any) -> str:

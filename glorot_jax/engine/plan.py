@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from glorot_jax.config import canonical_json, resolve
+from glorot_jax.engine import bounds
+from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
 from glorot_jax.errors import InputError
 
@@ -173,6 +175,7 @@ class CohortPlan:
     seconds: float
     keep_every: int
     cost: Cost | None
+    work: Work
     streamed_bytes: int = 0
     pretrained_layers: int = 0
     pretraining_seconds: float = 0.0
@@ -194,6 +197,9 @@ class CohortPlan:
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
             "streamed_bytes_per_step": self.streamed_bytes,
+            "flops_per_update": self.work.flops,
+            "flops_counted_by": "compiler" if self.work.counted else "6 × parameters × batch",
+            "bytes_moved_per_update": self.work.moved,
             "estimated_seconds": round(self.seconds, 1),
             "probes": None if self.cost is None else self._probes(self.cost),
         }
@@ -231,11 +237,16 @@ class CohortPlan:
             ],
         }
 
+    def _update_line(self) -> str:
+        rule = bounds.said(6 * self.param_count * self.cohort.runs[0].batch_size, "FLOP")
+        counted = f"{bounds.said(self.work.flops, 'FLOP')} (compiler), " if self.work.counted else ""
+        return f"{counted}{rule} (6 × parameters × batch) · {bounds.said(self.work.moved, 'B')} moved"
+
     def _probe_lines(self, cost: Cost) -> list[str]:
         from glorot_jax.engine.cost import budget_said
 
         facts, run = self._probes(cost), self.cohort.runs[0]
-        lines = [f"    probes take {facts['share']:.1%} of the time, {_duration(facts['seconds'])}"]
+        lines = [f"    probes take {facts['share']:.1%} of the time, {bounds.duration(facts['seconds'])}"]
         if run.probe_budget is not None:
             lines.append(f"    {budget_said(facts['share'], run.probe_budget, self.keep_every)}")
         widest = max(len(one["probe"]) for one in facts["each"])
@@ -260,6 +271,12 @@ class Plan:
     sweep: Sweep
     rows: tuple[CohortPlan, ...]
     platform: str
+    run_steps_per_second: float | None = None
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """What all updates take at least, as ``bounds.table`` says it."""
+        return bounds.table([row.work for row in self.rows], self.run_steps_per_second)
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -267,6 +284,7 @@ class Plan:
             "runs": sum(row.layout.runs for row in self.rows),
             "platform": self.platform,
             "cohorts": [row.to_dict() for row in self.rows],
+            "bounds": self.bounds,
         }
 
     def text(self) -> str:
@@ -275,7 +293,7 @@ class Plan:
         lines = [
             f"{self.sweep.name}: {runs} runs · {len(self.rows)} program{'s' * (len(self.rows) > 1)} · "
             f"{'/'.join(f'{s:,}' for s in sorted(steps))} steps · about "
-            f"{_duration(sum(row.seconds for row in self.rows))} on {self.rows[0].layout.devices} "
+            f"{bounds.duration(sum(row.seconds for row in self.rows))} on {self.rows[0].layout.devices} "
             f"{self.platform} device{'s' * (self.rows[0].layout.devices > 1)}"
         ]
         for row in self.rows:
@@ -285,13 +303,14 @@ class Plan:
                 f"    {layout.runs} runs = {layout.devices_used} devices × up to {layout.blocks_per_device} "
                 f"blocks × width {layout.width} ({row.why_width})",
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
-                f"{row.records} records, {_bytes(row.record_bytes)} · checkpoint "
-                f"{_bytes(row.state_bytes * row.layout.runs)} · about {_duration(row.seconds)}",
+                f"checkpoint {_bytes(row.state_bytes * row.layout.runs)}",
+                f"    {row.records} records, {_bytes(row.record_bytes)} · about {bounds.duration(row.seconds)}",
+                f"    an update: {row._update_line()}",
             ]
             if (before := row.cohort.runs[0].pretraining) is not None:
                 lines.append(
                     f"    pre-training: {row.pretrained_layers} layers × {before.steps:,} steps, about "
-                    f"{_duration(row.pretraining_seconds)} of it"
+                    f"{bounds.duration(row.pretraining_seconds)} of it"
                 )
             lines += [] if row.cost is None else row._probe_lines(row.cost)
             if row.streamed_bytes:
@@ -300,22 +319,25 @@ class Plan:
                 )
         costs = [row.cost for row in self.rows if row.cost is not None]
         if costs:
-            lines.append(
-                f"  measured on this machine in {_duration(sum(cost.seconds for cost in costs))}, with all that had to "
-                "be compiled, and kept: the next plan is quick\n"
-                "  probes that share passes split their time in proportion to what each takes alone; MiB are what a "
-                "probe needs by itself"
-            )
+            taken = bounds.duration(sum(cost.seconds for cost in costs))
+            lines += [
+                f"  measured on this machine in {taken}, with all that had to be compiled, and kept: the next plan",
+                "  is quick; probes that share passes split their time in proportion to what each takes alone;",
+                "  MiB are what a probe needs by itself",
+            ]
         if len(costs) < len(self.rows):
-            lines.append(
-                "  times are estimated from the matrix products of a block, timed just now, and of the probes the "
-                "evaluation alone; compilation comes on top"
-            )
+            lines += [
+                "  times are estimated from the matrix products of a block, timed just now, and of the probes",
+                "  the evaluation alone; compilation comes on top",
+            ]
+        lines += bounds.text(self.bounds)
         return "\n".join(lines)
 
 
-def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan:
-    """Returns cohorts, width, blocks, devices, bytes, time, and what each probe takes of it.
+def plan(
+    sweep: Sweep, width: int | None = None, *, quick: bool = False, run_steps_per_second: float | None = None
+) -> Plan:
+    """Returns cohorts, width, blocks, devices, bytes, time, what each probe takes of it, and bounds on accelerators.
 
     Nothing is kept of what is trained for it: a few updates and records of some runs of each cohort, through the
     program that the sweep will use, which stays in the compilation cache.
@@ -324,6 +346,7 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
         width: runs vmapped together; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
+        run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
     """
     import jax
 
@@ -332,6 +355,8 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
     from glorot_jax.engine import devices
     from glorot_jax.engine.feed import Feed
 
+    if run_steps_per_second is not None and not 0 < run_steps_per_second < float("inf"):
+        raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
     devices.configure()
     used = devices.local()
     rows = []
@@ -355,25 +380,28 @@ def plan(sweep: Sweep, width: int | None = None, *, quick: bool = False) -> Plan
             before, training = (
                 part * layout.blocks_per_device for part in (forecast.pretraining, forecast.steps + forecast.records)
             )
+        state_bytes = _tree_bytes(state) // places
+        sizes = len(cohort.runs), run.steps, program.param_count, run.batch_size, state_bytes
         rows.append(
             CohortPlan(
                 cohort=cohort,
                 layout=layout,
                 why_width=why,
                 param_count=program.param_count,
-                state_bytes=_tree_bytes(state) // places,
+                state_bytes=state_bytes,
                 constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
                 record_bytes=4 * program.record_size * len(records) * layout.runs,
                 records=len(records),
                 seconds=before + training,
                 keep_every=keep,
                 cost=cost,
+                work=bounds.work(*sizes, program.update_flops()),
                 streamed_bytes=feed.bytes_per_step if feed else 0,
                 pretrained_layers=len(program.phases),
                 pretraining_seconds=before,
             )
         )
-    return Plan(sweep, tuple(rows), jax.default_backend())
+    return Plan(sweep, tuple(rows), jax.default_backend(), run_steps_per_second)
 
 
 def program_for(
@@ -458,11 +486,3 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.3g} GiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -150,6 +150,8 @@ class Program:
         scene: ``(constants, hyper, state, inputs, labels, step) -> Scene`` of one run.
         feeding: how the host brings batches, if it does; see ``Feeding``.
         phases: of the pre-training, in order; no piece of a schedule may reach from one into the next.
+        update_flops: gives the floating-point operations of one run's update as the compiler counts them before it
+            optimizes, all branches as if taken; None where it doesn't.
     """
 
     setup: Setup
@@ -163,6 +165,7 @@ class Program:
     initialize: Callable[..., Tree]
     segment: Callable[..., tuple[Tree, Tree]]
     scene: Callable[..., Scene]
+    update_flops: Callable[[], float | None]
     feeding: Feeding | None = None
     phases: tuple[Phase, ...] = ()
 
@@ -237,6 +240,7 @@ class Draft:
             initialize=blocks.initialize,
             segment=blocks.train,
             scene=blocks.scene,
+            update_flops=lambda: blocks.update_flops(self._per_run),
             feeding=_feeding(blocks, room) if setup.dataset.stream else None,
             phases=self._pretraining.phases if self._pretraining else (),
         )
@@ -506,7 +510,8 @@ class _Run:
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
         memory = _like(state["optimizer"], optimizer.init, params)
-        updates, new_memory = optimizer.update(gradient, memory, params)
+        beside = self._beside_the_gradient(state["rest"], hyper, (inputs, labels), step)
+        updates, new_memory = optimizer.update(gradient, memory, params, **beside)
         new = {
             "params": jax.tree.map(lambda p, u: p + u, params, updates),
             "rest": new_rest,
@@ -547,12 +552,27 @@ class _Run:
         made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
         return sum(v.aval.size * v.aval.dtype.itemsize for v in made)
 
+    def update_flops(self, hyper: Mapping[str, Array]) -> float | None:
+        """Floating-point operations of an update, as ``Program`` has them; nothing is compiled."""
+        _, *update = self._abstract(hyper)
+        counted = jax.jit(self.step).lower(update[0], hyper, *update[1:]).cost_analysis()
+        return counted.get("flops") if counted else None
+
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
         """Mean loss of a batch, and what the network left beside its parameters."""
         inputs, labels = batch
         module = self._training(params, rest, hyper, step)
         logits = forward(module, inputs)
         return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
+
+    def _beside_the_gradient(self, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array) -> dict[str, Any]:
+        """What an optimizer may ask for; functions, so that nothing is computed for those that don't."""
+        return {
+            "obj_fn": lambda params: self._cost(params, rest=rest, hyper=hyper, batch=batch, step=step)[0],
+            "logits_fn": lambda params: forward(self._training(params, rest, hyper, step), batch[0]),
+            "random_key": lambda: key(hyper["seed"], "curvature", stream=hyper["stream"], step=step),
+            "step": step,
+        }
 
     def _training(self, params: Tree, rest: Tree, hyper: Tree, step: Array) -> nnx.Module:
         """The network as the update of a step uses it."""
@@ -592,7 +612,9 @@ class _Run:
 
         def updates(gradient: Mapping[str, Array]) -> Mapping[str, Array]:
             optimizer = self._optimizer(hyper)
-            return optimizer.update(gradient, _like(state["optimizer"], optimizer.init, params), params)[0]
+            memory = _like(state["optimizer"], optimizer.init, params)
+            beside = self._beside_the_gradient(rest, hyper, (inputs, labels), step)
+            return optimizer.update(gradient, memory, params, **beside)[0]
 
         def settle(changed: Mapping[str, Array]) -> Mapping[str, Array]:
             return self.network.settled(params | changed, rest, drawing, fixed)

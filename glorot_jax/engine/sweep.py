@@ -350,6 +350,7 @@ def _identity(parts: Mapping[str, Any]) -> str:
 
 
 def _run(parts: dict[str, Any]) -> Run:
+    parts["optimizer"].check_loss(parts["loss"])
     return Run(id=_identity(parts), name="", config=_config(parts), **parts)
 
 

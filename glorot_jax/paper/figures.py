@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from glorot_jax.analysis.figures.curves import draw_learning_curves, learning_curves
+from glorot_jax.analysis.figures.curves import CROPPED, draw_learning_curves, learning_curves
 from glorot_jax.analysis.figures.general import told_of
 from glorot_jax.analysis.figures.histograms import activation_densities, draw_densities, gradient_densities
 from glorot_jax.analysis.figures.over_training import (
@@ -27,7 +27,7 @@ from glorot_jax.analysis.figures.over_training import (
     over_training,
 )
 from glorot_jax.analysis.figures.style import ACTIVATIONS, COLUMN, DASHES, PAGE, PALETTE, Look, panels
-from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, all_runs, chosen
+from glorot_jax.analysis.figures.variants import RATE, NotRecordedError, Variant, all_runs, chosen, label_of
 from glorot_jax.analysis.figures.write import Drawing
 from glorot_jax.analysis.results import Results
 from glorot_jax.errors import InputError
@@ -37,13 +37,12 @@ from glorot_jax.paper.settings import DEPTH, EPOCH
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PAPER = "glorot2010-"
+"""How the names of the paper's sweeps begin."""
 INITIALIZATION, SATURATION, SHAPESET, PRETRAINING = (
-    "glorot2010-initialization",
-    "glorot2010-saturation",
-    "glorot2010-shapeset",
-    "glorot2010-pretraining",
+    f"{PAPER}{name}" for name in ("initialization", "saturation", "shapeset", "pretraining")
 )
-PICTURES = {"MNIST": "glorot2010-mnist", "CIFAR-10": "glorot2010-cifar10"}
+PICTURES = {"MNIST": f"{PAPER}mnist", "CIFAR-10": f"{PAPER}cifar10"}
 EXPERIMENTS = (INITIALIZATION, SATURATION, SHAPESET, PRETRAINING, *PICTURES.values())
 """Names of the sweeps that the figures are drawn from."""
 EXAMPLES, SURFACE_SEED = 10, 0
@@ -184,15 +183,11 @@ def _figure4(found: Mapping[str, Results]) -> Drawing:
     shown = [_variant(found, SATURATION, model) for model in (TANH, SOFTSIGN)]
     data = activation_densities(shown, last=True)
     caption = (
-        f"Densities of the activations {_POOLED}, at the end of training, from the standard initialization. The bins "
-        f"at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
+        f"Densities of the activations {_POOLED}, after {data['step'].max():,} updates from the standard "
+        f"initialization. The bins at ±1 count as wide as the activation can reach into them. {told_of(shown)}"
     )
-    return _drawing(
-        "activations at the end of training",
-        caption,
-        data,
-        partial(draw_densities, x_label="activation", limits=(1, 1)),
-    )
+    draw = partial(draw_densities, x_label="activation", limits=(1, 1))
+    return _drawing("activations at the end of training", caption, data, draw)
 
 
 def _figure5(found: Mapping[str, Results]) -> Drawing:
@@ -270,11 +265,13 @@ def _figure11(found: Mapping[str, Results]) -> Drawing:
         _variant(found, SHAPESET, TANH)
     try:
         shown.append(_with_pretraining(found))
+        pretrained = f" {PRETRAINED}: denoising auto-encoders, {label_of(shown[-1].settings)}."
     except NotRecordedError as error:
         missing.append(f"{PRETRAINED}: {error}")
+        pretrained = ""
     caption = (
         "Test error on Shapeset-3×2 over the number of training examples seen, those of the pre-training not counted. "
-        f"N: normalized initialization. {told_of(shown)}"
+        f"N: normalized initialization.{pretrained} {told_of(shown)}"
     )
     return _test_errors({"": shown}, "test error on Shapeset-3×2", caption, missing, crop=False)
 
@@ -292,9 +289,8 @@ def _figure12(found: Mapping[str, Results]) -> Drawing:
     missing = list(dict.fromkeys(missing))
     if not shown:
         raise NotRecordedError(missing[0].partition(": ")[2])
-    caption = "Test error over the number of training examples seen. N: normalized initialization. " + " ".join(
-        f"{title}: {told_of(some)}" for title, some in shown.items()
-    )
+    caption = "Test error over the number of training examples seen. N: normalized initialization. "
+    caption += " ".join([CROPPED, *(f"{title}: {told_of(some)}" for title, some in shown.items())])
     return _test_errors(shown, "test error on MNIST and CIFAR-10", caption, missing, crop=True)
 
 
@@ -363,17 +359,21 @@ def _gradients_at_initialization(
 
 
 def _with_pretraining(found: Mapping[str, Results]) -> Variant:
-    """The pre-trained runs; of several activations or initializations, those of the lowest validation error."""
+    """The pre-trained runs; of several settings of network and pre-training, those of the lowest validation error."""
     results = _sweep(found, PRETRAINING)
     runs = all_runs(results)
     runs = runs[_pretrained(runs)]
     if runs.empty:
         raise NotRecordedError(f"{PRETRAINING} has no pre-trained runs")
-    kinds = [
-        chosen(results, part, PRETRAINED)
-        for _, part in runs.groupby(["model.activation", "model.init", "model.widths"])
-    ]
-    return min(kinds, key=lambda v: v.runs["valid_error"].fillna(np.inf).mean())
+    named = ["model.activation", "model.init"]
+    others = [p for p in results.varying if p not in (*named, RATE, "pretraining")]
+    kinds = runs.groupby([runs[p].astype(str) for p in (*named, *others)], sort=False)
+    best = min((chosen(results, part, PRETRAINED) for _, part in kinds), key=_validation_error)
+    return replace(best, settings={p: best.runs[p].iloc[0] for p in (*named, *others)})
+
+
+def _validation_error(variant: Variant) -> float:
+    return float(variant.runs["valid_error"].fillna(np.inf).mean())
 
 
 def _test_errors(

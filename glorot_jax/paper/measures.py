@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glorot_jax import baselines
 from glorot_jax.analysis.measures import Undecided, first_passage, per_seed
 from glorot_jax.errors import InputError
 from glorot_jax.paper.settings import DEPTH, EPOCH
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from glorot_jax.analysis.results import Results
 
 PAPER = "Glorot & Bengio (2010)"
+RATES = ("optimizer.learning_rate", "pretraining.learning_rate")
+"""Settings that validation error chooses."""
 TOLERANCE = 0.1
 """How far a number that the paper gives as about this much may be off, as a share of it."""
 SATURATED = 0.95
@@ -63,9 +66,9 @@ def all_widths(results: Results) -> list[list[int]]:
 
 
 def read(results: Results, name: str, where: Mapping[str, Any], **settings: Any) -> Any:
-    """Returns ``per_seed`` at the chosen learning rate."""
-    several = "optimizer.learning_rate" in results.varying
-    return per_seed(results, name, where, select="learning_rate" if several else None, **settings)
+    """Returns ``per_seed`` at the chosen learning rates."""
+    rates = [path for path in RATES if path in results.varying]
+    return per_seed(results, name, where, select=rates, **settings)
 
 
 def by_layer(results: Results, name: str, where: Mapping[str, Any], **settings: Any) -> pd.DataFrame:
@@ -78,6 +81,10 @@ def updates(results: Results) -> int:
     return int(results.runs["steps"].max())
 
 
+def _spaced(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
 # ---- errors
 
 
@@ -87,19 +94,41 @@ def error(results: Results, where: Mapping[str, Any]) -> pd.Series:
     return read(results, "test_error", where, diverged=5 / 6 if shapeset else 0.9)
 
 
-def sigmoid_error(results: Results, depth: int) -> pd.Series:
-    """Returns the test error of sigmoid networks, once they had the time to leave the plateau.
+def svm_error(results: Results) -> float:
+    """Returns the test error of the support vector machine that stands beside the results, mean over its subsamples.
 
     Raises:
-        Undecided: they are on it, and had less time than the paper's needed.
+        InputError: none was trained.
+        Undecided: they were trained on fewer examples than the networks.
     """
-    found = error(results, network(results, "sigmoid", depth=depth))
-    if updates(results) < ESCAPE and found.mean() > PLATEAU:
+    rows = [row for row in baselines.read(results.paths[0]) if row["baseline"] == "svm"]
+    if not rows:
+        raise InputError(f"{results.name}: no support vector machine was trained", "glorot baseline svm DIR")
+    most = max(row["examples"] for row in rows)
+    largest = [row for row in rows if row["examples"] == most]
+    found = float(np.mean([row["test_error"] for row in largest]))
+    if most < largest[0]["of"]:
+        networks = error(results, {}).mean()
         raise Undecided(
-            f"{depth} hidden layers are on the plateau, {found.mean():.1%} of errors; in the paper 4 leave it after "
-            f"{ESCAPE:,} updates, these had {updates(results):,}"
+            f"the networks err on {networks:.1%}, the machine on {found:.1%}, but it was trained on "
+            f"{_spaced(most)} of the {_spaced(largest[0]['of'])} examples"
         )
     return found
+
+
+def sigmoid_error(results: Results, depth: int) -> pd.Series:
+    """Returns the test error of sigmoid networks when those of four hidden layers had the time to leave the plateau.
+
+    Raises:
+        Undecided: these are still on it, and had less time than the paper's.
+    """
+    four = error(results, network(results, "sigmoid", depth=4))
+    if updates(results) < ESCAPE and four.mean() > PLATEAU:
+        raise Undecided(
+            f"networks of 4 hidden layers are still on the plateau, test error {100 * four.mean():.1f} %; the paper's "
+            f"left it after {_spaced(ESCAPE)} updates, these had {_spaced(updates(results))}"
+        )
+    return four if depth == 4 else error(results, network(results, "sigmoid", depth=depth))
 
 
 # ---- before the first update
@@ -167,7 +196,8 @@ def shortest_delay(results: Results, where: Mapping[str, Any]) -> pd.Series:
     times = saturation_times(results, where)
     saturated = np.isfinite(times).sum(axis=1).min()
     if saturated < 3:
-        raise Undecided(f"within {updates(results):,} updates {saturated} of {DEPTH} layers saturate in some run")
+        done = _spaced(updates(results))
+        raise Undecided(f"within {done} updates no more than {saturated} of {DEPTH} layers saturate in some run")
     seen = times.replace(np.inf, np.nan)
     counted = seen.fillna(updates(results) / EPOCH)
     delays = counted.diff(axis=1).where(seen.notna() | seen.shift(axis=1).notna())
@@ -225,7 +255,15 @@ def mode(results: Results, where: Mapping[str, Any], layer: int) -> pd.Series:
     return (shares / _widths(shares)).idxmax(axis=1)
 
 
-# ---- over several of these
+# ---- of several of these
+
+
+def at_own_step(by_step: pd.DataFrame, steps: pd.Series) -> pd.Series:
+    """Returns of a table by step the number of each seed at a step of its own."""
+    import pandas as pd
+
+    found = [by_step.at[seed, step] for seed, step in steps.items()]
+    return pd.Series(found, index=steps.index)
 
 
 def smallest(parts: Iterable[pd.Series]) -> pd.Series:

@@ -14,6 +14,7 @@ from glorot_jax.files import write
 from glorot_jax.paper.settings import SIZES, Scale
 
 if TYPE_CHECKING:
+    from glorot_jax.analysis.claims import Judgement
     from glorot_jax.engine.drive import Watcher
     from glorot_jax.engine.sweep import Sweep
 
@@ -21,11 +22,14 @@ EXPERIMENTS = {
     "initialization": "Figures 6, 7 and 8; singular values",
     "saturation": "Figures 2, 3, 4, 9 and 10",
     "shapeset": "Figure 11; Table 1",
+    "pretraining": "Figure 11",
     "mnist": "Figure 12; Table 1",
     "cifar10": "Figure 12; Table 1",
     "small_imagenet": "Table 1",
     "quadratic_cost": "section 4.1",
     "unequal_widths": "section 4.2.2",
+    "finite_shapeset": "section 2.1",
+    "second_order": "section 5",
 }
 """The sweeps of ``sweeps/glorot2010`` in the order in which they are run, and what of the paper they are for."""
 PAGE = "README.md"
@@ -75,6 +79,7 @@ def paper(
             raise unknown("only", name, EXPERIMENTS)
     folder = Path(out)
     skipped = list(_train(folder, scale, only or tuple(EXPERIMENTS), progress, say, segment_seconds))
+    skipped += _baseline(folder / "finite_shapeset", say)
     return _write(folder, scale, skipped, say)
 
 
@@ -91,6 +96,21 @@ def _train(
             continue
         say(f"{name} ({number} of {len(names)}): {EXPERIMENTS[name]}")
         drive.run(described, folder / name, progress=progress, segment_seconds=segment_seconds)
+
+
+def _baseline(results: Path, say: Callable[[str], None]) -> list[Skipped]:
+    """Trains the support vector machine beside the networks that have its examples."""
+    from glorot_jax import baselines
+
+    if not (results / "sweep.json").exists():
+        return []
+    say("support vector machine")
+    try:
+        baselines.svm_beside(results)
+    except InputError as error:
+        say(f"support vector machine: not run, {error}")
+        return [Skipped("support vector machine", str(error).replace("\n  hint", ""))]
+    return []
 
 
 def sweep_of(name: str, scale: Scale) -> Sweep:
@@ -209,14 +229,33 @@ def _table(folder: Path, done: Sequence[str], say: Callable[[str], None]) -> str
 
 
 def _claims(folder: Path, done: Sequence[str], say: Callable[[str], None]) -> str:
-    from glorot_jax.analysis.claims import render_claims
+    from glorot_jax.analysis.claims import NOT_REPRODUCED, UNDECIDED, claims, render_claims
 
-    folders = [folder / name for name in done]
-    write(folder / "claims.csv", f"{render_claims(folders, 'csv')}\n".encode())
-    text = render_claims(folders, "markdown")
+    found = claims([folder / name for name in done])
+    write(folder / "claims.csv", f"{render_claims(found, 'csv')}\n".encode())
+    text = render_claims(found, "markdown")
     write(folder / "claims.md", f"{text}\n".encode())
     say(f"claims: {folder / 'claims.md'}")
-    return f"## Claims\n\n{text}"
+    told = [(one.sweep.partition("-")[2], judged) for one in found for judged in one.judgements]
+    differ = [f"- {j.statement} ({name}) {_told(j)}" for name, j in told if j.verdict == NOT_REPRODUCED]
+    open_ = [f"- {j.statement} ({name}) {_told(j)}" for name, j in told if j.verdict == UNDECIDED]
+    return "\n\n".join(
+        [
+            "## Where these results differ from the paper",
+            "\n".join(differ) or "Nowhere that a claim was decided.",
+            "Undecided at this size:",
+            "\n".join(open_) or "None.",
+            "## Claims",
+            text,
+        ]
+    )
+
+
+def _told(judged: Judgement) -> str:
+    """What was measured of a claim that is not reproduced."""
+    if judged.reason:
+        return f"Undecided: {judged.reason}."
+    return f"{judged.statistic.capitalize()}: {judged.mean:.3g} [{judged.low:.3g}, {judged.high:.3g}], n = {judged.n}."
 
 
 def _figures(folder: Path, say: Callable[[str], None]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from glorot_jax.analysis.tables import (
     Table,
     evaluated,
     fill,
+    listed,
     name_of,
     plain,
     said_of_means,
@@ -37,6 +38,9 @@ FREE = {
     *("probes", "examples", "jacobian_examples", "order", "probe_budget"),
 }
 """Settings in which runs of the table may differ from each other and from what is usual; so may when they record."""
+
+TRAINING = ("data.scaling", "data.size", "data.validation", "data.test", "steps", "batch_size")
+"""Those of them, besides the units of a layer, that are the same for all models of a column."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,20 @@ def table_1(
     by: str = "valid_error",
     test: str | None = None,
     depth: int | None = None,
+    pairs: str = "best",
 ) -> PaperTable:
     """Returns the paper's Table 1 from those runs that are as the paper's.
 
     A run is told by its configuration: a multi-layer perceptron of one of the five models on one of the four data sets,
-    with nothing but ``FREE`` settings away from their defaults. Others, such as those with another optimizer, another
-    loss or pre-training, are left out, and counted in the caption.
+    of layers of one width, with nothing but ``FREE`` settings away from their defaults. Others, such as those with
+    another optimizer, another loss or pre-training, are left out, and counted in the caption. So are those that were
+    trained otherwise than most of their column, such as for other steps.
 
     Args:
         value: an error, such as ``test_error``.
         select: what is chosen for each model and data set; learning rate and depth, as the paper's text has it.
         by: the validation column they are chosen by.
-        test, depth: as of ``glorot_jax.analysis.tables.table``; the paper's caption says 5 layers for all.
+        test, depth, pairs: as of ``glorot_jax.table``; the paper's caption says depth 5 for all.
 
     Raises:
         InputError: a name is unknown, no run belongs to the table, or ``by`` looks at test results.
@@ -101,6 +107,8 @@ def table_1(
     kept = [run for run, names in strange.items() if not names]
     if not kept:
         raise InputError(f"layout: no run of {results.name} belongs to Table 1", f"they differ in {_all(strange)}")
+    strange |= _trained_otherwise(settings.loc[kept])
+    kept = [run for run in kept if not strange[run]]
     settings = settings.loc[kept]
     runs = runs.loc[kept].assign(**{path: settings[path] for path in _TOLD})
     asked = [select] if isinstance(select, str) else select
@@ -117,10 +125,10 @@ def table_1(
         },
         index=runs.index,
     )
-    made = fill(results, runs, labels, chosen, value, test)
+    made = fill(results, runs, labels, chosen, value, test, pairs)
     sentences = [
         said_of_means(results, runs, labels, made, [c for c in results.varying if c not in (*chosen, *_TOLD)]),
-        f"{', '.join(map(name_of, chosen)).capitalize()} chosen for each by {plain(by)}." if chosen else "",
+        f"{listed(map(name_of, chosen)).capitalize()} chosen for each by {plain(by)}." if chosen else "",
         _said_of_networks(runs, settings, depth),
         *said_of_tests(made, test),
         "“paper”: the numbers of Glorot & Bengio (2010), Table 1, marked where they are bold there.",
@@ -150,28 +158,43 @@ def _strange(run: pd.Series) -> list[str]:
     """The settings by which a run is none of the table's."""
     if run["data"] not in DATA:
         return ["data"]
-    usual = _usual(run["data"])
+    usual = _usual(str(run["data"]))
     names = [
-        str(path)
-        for path, value in run.items()
+        path
+        for path, value in zip(map(str, run.index), run, strict=True)
         if path not in FREE and path.partition(".")[0] != "record" and not pd.isna(value) and value != usual.get(path)
     ]
     if not names and (run["model.activation"], run["model.init"]) not in MODELS:
         names.append("activation and init")
+    if not names and len(set(json.loads(run["model.widths"]))) > 1:
+        names.append("model.widths")
     return names
+
+
+def _trained_otherwise(settings: pd.DataFrame) -> dict[Hashable, list[str]]:
+    """The settings by which runs differ from those of their column that hold most of the models, then most runs."""
+    units = settings["model.widths"].map(lambda widths: json.loads(widths)[0])
+    trained = settings[[path for path in TRAINING if path in settings]].assign(units=units).map(str)
+    model = settings["model.activation"] + settings["model.init"]
+    strange: dict[Hashable, list[str]] = {}
+    for _, column in trained.groupby(settings["data"]):
+        groups = [part for _, part in column.groupby(list(column))]
+        most = max(groups, key=lambda part: (model[part.index].nunique(), len(part))).iloc[0]
+        strange |= {run: list(column.columns[column.loc[run] != most]) for run in column.index}
+    return strange
 
 
 # ---- words
 
 
-def _all(strange: Mapping[str, Sequence[str]]) -> str:
+def _all(strange: Mapping[Hashable, Sequence[str]]) -> str:
     """The settings by which runs differ, each once."""
     return ", ".join(dict.fromkeys(name_of(name) for names in strange.values() for name in names))
 
 
-def _said_of_others(strange: Mapping[str, Sequence[str]]) -> str:
+def _said_of_others(strange: Mapping[Hashable, Sequence[str]]) -> str:
     count = sum(bool(names) for names in strange.values())
-    return f"Left out: {count} runs that differ from the paper's in {_all(strange)}." if count else ""
+    return f"Left out: {count} runs, which differ from these in {_all(strange)}." if count else ""
 
 
 def _said_of_networks(runs: pd.DataFrame, settings: pd.DataFrame, depth: int | None) -> str:
@@ -186,18 +209,17 @@ def _said_of_networks(runs: pd.DataFrame, settings: pd.DataFrame, depth: int | N
 
 
 def _either(values: Sequence[int]) -> str:
-    texts = [f"{value:,}" for value in values]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
+    return listed([f"{value:,}" for value in values], "or")
 
 
 def _said_of_gaps(made: Table) -> list[str]:
     """The sentences on cells that were not run, and on what only stands for the paper's."""
     there = {column for _, column in made.cells}
-    missing = [f"{column} (data={name}())" for name, column in DATA.items() if column not in there]
+    missing = [f"{column} (glorot run glorot2010/{name})" for name, column in DATA.items() if column not in there]
     single = [f"{r} on {c}" for c in DATA.values() if c in there for r in TABLE_1 if (r, c) not in made.cells]
     told = []
     if gaps := [*missing, *single]:
-        told.append(f"–: not run; a sweep of it, its folder named beside the others, adds it: {', '.join(gaps)}.")
+        told.append(f"–: not run, and added by a folder named beside the others: {', '.join(gaps)}.")
     if DATA["small_imagenet"] in there:
         told.append("ImageNet is our substitute for the paper's Small-ImageNet, which is not published.")
     return told

@@ -8,11 +8,14 @@ error.
     glorot claims results/glorot2010-saturation
 """
 
+from itertools import pairwise
+
 from glorot_jax import Sweep, at, claim, every, probe, shapeset
 from glorot_jax.paper.measures import (
     PAPER,
     PLATEAU,
     SATURATED,
+    at_own_step,
     average,
     bottom_over_top,
     edge_over_inside,
@@ -59,6 +62,12 @@ def sigmoid_mean(results, layer):
     return found.loc[:, found.columns <= 5 * EPOCH]
 
 
+def sigmoid_means_below(results):
+    """Mean activations of the layers below, from the bottom, when that of the last one is lowest."""
+    lowest = sigmoid_mean(results, 4).idxmin(axis=1)
+    return [at_own_step(sigmoid_mean(results, layer), lowest) for layer in (1, 2, 3)]
+
+
 claims = (
     # Figure 2: sigmoid, four hidden layers
     claim(
@@ -69,19 +78,17 @@ claims = (
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(
-        "Meanwhile the mean activations of the layers below stay above 0.5.",
-        lambda results: smallest(sigmoid_mean(results, layer).iloc[:, -1] for layer in (1, 2, 3)),
-        above=0.5,
-        statistic="least of their mean activations after five epochs",
+        "Meanwhile the mean activations of the layers below stay at 0.5 or above.",
+        lambda results: smallest(sigmoid_means_below(results)),
+        above=0.495,  # 0.5 to the two digits that the figure shows
+        statistic="least of their mean activations when that of layer 4 is lowest",
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(
         "They decrease from the top to the bottom.",
-        lambda results: smallest(
-            sigmoid_mean(results, layer + 1).iloc[:, -1] - sigmoid_mean(results, layer).iloc[:, -1] for layer in (1, 2)
-        ),
+        lambda results: smallest(above - below for below, above in pairwise(sigmoid_means_below(results))),
         above=0.0,
-        statistic="least difference of a layer's mean activation to that of the layer below after five epochs",
+        statistic="least difference of a layer's mean activation to that of the layer below, at the same time",
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(

@@ -28,11 +28,11 @@ def sweep(scale: Scale = "small") -> Sweep:
 
 
 claims = (
-    *(ahead((model,), ("tanh",), f"{PAPER}, Figure 11 and Table 1") for model in ("tanh N", "softsign", "softsign N")),
-    ahead(("tanh",), ("sigmoid 4",), f"{PAPER}, Figure 11"),
+    *(ahead((model,), ("Tanh",), f"{PAPER}, Figure 11 and Table 1") for model in ("Tanh N", "Softsign", "Softsign N")),
+    ahead(("Tanh",), ("Sigmoid 4",), f"{PAPER}, Figure 11"),
     claim(
-        "Sigmoid 4 ends with a lower test error than sigmoid.",
-        lambda results: model_error(results, "sigmoid") - sigmoid_error(results, 4),
+        "Sigmoid 4 ends with a lower test error than Sigmoid.",
+        lambda results: model_error(results, "Sigmoid") - sigmoid_error(results, 4),
         above=0.0,
         statistic="difference of the test errors",
         source=f"{PAPER}, Figure 11",
@@ -40,9 +40,9 @@ claims = (
     claim(
         "The initialization matters less to softsign than to tanh.",
         lambda results: (
-            model_error(results, "tanh")
-            - model_error(results, "tanh N")
-            - (model_error(results, "softsign") - model_error(results, "softsign N")).abs()
+            model_error(results, "Tanh")
+            - model_error(results, "Tanh N")
+            - (model_error(results, "Softsign") - model_error(results, "Softsign N")).abs()
         ),
         above=0.0,
         statistic="gain of tanh by the normalized initialization, less the difference that it makes to softsign",

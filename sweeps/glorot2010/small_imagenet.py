@@ -28,6 +28,6 @@ def sweep(scale: Scale = "small") -> Sweep:
 
 
 claims = (
-    ahead(("softsign", "softsign N", "tanh N"), ("tanh",), source=f"{PAPER}, Table 1"),
-    ahead(("softsign", "softsign N", "tanh N"), ("sigmoid",), source=f"{PAPER}, Table 1"),
+    ahead(("Softsign", "Softsign N", "Tanh N"), ("Tanh",), f"{PAPER}, Table 1"),
+    ahead(("Softsign", "Softsign N", "Tanh N"), ("Sigmoid",), f"{PAPER}, Table 1"),
 )

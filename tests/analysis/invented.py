@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from glorot_jax import Sweep, grid, mlp, sgd, shapeset
 from glorot_jax.analysis.results import SCALARS
@@ -84,3 +85,16 @@ def _told(cohort: plan.Cohort, lost: Mapping[str, int]) -> list[dict[str, Any]]:
         for run in cohort.runs
         if run.name in lost
     ]
+
+
+def predict(where: Path, values: Mapping[str, float]) -> None:
+    """Writes predictions beside a folder's records: by name of a record, one number for all runs and layers."""
+    for shard_folder in (where / "shards").iterdir():
+        with xr.open_dataset(next(shard_folder.glob("rec-*.nc")), engine="h5netcdf") as file:
+            runs, layers = file["run"].to_numpy(), file["layer"].to_numpy()
+        full = {
+            f"{name}_theory": (("run", "layer"), np.full((len(runs), len(layers)), value))
+            for name, value in values.items()
+        }
+        made = xr.Dataset(full, {"run": runs, "layer": layers})
+        made.to_netcdf(shard_folder / "theory.nc", engine="h5netcdf")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.svm import SVC
 
-from glorot_jax import baselines, digits, load, shapeset
+from glorot_jax import arrays, baselines, digits, load
 from glorot_jax.cli import main
 from glorot_jax.data.dataset import build
 from glorot_jax.errors import InputError
@@ -91,10 +91,12 @@ def _row(size, seed):
 
 
 def test_what_can_not_be_trained_is_refused_in_one_line(monkeypatch):
+    inputs, labels = np.zeros((9, 4), np.uint8), np.arange(9) % 2
+    on_the_host = arrays(inputs, labels, validation=3, test=3, placement="host")
     with pytest.raises(InputError, match="examples: 1198 is not an integer from 1 to 1197"):
         baselines.svm(digits(), 1198)
     with pytest.raises(InputError, match=r"no training examples on the device\n  hint: shapeset\(examples="):
-        baselines.svm(shapeset(size=8, validation=20, test=20))
+        baselines.svm(on_the_host)
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
     with pytest.raises(InputError, match=r"not installed\n  hint: pip install 'glorot-jax\[svm\]'"):
         baselines.svm(digits())

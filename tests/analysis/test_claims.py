@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from glorot_jax import claim, grid, growth_exponent, load, mlp, per_seed, sgd
+from glorot_jax import Undecided, claim, grid, growth_exponent, load, mlp, per_seed, sgd
 from glorot_jax.analysis.claims import claims, judge, render_claims
+from glorot_jax.analysis.measures import first_passage
 from glorot_jax.cli import main
 from glorot_jax.errors import InputError
 from tests.analysis import invented
@@ -74,6 +75,33 @@ def test_the_verdict_is_where_scipys_interval_lies(log, side, sign):
         assert (found.mean, found.low, found.high) == pytest.approx([float(back(v)) for v in (seen.mean(), low, high)])
         assert found.verdict == {1: "reproduced", 0: "undecided", -1: "not reproduced"}[sign * verdict]
         assert (found.n, getattr(found, side)) == (4, float(back(border)))
+
+
+def test_between_two_thresholds_the_whole_interval_has_to_lie():
+    numbers = (0.9, 1.0, 1.1)
+    low, high = scipy.stats.t.interval(0.95, 2, loc=1.0, scale=scipy.stats.sem(numbers))
+    for above, below, verdict in (
+        (low - 0.01, high + 0.01, "reproduced"),
+        (low + 0.01, high + 0.01, "undecided"),
+        (low - 0.01, high - 0.01, "undecided"),
+        (high + 0.01, high + 0.02, "not reproduced"),
+        (low - 0.02, low - 0.01, "not reproduced"),
+    ):
+        assert judge(of(*numbers, above=above, below=below), None).verdict == verdict
+    found = judge(of(*numbers, above=0.85, below=1.3), None)
+    assert (found.seed, found.breaks) == (0, False)
+    half = scipy.stats.t.interval(0.95, 2 + found.more_seeds, scale=scipy.stats.sem(numbers) * math.sqrt(3))[1]
+    assert half / math.sqrt(3 + found.more_seeds) < 0.15
+
+
+def test_a_sweep_too_small_to_tell_leaves_a_claim_undecided_and_says_why(made):
+    def measure(results):
+        per_seed(results, "valid_error", {"activation": "relu"}, select="learning_rate")
+        raise Undecided("10 updates of 700 000")
+
+    found = judge(claim("It escapes.", measure, below=0.5), load(made))
+    assert (found.verdict, found.reason, found.n) == ("undecided", "10 updates of 700 000", 0)
+    assert (found.variants, found.chosen) == (("relu-lr0.1",), ("learning_rate",))
 
 
 def test_the_counter_example_is_the_seed_that_breaks_it_or_comes_nearest():
@@ -155,6 +183,45 @@ def test_one_value_may_be_chosen_by_validation(made):
     assert read.to_numpy() == pytest.approx(np.array(VALUES) + 0.5)
 
 
+def test_all_steps_are_a_table_and_those_not_due_are_left_out(made):
+    results = load(made)
+    read = per_seed(results, "valid_error", at("tanh"), step="all")
+    assert read.columns.tolist() == [0, 10]
+    assert read.to_numpy() == pytest.approx(np.stack([np.full(3, 0.9), VALUES], axis=1))
+    assert per_seed(results, "activation_std", at("tanh"), step="all", layer=2)[10].tolist() == [10.0] * 3
+    with pytest.raises(InputError, match="dimensions step and layer"):
+        per_seed(results, "activation_std", at("tanh"), step="all")
+
+
+def test_of_all_steps_diverged_runs_count_as_said_from_theirs_on(lost):
+    read = per_seed(load(lost), "valid_error", {"activation": "relu"}, step="all", diverged=5.0)
+    assert read.to_numpy() == pytest.approx(np.array([[5.0, 5.0, 5.0], [0.9, 0.8, 5.0], [0.9, 1.2, 1.2]]))
+
+
+def test_steps_that_were_not_due_are_left_out(tmp_path):
+    one = invented.sweep(optimizer=sgd(learning_rate=0.1))
+    early = {one.runs()[0].name: 2}
+
+    def sometimes(run, name, step):
+        return math.nan if step == 4 else error(run, name, step)
+
+    folder = invented.results(tmp_path / "some", one, sometimes, steps=(0, 4, 10), diverged=early)
+    read = per_seed(load(folder), "valid_error", {"activation": "tanh"}, step="all", diverged=5.0)
+    assert read.columns.tolist() == [0, 10]
+    assert read[10].tolist() == pytest.approx([5.0, *VALUES[1:]])
+
+
+def test_a_level_is_passed_between_records_on_a_straight_line():
+    table = pd.DataFrame(
+        [[0.0, 1.0, 0.2, 3.0], [0.9, 0.1, 0.1, 0.1], [0.0, 0.1, 0.2, 0.3], [0.0, math.nan, 1.0, 1.0], [math.nan] * 4],
+        columns=[0, 10, 20, 40],
+    )
+    assert first_passage(table, 0.5).tolist() == pytest.approx([5.0, 0.0, math.inf, 10.0, math.nan], nan_ok=True)
+    levels = pd.Series([2.0, 2.0, 0.15, 0.25, 1.0])
+    wanted = [20 + 20 * 1.8 / 2.8, math.inf, 15.0, 5.0, math.nan]
+    assert first_passage(table, levels).tolist() == pytest.approx(wanted, nan_ok=True)
+
+
 def test_differences_are_paired_by_seed_and_the_runs_are_named(made):
     """Seeds differ by 0.5, the pairs by nothing."""
 
@@ -162,6 +229,7 @@ def test_differences_are_paired_by_seed_and_the_runs_are_named(made):
         return per_seed(results, "valid_error", at("relu")) - per_seed(results, "valid_error", at("tanh"))
 
     found = judge(claim("Relu is worse.", gap, above=0.4), load(made))
+    assert found.variants == ("relu-lr0.1", "tanh-lr0.1")
     assert found.verdict == "reproduced"
     assert (found.low, found.high) == pytest.approx((0.5, 0.5), abs=1e-6)
     assert len(found.runs) == 2
@@ -280,7 +348,7 @@ def by(activation, **where):
 
 
 claims = (
-    claim("Relu | errs.", by("relu"), above=0.1, source="somewhere"),
+    claim("Relu | errs.", by("relu"), above=0.1, statistic="validation error", source="somewhere"),
     claim("Tanh errs.", by("tanh"), below=0.1, log=True),
     claim("Gelu errs.", by("gelu"), below=0.1),
 )
@@ -300,9 +368,60 @@ def test_the_command_judges_what_the_sweep_file_says(folder, capsys):
     assert said.startswith("invented: 1 reproduced · 1 undecided · 1 not run\n")
     half = scipy.stats.t.interval(0.95, 2, scale=scipy.stats.sem(VALUES))[1]
     assert f"mean 0.9 [{0.9 - half:.3g}, {0.9 + half:.3g}], n = 3, claimed > 0.1\n" in said
+    assert "of: validation error runs: relu-lr0.1 nearest" in one_line(said)
+    assert max(map(len, said.splitlines())) <= 100
     assert "nearest to breaking it: seed 0, 0.7 (relu-lr0.1-s0)" in said
     assert "broken by seed 2, 0.7 (tanh-lr0.1-s2)" in said
     assert "claimed < 0.1: where: no run has model.activation = 'gelu'; hint: there are: tanh, relu" in one_line(said)
+
+
+def test_the_exit_code_is_0_whatever_the_verdicts(folder, capsys):
+    (folder / "sweep.py").write_text(SWEEP.replace('by("gelu"), below=0.1', 'by("relu"), below=0.1'))
+    assert main(["claims", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("invented: 1 reproduced · 1 not reproduced · 1 undecided\n")
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """A folder of results of three sweeps, of which one has no claims; beside it what is none."""
+    for name in ("one", "plain", "two"):
+        folder = invented.results(tmp_path / "results" / name, invented.sweep(name=name), error)
+        (folder / "sweep.py").write_text(SWEEP if name != "plain" else "sweep = 1\n")
+    (tmp_path / "results" / "table").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results"
+
+
+def test_one_listing_for_all_sweeps_of_a_folder(several, capsys):
+    """That of the working directory if none is named."""
+    assert main(["claims"]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("3 sweeps: 2 reproduced · 2 undecided · 2 not run\n\none: 1 reproduced")
+    assert "\nplain: no claims, its sweep file: it defines no `claims`\n\ntwo: 1 reproduced" in said
+    assert said.count("Relu | errs.") == 2
+    assert main(["claims", str(several / "two"), str(several / "one")]) == 1
+    assert "two: 1 reproduced" in capsys.readouterr().out.partition("one: 1 reproduced")[0]
+
+
+def test_formats_of_several_sweeps_tell_them_apart(several):
+    found = claims([several])
+    told = json.loads(render_claims(found, "json"))
+    assert told["summary"] == {"reproduced": 2, "not reproduced": 0, "undecided": 2, "not run": 2}
+    assert [(one["sweep"], len(one["claims"])) for one in told["sweeps"]] == [("one", 3), ("plain", 0), ("two", 3)]
+    rows = list(csv.DictReader(io.StringIO(render_claims(found, "csv"))))
+    assert [row["sweep"] for row in rows] == ["one"] * 3 + ["two"] * 3
+    assert rows[0]["variants"] == "relu-lr0.1"
+    assert render_claims(found, "markdown").count("| verdict |") == 2
+
+
+def test_folders_without_any_claims_are_refused(several):
+    for name in ("one", "two"):
+        (several / name / "sweep.py").unlink()
+    with pytest.raises(InputError, match="no sweep file there ends with claims"):
+        claims(several)
+    with pytest.raises(InputError, match="not a results folder"):
+        claims(several / "table")
 
 
 def test_what_a_setting_left_out_is_not_run_and_the_setting_is_named(tmp_path):

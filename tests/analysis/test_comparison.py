@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glorot_jax import compare, grid, load, mlp, sgd, table
+from glorot_jax import compare, grid, load, mlp, mnist, sgd, shapeset, table
 from glorot_jax.analysis.comparison import render_compare
 from glorot_jax.cli import main
 from glorot_jax.errors import InputError
@@ -52,15 +52,15 @@ def test_all_pairs_with_their_numbers(folder):
         assert pd.isna(pair["more_seeds"])
 
 
-def test_with_the_best_alone_the_correction_is_still_over_all_pairs(folder):
-    found = compare(load(folder), pairs="best")
-    assert set(found["lower"]) == {found["lower"].iloc[0]}
-    assert len(found) == 5
-    assert found["p_holm"].max() <= 1
-    assert found["p_holm"].min() == pytest.approx(15 * 2 / 2**SEEDS)  # 6 variants: nothing is told apart by 9 seeds
-    assert not found["told_apart"].any()
-    clear = found[found["difference"] > 0.05]
-    assert set(clear["more_seeds"]) == {1}
+def test_those_with_the_best_alone_are_corrected_for_their_own_number(folder):
+    best, everything = (compare(load(folder), pairs=pairs) for pairs in ("best", "all"))
+    assert set(best["lower"]) == {best["lower"].iloc[0]}
+    assert (len(best), len(everything)) == (5, 15)
+    assert best["p_holm"].min() == pytest.approx(5 * 2 / 2**SEEDS)
+    assert best["told_apart"].sum() == 4
+    assert everything["p_holm"].min() == pytest.approx(15 * 2 / 2**SEEDS)  # nothing is told apart by nine seeds
+    assert not everything["told_apart"].any()
+    assert set(everything[everything["difference"] > 0.05]["more_seeds"]) == {1}
 
 
 def test_results_compare_the_values_of_one_setting_with_all_else_equal(folder):
@@ -72,6 +72,23 @@ def test_results_compare_the_values_of_one_setting_with_all_else_equal(folder):
     gains = load(folder).compare("gain", value="valid_loss")
     assert set(gains["column"]) == set(LEVELS)
     assert len(gains) == 3
+
+
+def test_results_compare_chooses_and_places_what_else_varies(tmp_path):
+    """Two data sets, depths and rates: what is chosen, and what belongs to one data set alone, is no column."""
+    model = mlp(widths=grid((6,), (6, 6)), activation=grid("tanh", "relu"))
+    parts = [
+        invented.results(tmp_path / data.kind(), invented.sweep(name=data.kind(), data=data, model=model), error)
+        for data in (shapeset(size=8, validation=20, test=20), mnist())
+    ]
+    both = load(parts)
+    columns = [f"{data} · {widths}" for data in ("shapeset", "mnist") for widths in ("[6]", "[6, 6]")]
+    assert both.compare("activation")["column"].tolist() == columns
+    chosen = both.compare("activation", select=["learning_rate", "depth"])
+    assert chosen["column"].tolist() == ["shapeset", "mnist"]
+    depths = both.compare("depth")
+    assert {frozenset(pair) for pair in depths[["lower", "higher"]].to_numpy()} == {frozenset(("depth 1", "depth 2"))}
+    assert set(depths["column"]) == {"shapeset · tanh", "shapeset · relu", "mnist · tanh", "mnist · relu"}
 
 
 def test_the_table_marks_what_the_pairs_say(folder):
@@ -86,14 +103,14 @@ def test_the_table_marks_what_the_pairs_say(folder):
 
 
 def test_the_screen_fits_a_terminal_and_says_what_would_settle_a_pair(folder):
-    text = render_compare(folder)
+    text = render_compare(folder, pairs="all")
     assert max(map(len, text.splitlines())) <= 100
     assert re.search(r"^above relu · gain [12], \d\d\.\d+$", text, re.M)
-    assert len(re.findall(r"open, \+1 seed$", text, re.M)) == 4
+    assert len(re.findall(r"open, \+1 seed$", text, re.M)) == 12
     caption = text.rpartition("─")[2].replace("\n", " ")
-    for words in ("not corrected for the number of pairs", "With 9 seeds nothing can be told apart", "glorot compare"):
+    for words in ("15 comparisons of a column", "With 9 seeds nothing can be told apart", "glorot compare"):
         assert words in caption
-    assert "told apart" in render_compare(folder, rows=["activation"], columns=["gain"])
+    assert render_compare(folder).count("told apart") == 4
 
 
 def test_every_format_holds_the_same_pairs(folder):
@@ -109,7 +126,7 @@ def test_every_format_holds_the_same_pairs(folder):
         pd.testing.assert_frame_equal(frame[kept], expected[kept], check_dtype=False)
     for form in ("markdown", "latex", "html"):
         text = render_compare(folder, format=form)
-        assert text.count("open, +1 seed") == 4
+        assert text.count("told apart") == 4
         assert "sigmoid · gain 1" in text.replace(r"$\cdot$", "·")
 
 

@@ -105,9 +105,10 @@ def test_paired_p_counts_sign_patterns(n):
 
 
 def test_ties_that_float32_parts_are_ties():
-    """0.3 − 0.1 and 0.2 as records hold them differ in the eighth digit; so would signs that give the same mean."""
-    d = np.array([0.1, 0.2, -0.3, 0.4, 0.1], np.float32).astype(float)
-    assert permutation(d) == pytest.approx(by_hand(d.round(6)))
+    """−0.1 − 0.2 + 0.3 is 0, and 7e-9 as records hold it: without those three the mean is the same, not nearer to 0."""
+    d = np.array([-0.1, -0.2, 0.3, 0.4, 0.1], np.float32).astype(float)
+    assert d[:3].sum() > 1e-9
+    assert permutation(d) == by_hand(d.round(6))
 
 
 def test_unpaired_p_counts_splits():
@@ -134,8 +135,8 @@ def test_the_lowest_p_is_what_the_clearest_data_give(n):
 
 
 def test_the_seeds_that_can_reach_the_level_at_all():
-    """2 / 2ⁿ · pairs ≤ 0.05: one pair 6, three pairs 7, the ten pairs of five variants 9."""
-    assert [seeds_to_reach(pairs) for pairs in (1, 2, 3, 10, 15)] == [6, 7, 7, 9, 10]
+    """2 / 2ⁿ · pairs ≤ 0.05: one pair 6, the four with the best of five variants 8, their ten pairs 9."""
+    assert [seeds_to_reach(pairs) for pairs in (1, 2, 3, 4, 10, 15)] == [6, 7, 7, 8, 9, 10]
 
 
 def test_holm_by_hand():
@@ -145,10 +146,11 @@ def test_holm_by_hand():
     assert len(holm([])) == 0
 
 
-def test_all_pairs_of_a_column_are_tested_lower_mean_first_and_corrected_together():
-    samples = drawn(9, 0, 1, 3)
-    found = over_seeds("c", samples)
-    assert len(found) == 3
+@pytest.mark.parametrize(("pairs", "expected"), [("best", {"01", "02"}), ("all", {"01", "02", "12"})])
+def test_the_pairs_of_a_column_are_tested_lower_mean_first_and_corrected_together(pairs, expected):
+    samples = drawn(9, 0, 2, 4)
+    found = over_seeds("c", samples, pairs)
+    assert {d.lower + d.higher for d in found} == expected
     values = {s.name: np.array(list(s.by_seed.values())) for s in samples}
     p = [by_hand((values[d.higher] - values[d.lower]).round(6)) for d in found]
     assert [d.p for d in found] == pytest.approx(p)
@@ -248,7 +250,8 @@ def test_with_so_many_seeds_a_true_difference_of_that_size_is_found_in_about_hal
 
 def test_the_correction_asks_for_more_seeds():
     alone = over_seeds("c", drawn(4, 0, 0.8))[0]
-    among = next(d for d in over_seeds("c", drawn(4, 0, 0.8, 0.4, 0.4)) if {d.lower, d.higher} == {"0", "1"})
+    several = over_seeds("c", drawn(4, 0, 0.8, 0.4, 0.4), "all")
+    among = next(d for d in several if {d.lower, d.higher} == {"0", "1"})
     assert among.p == alone.p
     assert among.more_seeds > alone.more_seeds
 
@@ -260,17 +263,25 @@ def test_differences_that_no_sweep_can_settle_name_no_number():
     assert not found.told_apart
 
 
-def test_equal_variants_are_told_apart_from_the_best_in_at_most_five_percent_of_all_tables():
-    """The best is chosen on the same seeds. Corrected over the four pairs with it, it would be more."""
-    tables, variants = 500, 5
-    values = np.random.default_rng(0).normal(size=(tables, variants, 10))
+@pytest.mark.parametrize("means", [(0, 0, 0, 0, 0), (0, 0, 0, 9, 9), (0, 0.3, 0.3, 0.3, 0.3)])
+def test_the_truly_best_is_told_apart_from_the_best_of_the_seeds_in_few_columns(means):
+    """The marked ones hold it in 97.5 of 100, though the best is chosen on the same seeds."""
+    columns = 1000
+    values = np.random.default_rng(0).normal(size=(columns, 5, 8)) + np.array(means)[:, None]
+    lowest = values.mean(axis=-1).argmin(axis=-1)
+    p = permutation(values - values[np.arange(columns), lowest][:, None])
+    others = [np.flatnonzero(np.arange(5) != best) for best in lowest]
+    lost = sum(0 in rest and holm(p[i][rest])[list(rest).index(0)] <= SEEDS_ALPHA for i, rest in enumerate(others))
+    assert lost / columns <= SEEDS_ALPHA / 2 + 0.005  # 0.005: a standard error of the share
+
+
+def test_any_two_of_equal_variants_are_told_apart_in_few_columns_if_all_pairs_are_corrected_for():
+    """And in more than five of 100 if only those with the best are: that answers another question."""
+    columns, variants = 500, 5
+    values = np.random.default_rng(0).normal(size=(columns, variants, 10))
     pairs = np.array(list(itertools.combinations(range(variants), 2)))
     p = permutation(values[:, pairs[:, 1]] - values[:, pairs[:, 0]])
     best = values.mean(axis=-1).argmin(axis=-1)
-    wrong = narrow = 0
-    for i in range(tables):
-        mine = (pairs == best[i]).any(axis=1)
-        wrong += (holm(p[i])[mine] <= SEEDS_ALPHA).any()
-        narrow += (holm(p[i][mine]) <= SEEDS_ALPHA).any()
-    assert wrong / tables <= SEEDS_ALPHA
-    assert narrow / tables > SEEDS_ALPHA
+    assert np.mean([(holm(row) <= SEEDS_ALPHA).any() for row in p]) <= SEEDS_ALPHA
+    narrow = [(holm(row[(pairs == b).any(axis=1)]) <= SEEDS_ALPHA).any() for row, b in zip(p, best, strict=True)]
+    assert np.mean(narrow) > SEEDS_ALPHA

@@ -95,7 +95,7 @@ def test_rows_and_columns_are_the_papers_and_depth_is_chosen_for_each_model(load
         sigmoid = row == "Sigmoid"
         assert cell.chosen == ("0.1", "4" if sigmoid else "5")
         assert cell.mean == pytest.approx(TABLE_1[row][column].error / 100 * (0.5 if sigmoid else 1), rel=1e-5)
-    assert "Learning rate, depth chosen for each by validation error" in made.caption
+    assert "Learning rate and depth chosen for each by validation error" in made.caption
     assert "--depth 5 takes those alone" in made.caption
 
 
@@ -114,8 +114,8 @@ def test_the_choice_may_leave_the_depth_open_and_says_so(loaded):
 
 
 def test_what_was_not_run_is_a_dash_with_the_word_that_adds_it(small):
-    for words in ("MNIST (data=mnist())", "CIFAR-10 (data=cifar10())", "ImageNet (data=small_imagenet())"):
-        assert words in caption(small)
+    for name in ("MNIST (glorot run glorot2010/mnist)", "CIFAR-10", "ImageNet (glorot run glorot2010/small_imagenet)"):
+        assert name in caption(small)
     lines = render_table(small, layout=LAYOUT).splitlines()
     assert [len(re.findall("–", line)) for line in lines[2:5]] == [3, 0, 3]  # ours, the paper's, chosen
 
@@ -136,18 +136,25 @@ def test_a_model_that_is_missing_on_one_data_set_is_named(tmp_path):
         ({"model": models(gain=2.0, widths=DEPTHS[1])}, "gain"),
         ({"model": models(activation="relu", widths=DEPTHS[1]), "exclude": []}, "activation and init"),
         ({"data": digits()}, "data"),
+        ({"model": models(activation="tanh", widths=(6, 7, 8)), "exclude": []}, "widths"),
+        ({"model": models(activation="tanh", widths=(9,) * 5), "exclude": []}, "units"),
+        ({"model": models(activation="tanh", widths=DEPTHS[1]), "exclude": [], "steps": 20}, "steps"),
     ],
 )
 def test_runs_that_are_not_as_the_papers_are_left_out_and_counted(tmp_path, small, changes, told):
     """Were one let in, it would be the best: its error is zero."""
     strange = {"name": "strange", "data": shapeset(validation=20, test=20), **SMALL, **changes}
-    other = load(invented.results(tmp_path, sweep(**strange), lambda *_: 0.0))
+    count = len(load(invented.results(tmp_path, sweep(**strange), lambda *_: 0.0)).runs)
     made = table_1(load([small, tmp_path]))
     assert len(made.cells) == 5
     assert all(cell.mean > 0.1 for cell in made.cells.values())
-    assert re.search(rf"Left out: {len(other.runs)} runs that differ from the paper's in .*{told}", made.caption)
-    with pytest.raises(InputError, match=rf"layout: no run of strange belongs to Table 1\n  hint: .*{told}"):
-        table_1(other)
+    assert re.search(rf"Left out: {count} runs, which differ from these in .*{told}", made.caption)
+
+
+def test_a_folder_without_a_run_of_it_is_refused_and_says_what_differs(tmp_path):
+    made = sweep("strange", shapeset(validation=20, test=20), **SMALL, loss="quadratic")
+    with pytest.raises(InputError, match="layout: no run of strange belongs to Table 1\n  hint: they differ in loss"):
+        table_1(load(invented.results(tmp_path, made, error)))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,7 @@ def test_the_substitute_for_imagenet_is_said_to_be_one(tmp_path):
     made = sweep("pictures", small_imagenet(), **SMALL)
     folder = invented.results(tmp_path, made, error)
     assert "substitute for the paper's Small-ImageNet" in caption(folder)
-    assert "ImageNet (data" not in caption(folder)
+    assert "ImageNet (glorot" not in caption(folder)
 
 
 def test_the_papers_bold_print_stands_beside_our_marks(folders):

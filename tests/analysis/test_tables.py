@@ -16,8 +16,10 @@ import pytest
 import scipy.stats
 
 from glorot_jax import grid, load, mlp, mnist, sgd
-from glorot_jax.analysis.formats import SHEETS, cut
-from glorot_jax.analysis.tables import MOST_VARIANTS, Cell, Table, render_table, shown, table
+from glorot_jax.analysis import tables
+from glorot_jax.analysis.formats import FORMATS, SHEETS, cut
+from glorot_jax.analysis.tables import LAYOUTS, TESTS, Cell, Table, render_table, shown, table
+from glorot_jax.cli import cli
 from glorot_jax.errors import InputError
 from tests.analysis import invented
 
@@ -167,7 +169,7 @@ def test_the_caption_names_the_test_and_what_so_few_seeds_can_not_tell(tmp_path)
     caption = table(load(folder)).caption
     for words in (
         "exact sign-flip permutation test of the mean, two-sided, paired over seeds",
-        "Holm's correction over the 1 pair of a column, α = 0.05",
+        "Holm's correction over the 1 comparison of a column, α = 0.05",
         "With 3 seeds nothing can be told apart: no p lies below 0.25 before the correction. It takes 6 seeds.",
     ):
         assert words in caption
@@ -225,13 +227,13 @@ def test_a_diverged_run_counts_as_the_worst_and_is_never_left_out_of_the_test(wo
     assert loss.differences[0].mean == pytest.approx(0, abs=1e-6)  # 0.12 is the highest
 
 
-def test_columns_of_very_many_variants_are_tested_when_asked(tmp_path):
-    rates = [round(0.01 * i, 2) for i in range(1, MOST_VARIANTS // 2 + 2)]
-    many = invented.sweep(optimizer=sgd(learning_rate=grid(*rates)), seeds=(0, 1))
-    folder = invented.results(tmp_path, many, gaussian)
+def test_very_many_comparisons_are_made_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_PAIRS", 2)
+    folder = invented.results(tmp_path, invented.sweep(seeds=(0, 1)), gaussian)
     rows = ["activation", "learning_rate"]
-    assert "are tested if --test asks for it" in table(load(folder), rows=rows).caption
-    assert len(table(load(folder), rows=rows, test="paired").differences) == math.comb(2 * len(rates), 2)
+    assert "more than 2 comparisons in a column are made if --test asks" in table(load(folder), rows=rows).caption
+    assert len(table(load(folder), rows=rows, test="paired").differences) == 3
+    assert len(table(load(folder), rows=rows, test="paired", pairs="all").differences) == 6
 
 
 def test_pooled_runs_of_a_seed_are_one_number_in_the_test(tmp_path):
@@ -264,7 +266,7 @@ def test_depth_and_learning_rate_are_chosen_together_on_validation_and_shown(dep
         assert cell.mean == pytest.approx(0.351, rel=1e-5)
     assert set(made.frame()["depth"]) == {"2"}
     assert re.search(r"tanh +0\.1 +2 +35\.", SHEETS["table"](made.sheet()))
-    assert "Learning rate, depth chosen for each row by validation error." in made.caption
+    assert "Learning rate and depth chosen for each row by validation error." in made.caption
 
 
 def test_one_depth_alone_can_be_asked_for(depths):
@@ -294,6 +296,12 @@ def test_where_lower_is_not_better_nothing_is_marked(wounded):
 
 
 # ---- formats
+
+
+def test_the_command_offers_all_formats_tests_and_layouts():
+    """It lists them without importing what needs pandas."""
+    offered = {p.name: p.type.choices for p in cli.commands["table"].params if hasattr(p.type, "choices")}
+    assert offered == {"form": FORMATS, "test": TESTS, "layout": LAYOUTS}
 
 
 def raw(folder) -> pd.DataFrame:

@@ -93,10 +93,13 @@ def refused(capsys) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["rum"], "'rum' is not a command\n  hint: 'run'? known: claims, completion, data"),
+        (["rum"], "'rum' is not a command\n  hint: 'run'? known: claims, compare, completion, data"),
         (["data", "shwo"], "'shwo' is not a command\n  hint: 'show'? known: check, list, prepare, show"),
         (["run", "quickstart", "--freh"], "No such option '--freh'. Did you mean '--fresh'?"),
-        (["table", ".", "--format", "latx"], "format: 'latx' is not known\n  hint: 'latex'? known: csv, json, latex"),
+        (
+            ["table", ".", "--format", "latx"],
+            "format: 'latx' is not known\n  hint: 'latex'? known: csv, html, json",
+        ),
         (["status", ".", "--format", "jsn"], "format: 'jsn' is not known\n  hint: 'json'?"),
         (["list", "activation"], "what: 'activation' is not known\n  hint: 'activations'? known:"),
         (["completion", "bsh"], "shell: 'bsh' is not known\n  hint: 'bash'?"),
@@ -265,7 +268,7 @@ def test_status_and_table_print_every_format(trained, capsys, tmp_path):
     for form in ("table", "json", "csv", "markdown"):
         assert main(["status", str(trained), "--format", form]) == 0
         assert capsys.readouterr().out.strip()
-    for form in ("table", "json", "csv", "markdown", "latex"):
+    for form in ("table", "json", "csv", "markdown", "latex", "html"):
         file = tmp_path / f"t.{form}"
         assert main(["table", str(trained), "--format", form]) == 0
         printed = capsys.readouterr().out

@@ -16,6 +16,8 @@ from glorot_jax.models.residual import SCHEMES
 from glorot_jax.models.residual_mlp import ResidualMlp
 from tests.core.networks import make
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def test_rectified_residual_lengths_grow_by_a_constant_factor():
     """(1 + σ_v² σ_w²/2)^l, and so do gradients."""

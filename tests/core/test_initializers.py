@@ -15,6 +15,8 @@ import scipy.special
 from glorot_jax import initializers
 from glorot_jax.initializers import LayerInfo
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 NAMES = tuple(initializers.__all__)
 FUNCTIONS = tuple(getattr(initializers, name) for name in NAMES)
 NOTHING_DRAWN = ("identity", "zero_hadamard")
@@ -251,6 +253,7 @@ def selecting(functions: tuple):
     return jax.jit(lambda index, key, z: initializers.select(index, functions, key, (20, 12), layer=HIDDEN, inputs=z))
 
 
+@pytest.mark.usefixtures("compiled_fully")
 @pytest.mark.parametrize("name", NAMES)
 def test_selected_weights_are_bitwise_those_of_a_direct_call(name):
     """Alone, and among all."""

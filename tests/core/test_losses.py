@@ -9,6 +9,8 @@ import scipy.special
 
 from glorot_jax import losses
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LOGITS = np.random.default_rng(0).normal(scale=3, size=(40, 9)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 9, size=40).astype(np.int32)
 

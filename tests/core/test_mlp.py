@@ -18,6 +18,8 @@ from glorot_jax.models.points import LayerPoints, noted
 from glorot_jax.probes.probe import forward, forward_with_values
 from tests.core import reference
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ACTIVATIONS = ("sigmoid", "softsign", "tanh")
 FEATURES, CLASSES, WIDTHS = 6, 4, (5, 3)
 

@@ -17,6 +17,8 @@ from glorot_jax.optimizers import mup_factors, scaled, transformation
 from glorot_jax.probes.probe import forward_with_values
 from tests.core.networks import make
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SETTINGS = {"depth": 2, "layers": 1, "residual": "none", "init": initializers.lecun_normal}
 
 

@@ -23,6 +23,8 @@ from glorot_jax.models.transformer import Transformer
 from glorot_jax.probes.probe import forward, forward_with_values
 from tests.core.networks import PICTURE, called, made, make, params, still, unsettled
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 CLASSES = 5
 DECODER = {"architecture": "decoder", "depth": 2, "width": 8, "heads": 2, "expansion": 2, "vocabulary": 7}
 ENCODER = {"depth": 2, "width": 8, "heads": 2, "expansion": 2}
@@ -42,7 +44,11 @@ def inputs(shape: tuple[int, ...], count: int = 6) -> np.ndarray:
     return draw.normal(size=(count, *shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+FULLY = {"encoder": pytest.mark.usefixtures("compiled_fully")}
+"""The bits of the others as users compile them are held by the engine's tests."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=FULLY.get(name, ())) for name in NETWORKS])
 def test_networks_train_in_one_loop_vmapped_over_runs_that_know_nothing_of_each_other(name):
     """Losses fall, no host callback, and a run's bits are the same in another place among others."""
     kind, arguments, shape, settings = NETWORKS[name]

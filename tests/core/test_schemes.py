@@ -18,6 +18,8 @@ from glorot_jax.models.transformer import Transformer
 from glorot_jax.probes.probe import forward, forward_with_values
 from tests.core.networks import called, made, make, params
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ONE_LAYER = 12
 """Width of small dense checks."""
 

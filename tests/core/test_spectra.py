@@ -12,6 +12,8 @@ import scipy.linalg
 
 from glorot_jax import initializers, spectra
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 QUARTER_CIRCLE = 8 / (3 * np.pi)  # mean singular value of a square matrix with entries of variance 1/n
 
 

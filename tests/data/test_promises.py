@@ -53,7 +53,20 @@ def test_a_run_does_not_know_its_neighbours(undisturbed, tmp_path):
     assert_same_bits(records(whole), records(mixed))
 
 
+@pytest.mark.parametrize("undisturbed", ["digits", "a tree"], indirect=True)
+def test_resume_after_a_stop_gives_the_same_bits(undisturbed, tmp_path):
+    whole, kind = undisturbed
+    made = sweep(data=KINDS[kind]())
+    with pytest.raises(KeyboardInterrupt):
+        run(made, tmp_path / "small", width=WIDTH, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+    run(made, tmp_path / "small", width=WIDTH)
+    assert_same_bits(parameters(whole), parameters(tmp_path / "small"))
+    assert_same_bits(records(whole), records(tmp_path / "small"))
+
+
+@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
 def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
+    """Of a set that the device holds, and of one that is read from the disk while it trains."""
     whole, kind = undisturbed
     program = (
         "import sys\n"

@@ -5,6 +5,7 @@ A record is a function of run and step. At the learning rate that validation doe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cache
@@ -34,9 +35,9 @@ DIMS = {
 }
 SETTINGS = {
     "shapeset": ["seeds=range(2)", f"steps={40 * EPOCH}"],
-    "initialization": ["seeds=range(2)"],
+    "saturation": ["scale=full", "seeds=range(2)", f"steps={40 * EPOCH}"],
 }
-"""Two seeds, and as many updates as sigmoid networks need to leave their plateau."""
+"""Two seeds, several learning rates, and as many updates as sigmoid networks need to leave their plateau."""
 
 World = Mapping[str, Callable[[Run, int], Any]]
 """By name of a record what a run has at a step; ``error`` stands for all scalars."""
@@ -59,21 +60,40 @@ def described(sweep: str) -> Sweep:
     return load_sweep(FOLDER / f"{sweep}.py", SETTINGS.get(sweep, ["seeds=range(2)"]))
 
 
+@cache
+def runs(sweep: str) -> tuple[Run, ...]:
+    return tuple(described(sweep).runs())
+
+
+@cache
+def chosen_rates(sweep: str) -> dict[str, float]:
+    """The lowest, by activation and optimizer."""
+    chosen: dict[str, float] = {}
+    for run in runs(sweep):
+        rate = run.config["optimizer.learning_rate"]
+        chosen[_searched(run)] = min(rate, chosen.get(_searched(run), rate))
+    return chosen
+
+
+def _searched(run: Run) -> str:
+    return f"{run.config['model.activation']} {run.config['optimizer']}"
+
+
 def recorded(sweep: str, world: World, name: str) -> Callable[[Run, int], np.ndarray]:
     """What runs of a sweep record in a world: seeds differ a little, and ones at a learning rate that is not chosen."""
-    chosen = min(run.config["optimizer.learning_rate"] for run in described(sweep).runs())
+    chosen = chosen_rates(sweep)
 
     def value(run: Run, step: int) -> np.ndarray:
         value = np.asarray(world[name](run, step), float) * (1 + 1e-4 * run.seed)
-        return value if run.config["optimizer.learning_rate"] == chosen else np.ones_like(value)
+        return value if run.config["optimizer.learning_rate"] == chosen[_searched(run)] else np.ones_like(value)
 
     return value
 
 
 def results(where: Path, sweep: str, world: World) -> Results:
     """Writes the results of a sweep of the paper in a world, and reads them."""
-    end = described(sweep).runs()[0].steps
-    steps = [s * EPOCH for s in (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35, 40) if s * EPOCH <= end]
+    end = runs(sweep)[0].steps
+    steps = sorted({s * EPOCH for s in (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35) if s * EPOCH < end} | {end})
     error = recorded(sweep, world, "error")
     arrays = {name: (DIMS[name], recorded(sweep, world, name)) for name in world if name in DIMS}
     made = invented.results(
@@ -89,7 +109,7 @@ def results(where: Path, sweep: str, world: World) -> Results:
 
 def changed(found: Results, sweep: str, change: World) -> Results:
     """Returns the same results, but for the records that a change names."""
-    runs = {run.id: run for run in described(sweep).runs()}
+    by_id = {run.id: run for run in runs(sweep)}
     other = copy(found)
 
     def record(cohort: str, name: str) -> Any:
@@ -98,11 +118,18 @@ def changed(found: Results, sweep: str, change: World) -> Results:
         if told not in change:
             return read
         value = recorded(sweep, change, told)
-        at = [(runs[run], step) for run in read["run"].to_numpy() for step in read["step"].to_numpy()]
+        at = [(by_id[run], step) for run in read["run"].to_numpy() for step in read["step"].to_numpy()]
         return read.copy(data=np.reshape([value(run, int(step)) for run, step in at], read.shape))
 
     other.record = record
     return other
+
+
+def with_svm(found: Results, error: float = 0.5947, examples: int = 100_000) -> Results:
+    """Puts a support vector machine beside results."""
+    row = {"baseline": "svm", "examples": examples, "of": 100_000, "test_error": error}
+    (found.paths[0] / "baselines.json").write_text(json.dumps([row]), encoding="utf-8")
+    return found
 
 
 # ---- before the first update
@@ -123,7 +150,7 @@ def factor(run: Run) -> float:
     return 0.57 if model(run)[1] == "standard" else 0.9
 
 
-# ---- Shapeset
+# ---- Shapeset: errors, and layer by layer over training
 
 
 ERRORS = {
@@ -151,12 +178,12 @@ def _error(run: Run) -> float:
 
 
 def sigmoid_means(below: tuple[float, float, float] = (0.55, 0.6, 0.72), top: float = 0.05) -> Any:
-    """Mean activations: 0.5 at first, then so, one epoch later; networks of five layers have other numbers."""
+    """Mean activations: 0.5 at first, then so for three epochs; lower ones in the layers below when that is over."""
 
     def means(run: Run, step: int) -> Any:
         if model(run)[0] != "sigmoid" or depth(run) != 4 or step == 0:
             return np.full(depth(run), 0.5)
-        return [*below, top if step <= 3 * EPOCH else 0.4]
+        return [*below, top] if step <= 3 * EPOCH else [0.4, 0.35, 0.3, 0.4]
 
     return means
 
@@ -206,7 +233,8 @@ def bottom_over_top(standard: float, normalized: float) -> Any:
     return found
 
 
-SHAPESET: World = {
+SHAPESET: World = {"error": errors()}
+SATURATION: World = {
     "error": errors(),
     "activation_mean": sigmoid_means(),
     "activation_quantile": quantiles(),
@@ -214,6 +242,23 @@ SHAPESET: World = {
     "weight_gradient_std": bottom_over_top(3.4, 1.7),
     "gradient_std": bottom_over_top(2.0, 1.5),
 }
+
+
+def pretrained(less: float = 0.04) -> World:
+    """How much less networks err that were pre-trained."""
+    return {"error": lambda run, step: 0.156 - (less if run.config["pretraining"] else 0)}
+
+
+def second_order(**changes: float) -> World:
+    """Errors by optimizer and initialization, such as ``gradient_variance_standard=0.3``."""
+    usual = {"sgd_standard": 0.27, "sgd_normalized": 0.16}
+    for kind in ("gradient_variance", "levenberg_marquardt"):
+        usual |= {f"{kind}_standard": 0.2, f"{kind}_normalized": 0.14}
+    known = usual | changes
+    return {"error": lambda run, step: known[f"{run.config['optimizer']}_{model(run)[1]}"]}
+
+
+FINITE: World = {"error": lambda run, step: 0.5047}
 
 
 # ---- pictures, costs, widths

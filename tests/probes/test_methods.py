@@ -17,6 +17,8 @@ from tests.core.reference import FUNCTIONS, network
 from tests.engine.small import sweep
 from tests.probes.test_catalogue import CHOICES, JACOBIANS, TRUTHS, by_path, histogram, scene, shown, summarized
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 METHODS = ("exact", "gram", "lanczos")
 NETWORKS = [(8, 12, 5, 3), (30, 20, 24, 24, 4)]
 """Sizes from the input to the logits."""

@@ -24,6 +24,8 @@ from glorot_jax.errors import InputError
 from glorot_jax.probes.probe import QUANTILES
 from tests.probes.one_run import one_run
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EXAMPLES, JACOBIANS, BATCH, CLASSES = 12, 2, 5, 3
 EXACT = ("activations", "gradients", "jacobians", "jacobian_spectra", "saturation", "histograms", "weights")
 PROBES = (

@@ -14,6 +14,8 @@ from glorot_jax.data import dataset
 from tests.core.reference import Network, network
 from tests.engine.small import parameters, sweep
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 STEPS, EXAMPLES, JACOBIANS = 40, 30, 2
 DATA = shapeset(size=16, validation=70, test=110)
 QUANTILES = (0.01, 0.02, 0.5, 0.98, 0.99)

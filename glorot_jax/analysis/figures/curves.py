@@ -19,6 +19,7 @@ from glorot_jax.analysis.figures.style import (
     mark_diverged,
     panels,
     time_axis,
+    with_diverged,
 )
 from glorot_jax.analysis.figures.variants import Variant, over_seeds, records, stacked
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 FAR = 3.0
 """A curve that ends higher than the lowest by this factor does not set the axis, where asked for."""
+CROPPED = f"Step 0, and curves that end more than {FAR:g} times as high as the lowest one, set no axis."
+"""What a caption says then."""
 
 
 def learning_curves(variants: Sequence[Variant], name: str, panel: str = "") -> pd.DataFrame:
@@ -86,7 +89,8 @@ def _panel(axes: Axes, data: pd.DataFrame, looks: Mapping[str, Look], x: str, cr
         look = looks[model]
         seen = rows[rows["n"] > 0]
         axes.plot(seen[x], seen["mean"], color=look.color, linestyle=look.dashes)
-        band(axes, seen[x], seen, 1, look.color)
+        if model not in far:
+            band(axes, seen[x], seen, look.color)
         mark_diverged(axes, rows[x], rows["diverged"], look.color)
         ends.append(_end(model, rows, x, last[model], look, model in far))
     near = data[~data["model"].isin(far) & ((data[x] > 0) | (not crop)) & (data["n"] > 0)]
@@ -98,9 +102,7 @@ def _panel(axes: Axes, data: pd.DataFrame, looks: Mapping[str, Look], x: str, cr
 
 
 def _end(model: str, rows: pd.DataFrame, x: str, last: float, look: Look, far: bool) -> End:
-    lost = int(rows["diverged"].max())
-    runs = int((rows["n"] + rows["diverged"]).max())
-    text = f"{model} ({lost} of {runs} diverged)" if lost else model
+    text = with_diverged(model, rows)
     if far:
         text = f"{text}: {last:.3g} ↑"
     seen = rows[rows["n"] > 0]

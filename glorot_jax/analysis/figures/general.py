@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from glorot_jax.analysis.figures.curves import draw_learning_curves, learning_curves
+from glorot_jax.analysis.figures.curves import CROPPED, draw_learning_curves, learning_curves
 from glorot_jax.analysis.figures.histograms import activation_densities, draw_densities, gradient_densities
 from glorot_jax.analysis.figures.over_training import (
     GRADIENTS,
-    SPREAD,
+    SPREAD_AROUND_MEAN,
     WEIGHT_GRADIENTS,
     Place,
     draw_over_training,
     over_training,
 )
+from glorot_jax.analysis.figures.start import draw_start_by_layer, start_by_layer
 from glorot_jax.analysis.figures.style import looks
 from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, variants
 from glorot_jax.analysis.figures.write import Drawing
 from glorot_jax.analysis.results import Results
+from glorot_jax.analysis.tables import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,10 +56,10 @@ def told_of(shown: Sequence[Variant]) -> str:
     """Returns what every caption says of its runs: statistic, interval, n, choice, what is pooled, how far they are."""
     text = "Means over seeds; bands, from three seeds on: 95 % Student's t intervals. "
     text += "; ".join(variant.told for variant in shown) + "."
-    if any(variant.rate is not None for variant in shown):
+    if any(variant.searched for variant in shown):
         text += " Learning rates chosen by validation error."
     if pooled := dict.fromkeys(path for variant in shown for path in variant.pooled):
-        text += f" Pooled over {', '.join(path.rpartition('.')[2].replace('_', ' ') for path in pooled)}."
+        text += f" Pooled over {', '.join(map(name_of, pooled))}."
     runs = pd.concat([variant.runs[["step", "steps"]] for variant in shown])
     behind = runs[runs["step"] < runs["steps"]]
     if len(behind):
@@ -92,7 +94,8 @@ def _learning_curves(shown: Sequence[Variant]) -> _Made:
             draw = partial(
                 draw_learning_curves, looks=look, x="step", x_label="updates", y_label=label, scale=scale, crop=True
             )
-            return _Made("learning curves", f"{label.partition(' (')[0].capitalize()} over training.", data, draw)
+            caption = f"{label.partition(' (')[0].capitalize()} over training. {CROPPED}"
+            return _Made("learning curves", caption, data, draw)
     raise NotRecordedError(f"{shown[0].results.name} recorded neither test error nor training loss")
 
 
@@ -100,7 +103,8 @@ def _over_training(
     title: str, caption: str, y_label: str, statistics: dict[str, Place], shown: Sequence[Variant]
 ) -> _Made:
     known = set.intersection(*(variant.recorded for variant in shown))
-    some = {name: place for name, place in statistics.items() if place[0] in known} or statistics
+    some = {name: place for name, place in statistics.items() if place[0] in known}
+    some = some if "std" in some else statistics  # whose absence is then told
     draw = partial(draw_over_training, x="step", x_label="updates", y_label=y_label)
     return _Made(title, caption, over_training(shown, some), draw)
 
@@ -111,15 +115,25 @@ def _densities(
     return _Made(title, caption, make(shown), partial(draw_densities, x_label=x_label))
 
 
+def _start(shown: Sequence[Variant]) -> _Made:
+    data, settings = start_by_layer(shown)
+    caption = (
+        "Standard deviation of each hidden layer's activations, back-propagated gradients ∂C/∂s and weight gradients "
+        "∂C/∂W at step 0: measured (markers) and predicted by mean-field theory (lines)."
+    )
+    return _Made("layers before the first update", caption, data, partial(draw_start_by_layer, settings=settings))
+
+
 _POOLED = "of each hidden layer, pooled over its units and fixed test examples"
 KINDS: dict[str, Callable[[Sequence[Variant]], _Made]] = {
     "learning_curves": _learning_curves,
+    "start": _start,
     "activations": partial(
         _over_training,
         "activations over training",
-        f"Activations {_POOLED}: ± standard deviation (lines) and 1 % and 99 % quantiles (markers).",
+        f"Activations {_POOLED}: mean ± standard deviation (lines), 1 % and 99 % quantiles (markers).",
         "activation",
-        SPREAD,
+        SPREAD_AROUND_MEAN,
     ),
     "gradients": partial(
         _over_training,

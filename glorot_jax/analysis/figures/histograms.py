@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-BOUNDED = {"tanh": 1.0, "softsign": 1.0}
-"""Activations that stay in (−bound, bound): a bin that reaches over it can be filled up to it only."""
+RANGES = {"tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "erf": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
+"""Of activations that are bounded: a bin that reaches over a bound can be filled up to it only."""
 _POINTS = 201
 _DASHED: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "linewidth": 0.8}
 
@@ -26,28 +26,29 @@ _DASHED: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "linewidth": 0.8}
 def activation_densities(variants: Sequence[Variant], last: bool, predicted: bool = False) -> pd.DataFrame:
     """Returns densities of the activations at the first or the last recorded step.
 
-    Columns: ``model``, ``layer``, ``source`` (measured or predicted), ``x``, ``density``, ``half_width`` of its 95 %
-    interval over seeds, ``n``. Measured: the share of the activations in a bin over as much of its width as the
-    activation can reach. Predicted: a Gaussian of the standard deviation that theory predicts.
+    Columns: ``model``, ``layer``, ``source`` (measured or predicted), ``step``, ``x``, ``density``, ``half_width`` of
+    its 95 % interval over seeds, ``n``. Measured: the share of the activations in a bin over as much of its width as
+    the activation can reach. Predicted: a Gaussian of the standard deviation that theory predicts.
     """
     parts = []
     for variant in variants:
         shares = _at(records(variant, ["activation_histogram"])["activation_histogram"], last)
-        bound = (
-            BOUNDED.get(str(variant.runs["model.activation"].iloc[0]), np.inf)
-            if "model.activation" in variant.runs
-            else np.inf
-        )
-        centre, width = shares["activation_bin"].to_numpy(), shares.attrs["bin_width"]
-        low, high = (np.clip(centre + way * width / 2, -bound, bound) for way in (-1, 1))
+        centre = shares["activation_bin"].to_numpy()
+        width = centre[1] - centre[0]
+        low, high = (np.clip(centre + way * width / 2, *_range(variant)) for way in (-1, 1))
         kept = high > low
         found = shares.isel(activation_bin=kept) * width / (high - low)[kept]
         middle = ((low + high) / 2)[kept]
         for layer in found["layer"].to_numpy():
             rows = _over_seeds(middle, found.sel(layer=layer).to_numpy())
-            parts.append(({"model": variant.label, "layer": layer, "source": "measured"}, rows))
+            parts.append((_told(variant, layer, "measured", found), rows))
         parts += _gaussians(variant, "activation_std") if predicted else []
     return stacked(parts)
+
+
+def _range(variant: Variant) -> tuple[float, float]:
+    name = variant.runs["model.activation"].iloc[0] if "model.activation" in variant.runs else None
+    return RANGES.get(str(name), (-np.inf, np.inf))
 
 
 def gradient_densities(variants: Sequence[Variant], kind: str, last: bool, predicted: bool = False) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def gradient_densities(variants: Sequence[Variant], kind: str, last: bool, predi
             rows = rows.assign(
                 x=rows["x"] * scale, density=rows["density"] / scale, half_width=rows["half_width"] / scale
             )
-            parts.append(({"model": variant.label, "layer": layer, "source": "measured"}, rows))
+            parts.append((_told(variant, layer, "measured", relative), rows))
         if predicted:
             parts += _gaussians(variant, "gradient_std") if kind == "gradient" else _products(variant)
     return stacked(parts)
@@ -80,7 +81,14 @@ def _at(record: xr.DataArray, last: bool) -> xr.DataArray:
     due = np.isfinite(record.to_numpy()).any(axis=tuple(i for i, d in enumerate(record.dims) if d != "step"))
     if not due.any():
         raise NotRecordedError(f"{record.name} has no finite number")
-    return record.isel(step=np.flatnonzero(due)[-1 if last else 0])
+    found = record.isel(step=np.flatnonzero(due)[-1 if last else 0])
+    if last and found["step"] == 0:
+        raise NotRecordedError(f"{record.name} was recorded at step 0 alone so far; glorot resume goes on")
+    return found
+
+
+def _told(variant: Variant, layer: int, source: str, found: xr.DataArray) -> dict[str, Any]:
+    return {"model": variant.label, "layer": layer, "source": source, "step": int(found["step"])}
 
 
 def _over_seeds(x: np.ndarray, values: np.ndarray) -> pd.DataFrame:
@@ -118,7 +126,7 @@ def _products(variant: Variant) -> list[tuple[dict[str, Any], pd.DataFrame]]:
 
 def _theory(variant: Variant, layer: int, x: np.ndarray, density: np.ndarray) -> tuple[dict[str, Any], pd.DataFrame]:
     rows = pd.DataFrame({"x": x, "density": density, "half_width": np.nan, "n": 0})
-    return {"model": variant.label, "layer": layer, "source": "predicted"}, rows
+    return {"model": variant.label, "layer": layer, "source": "predicted", "step": 0}, rows
 
 
 def draw_densities(data: pd.DataFrame, x_label: str, limits: Sequence[float] | None = None) -> Figure:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -141,35 +142,38 @@ class Look:
 def looks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
     """Returns a look for each label: colour by activation, line style by initialization, as in all figures.
 
-    Where these do not vary, colour and line style tell the first and the second of the settings that do.
+    Where the initialization varies, all settings beside it and the activation are told by colour, too; where it does
+    not, by line style. Without an activation the first setting takes its place.
 
     Args:
         settings: label -> the settings that tell variants apart, by path.
     """
     paths = list(dict.fromkeys(path for some in settings.values() for path in some))
-    first = _path("activation", paths) or next((p for p in paths if p != _path("init", paths)), None)
-    second = _path("init", paths) or next((p for p in paths if p != first), None)
-    colors = _assigned((some.get(first) for some in settings.values()), ACTIVATIONS, list(PALETTE))
-    dashes = _assigned(
-        (some.get(second) for some in settings.values()), DASHES, ["-", DASHES["normalized"], *MORE_DASHES]
+    activation, init = (
+        next((p for p in paths if p.rpartition(".")[2] == name), None) for name in ("activation", "init")
     )
-    return {
-        label: Look(PALETTE[colors[str(some.get(first))]], dashes[str(some.get(second))])
-        for label, some in settings.items()
-    }
+    rest = [p for p in paths if p not in (activation, init)]
+    first = [activation] if activation else rest[:1]
+    others = [p for p in rest if p not in first]
+    colors = _assigned(settings, [*first, *others] if init else first, ACTIVATIONS, list(PALETTE))
+    styles = ["-", DASHES["normalized"], *MORE_DASHES]
+    dashes = _assigned(settings, [init] if init else others, DASHES, styles)
+    return {label: Look(PALETTE[colors[label]], dashes[label]) for label in settings}
 
 
-def _path(name: str, paths: Sequence[str]) -> str | None:
-    return next((p for p in paths if p.rpartition(".")[2] == name), None)
-
-
-def _assigned(values: Iterable[Any], fixed: Mapping[str, Any], free: Sequence[Any]) -> dict[str, Any]:
-    """What stands for each value: its own where it has one, else the next that is free, again from the first on."""
-    kinds = list(dict.fromkeys(map(str, values)))
-    made = {kind: fixed[kind] for kind in kinds if kind in fixed}
-    rest = [one for one in free if one not in made.values()] or list(free)
-    others = [kind for kind in kinds if kind not in fixed]
-    return made | {kind: rest[i % len(rest)] for i, kind in enumerate(others)}
+def _assigned(
+    settings: Mapping[str, Mapping[str, Any]], paths: Sequence[str], fixed: Mapping[str, Any], free: Sequence[Any]
+) -> dict[str, Any]:
+    """What stands by label for its values of some settings: what is fixed for the first of them, else the next free."""
+    kinds = {label: tuple(str(some.get(path)) for path in paths) for label, some in settings.items()}
+    named = any(kind and kind[0] in fixed for kind in kinds.values())
+    rest = cycle([one for one in free if not named or one not in fixed.values()])
+    made: dict[tuple[str, ...], Any] = {}
+    for kind in kinds.values():
+        own = fixed.get(kind[0]) if kind else None
+        if kind not in made:
+            made[kind] = own if own is not None and own not in made.values() else next(rest)
+    return {label: made[kind] for label, kind in kinds.items()}
 
 
 def layer_colors(layers: Sequence[int]) -> dict[int, Any]:
@@ -229,7 +233,20 @@ def mark_diverged(axes: Axes, x: pd.Series, diverged: pd.Series, color: Any = "b
     more = counts[counts.diff().fillna(counts) > 0]
     if len(more):
         top = axes.get_xaxis_transform()
-        axes.plot(more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4)
+        (crosses,) = axes.plot(
+            more.index, np.ones(len(more)), "x", transform=top, clip_on=False, color=color, markersize=4
+        )
+        crosses.set_in_layout(False)
+
+
+def with_diverged(label: str, rows: pd.DataFrame) -> str:
+    """Returns a label that tells how many of the runs have diverged, if any.
+
+    Args:
+        rows: of one variant, with ``n`` and ``diverged``.
+    """
+    lost, runs = int(rows["diverged"].max()), int(max(rows["n"].max(), rows["diverged"].max()))
+    return f"{label} ({lost} of {runs} diverged)" if lost else label
 
 
 def few_ticks(axes: Axes) -> None:
@@ -237,7 +254,7 @@ def few_ticks(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def time_axis(axes: Axes, x: pd.Series) -> None:
@@ -252,14 +269,13 @@ def time_axis(axes: Axes, x: pd.Series) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, scale: float, color: Any) -> None:
+def band(axes: Axes, x: pd.Series, rows: pd.DataFrame, color: Any) -> None:
     """Shades the intervals of means over three seeds or more; with two they span the page.
 
     Args:
         rows: with ``mean``, ``half_width`` and ``n``.
-        scale: by which they are multiplied.
     """
-    low, high = (scale * (rows["mean"] + way * rows["half_width"]) for way in (-1, 1))
+    low, high = (rows["mean"] + way * rows["half_width"] for way in (-1, 1))
     dense = len(x) > DENSE
     axes.fill_between(
         x, low, high, where=(rows["n"] > 2).to_numpy(), color=color, alpha=0.18, linewidth=0, zorder=-1 if dense else 1

@@ -13,13 +13,13 @@ import pandas as pd
 from glorot_jax.analysis.results import Results
 from glorot_jax.analysis.selection import absent, select
 from glorot_jax.analysis.statistics import interval
+from glorot_jax.analysis.tables import name_of, number
 
 if TYPE_CHECKING:
     import xarray as xr
 
 RATE = "optimizer.learning_rate"
 """The setting that is chosen by validation error."""
-STATISTICS = ["mean", "half_width", "n", "diverged"]
 
 
 class NotRecordedError(LookupError):
@@ -35,14 +35,14 @@ class Variant:
         results: where the runs are.
         runs: one row a run: the settings and what ``Results.runs`` has.
         settings: by path, those that tell variants apart.
-        rate: the learning rate that was chosen for them; None where there was no choice.
+        searched: whether their learning rate was chosen among several.
     """
 
     label: str
     results: Results
     runs: pd.DataFrame
     settings: Mapping[str, Any]
-    rate: float | None = None
+    searched: bool = False
 
     @property
     def diverged(self) -> int:
@@ -62,10 +62,11 @@ class Variant:
 
     @property
     def told(self) -> str:
-        """The label, how many seeds and the chosen learning rate: a caption's words."""
+        """The label, how many seeds, the learning rate: a caption's words."""
         n = len(self.runs)
         words = [f"n = {n} seed{'s' if n > 1 else ''}"]
-        words += [f"learning rate {self.rate:g}"] if self.rate is not None else []
+        rates = self.runs[RATE].unique() if RATE in self.runs else []
+        words += [f"learning rate {number(rates[0])}"] if len(rates) == 1 else []
         words += [f"{self.diverged} diverged"] if self.diverged else []
         return f"{self.label}: {', '.join(words)}"
 
@@ -82,11 +83,8 @@ def chosen(results: Results, runs: pd.DataFrame, label: str, settings: Mapping[s
 
     Where it does not vary, or no validation error was recorded, they are all of the runs.
     """
-    rate = None
-    if RATE in runs and runs[RATE].nunique() > 1 and "valid_error" in runs:
-        runs = select(runs, [], RATE)
-        rate = float(runs[RATE].iloc[0])
-    return Variant(label, results, runs, settings or {}, rate)
+    searched = RATE in runs and runs[RATE].nunique() > 1 and "valid_error" in runs
+    return Variant(label, results, select(runs, [], RATE) if searched else runs, settings or {}, searched)
 
 
 def variants(results: Results) -> list[Variant]:
@@ -100,18 +98,20 @@ def variants(results: Results) -> list[Variant]:
     made = []
     for _, members in groups:
         settings = {p: members[p].iloc[0] for p in paths}
-        told = " · ".join(_told(p, v) for p, v in settings.items() if not absent(settings, p))
+        told = label_of({p: v for p, v in settings.items() if not absent(settings, p)})
         made.append(chosen(results, members, told, settings))
     return made
 
 
+def label_of(settings: Mapping[str, Any]) -> str:
+    """Returns settings, by path, in a few words."""
+    return " · ".join(_told(path, value) for path, value in settings.items())
+
+
 def _told(path: str, value: Any) -> str:
-    name = path.rpartition(".")[2].replace("_", " ")
     if isinstance(value, str) and not value.startswith(("[", "{")):
         return value
-    if pd.isna(value):
-        return f"no {name}"
-    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+    return f"no {name_of(path)}" if pd.isna(value) else f"{name_of(path)} {number(value)}"
 
 
 def records(variant: Variant, names: Sequence[str]) -> xr.Dataset:
