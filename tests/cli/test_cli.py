@@ -93,7 +93,7 @@ def refused(capsys) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["rum"], "'rum' is not a command\n  hint: 'run'? known: claims, compare, completion, data"),
+        (["rum"], "'rum' is not a command\n  hint: 'run'? known: baseline, claims, compare"),
         (["data", "shwo"], "'shwo' is not a command\n  hint: 'show'? known: check, list, prepare, show"),
         (["run", "quickstart", "--freh"], "No such option '--freh'. Did you mean '--fresh'?"),
         (
