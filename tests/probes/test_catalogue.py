@@ -471,8 +471,6 @@ def test_curvature_is_that_of_finite_differences(cases):
         check_hessian(case, flat_hessian(case.net, *case.shown))
 
 
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Half the time of compiling, where numbers are compared within a tolerance."""
 CHOICES = ("sigmoid", "tanh", "softsign", "relu", "identity")
 FEATURES, CLASSES = 8, 4
 FINDERS = (*NEW, "jacobians", "gradients", "activations")
@@ -542,7 +540,7 @@ def shown(features: int = FEATURES, classes: int = CLASSES) -> tuple[np.ndarray,
     )
 
 
-@functools.partial(jax.jit, compiler_options=QUICKLY)
+@jax.jit
 def look(params: Mapping[str, jax.Array], index: jax.Array) -> dict[str, jax.Array]:
     """What all probes find; compiled once for each shape, whatever the activation."""
     here = scene(params, index)
@@ -716,7 +714,7 @@ def wide() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     params = by_path(weights, [np.zeros(w.shape[1]) for w in weights])
     probes = ("jacobian_spectra", "input_output_jacobian", "weights")
 
-    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    @jax.jit
     def find(params):
         here = scene(params, jnp.int32(CHOICES.index("tanh")))
         return {name: value for probe in probes for name, value in BUILT_IN[probe].measure(here).items()}
@@ -775,7 +773,7 @@ def test_largest_eigenvalue_and_trace_of_any_symmetric_matrix(seed, size, shift)
     assert abs(found[1].value - np.trace(matrix)) <= 6 * found[1].error + 1e-3 * scale
 
 
-@functools.partial(jax.jit, compiler_options=QUICKLY)
+@jax.jit
 def curvatures(matrix):
     size, random = len(matrix), jax.random.key(0)
     return (
