@@ -79,28 +79,28 @@ claims = (
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(
-        "Meanwhile the mean activations of the layers below stay at 0.5 or above.",
+        "Sigmoid layers below the saturated one keep mean activations of 0.5 or above.",
         lambda results: smallest(sigmoid_means_below(results)),
         above=0.495,  # 0.5 to the two digits that the figure shows
         statistic="least of their mean activations when that of layer 4 is lowest",
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(
-        "They decrease from the top to the bottom.",
+        "Mean activations of sigmoid layers below the saturated one decrease from the top to the bottom.",
         lambda results: smallest(above - below for below, above in pairwise(sigmoid_means_below(results))),
         above=0.0,
         statistic="least difference of a layer's mean activation to that of the layer below, at the same time",
         source=f"{PAPER}, section 3.1 and Figure 2",
     ),
     claim(
-        "Sigmoid networks of four hidden layers leave this plateau.",
+        "Sigmoid networks of four hidden layers leave the plateau of the most frequent class.",
         lambda results: sigmoid_errors(results, 4).min(axis=1),
         below=PLATEAU,
         statistic="lowest test error in training",
         source=f"{PAPER}, section 3.1, Figures 2 and 11",
     ),
     claim(
-        "Sigmoid networks of five hidden layers never leave it.",
+        "Sigmoid networks of five hidden layers never leave the plateau of the most frequent class.",
         lambda results: sigmoid_errors(results, 5).min(axis=1),
         above=PLATEAU,
         statistic="lowest test error in training",
@@ -122,7 +122,7 @@ claims = (
         source=f"{PAPER}, section 3.2 and Figure 3, top",
     ),
     claim(
-        "Softsign layers don't: they move together.",
+        "Softsign layers don't saturate one after the other: they move together.",
         lambda results: spread_of_rise(results, of(results, "tanh")) - spread_of_rise(results, of(results, "softsign")),
         above=0.0,
         statistic="tanh less softsign: epochs from the first to the last layer to have made half of its rise",
@@ -185,7 +185,7 @@ claims = (
         source=f"{PAPER}, section 4.2.2 and Figure 9, top",
     ),
     claim(
-        "They diverge less with the normalized initialization.",
+        "Weight gradients of the first and the last layer diverge less with the normalized initialization.",
         lambda results: (
             bottom_over_top(results, "weight_gradient_std", of(results, "tanh"))
             / bottom_over_top(results, "weight_gradient_std", of(results, "tanh", "normalized"))

@@ -65,7 +65,7 @@ claims = (
         source=f"{PAPER}, section 4.2.2",
     ),
     claim(
-        "In networks that grow it keeps more of the back-propagated gradients from layer to layer.",
+        "In networks that grow the normalized initialization keeps more of the back-propagated gradients.",
         ratio_of_factors(growing=True),
         above=1.0,
         log=True,
@@ -73,7 +73,7 @@ claims = (
         source=f"{PAPER}, section 4.2.2",
     ),
     claim(
-        "In networks that shrink it keeps more of the back-propagated gradients from layer to layer.",
+        "In networks that shrink the normalized initialization keeps more of the back-propagated gradients.",
         ratio_of_factors(growing=False),
         above=1.0,
         log=True,

@@ -87,8 +87,8 @@ FALSE = {
     },
     "saturation": {
         "The last hidden layer of a sigmoid": {"activation_mean": sigmoid_means(top=0.3)},
-        "Meanwhile the mean activations": {"activation_mean": sigmoid_means(below=(0.45, 0.6, 0.72))},
-        "They decrease from the top": {"activation_mean": sigmoid_means(below=(0.65, 0.6, 0.72))},
+        "Sigmoid layers below": {"activation_mean": sigmoid_means(below=(0.45, 0.6, 0.72))},
+        "Mean activations of sigmoid": {"activation_mean": sigmoid_means(below=(0.65, 0.6, 0.72))},
         "Sigmoid networks of four": {"error": errors(sigmoid_4=0.833)},
         "Sigmoid networks of five": {"error": errors(sigmoid_5=0.5)},
         "Tanh layers saturate the later": {"activation_quantile": quantiles(tanh_standard=(31.0, -6.0))},
@@ -100,7 +100,7 @@ FALSE = {
         "Trained tanh networks": {"activation_histogram": histograms(tanh=(0.0, 0.5))},
         "Trained softsign networks": {"activation_histogram": histograms(softsign=(0.3, 0.7))},
         "In training weight gradients": {"weight_gradient_std": bottom_over_top(0.9, 0.5)},
-        "They diverge less": {"weight_gradient_std": bottom_over_top(3.4, 4.0)},
+        "Weight gradients of the first and the last": {"weight_gradient_std": bottom_over_top(3.4, 4.0)},
         "With the standard initialization back": {"gradient_std": bottom_over_top(0.5, 0.4)},
     },
     "shapeset": {
