@@ -27,6 +27,7 @@ from glorot_jax import (
     run,
     show_layer,
 )
+from glorot_jax.analysis.figures.variants import variants
 from glorot_jax.analysis.status import render_status
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.autoencoders import kept
@@ -248,7 +249,11 @@ def test_pretraining_by_nothing_is_training_alone(tmp_path):
     told = found["activation_std_theory"]
     assert np.isnan(told[pretrained]).all(), "theory knows weights as they are drawn"
     assert np.isfinite(told[~pretrained]).any()
-    assert "denoising" in render_table(tmp_path / "small")
+    text = render_table(tmp_path / "small")
+    assert all(row in text for row in ("tanh · denoising", "tanh · no pretraining"))
+    assert {one.label for one in variants(load(tmp_path / "small"))} == {
+        f"{activation} · {told}" for activation in FUNCTIONS for told in ("no pretraining", "denoising")
+    }
 
 
 # ---- the promises below step 0
