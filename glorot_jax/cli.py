@@ -306,17 +306,17 @@ def claims(folders: tuple[str, ...], form: str) -> int:
 @cli.command()
 @click.option("--out", type=click.Path(), default="paper", show_default=True, help="Folder of all that is made.")
 @click.option("--scale", type=_OneOf(["small", "full"]), default="small", show_default=True)
-@click.option("--only", help="Sweeps to train, separated by commas.  [default: all]")
+@click.option("--only", callback=_split, help="Sweeps to train, separated by commas.  [default: all]")
 @_quiet
 @_bound
-def paper(out: str, scale: Any, only: str | None, no_progress: bool, segment_seconds: float) -> None:
+def paper(out: str, scale: Any, only: list[str] | None, no_progress: bool, segment_seconds: float) -> None:
     """Reproduce Glorot & Bengio (2010): sweeps, Table 1, figures, claims, one page. The same command resumes."""
     from glorot_jax.paper import report
 
     page = report.paper(
         out,
         scale,
-        only=_split(only) or (),
+        only=only or (),
         progress=_watcher(no_progress),
         say=lambda line: click.echo(line, err=True),
         segment_seconds=segment_seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,7 +136,7 @@ def _write(folder: Path, scale: Scale, skipped: Sequence[Skipped], say: Callable
     done = [name for name in EXPERIMENTS if (folder / name / "sweep.json").exists()]
     parts = [
         _opening(folder, scale, done),
-        _reduced(folder, done, skipped),
+        _reduced(folder, scale, done, skipped),
         _table(folder, done, say),
         _claims(folder, done, say),
         _figures(folder, say),
@@ -173,7 +173,7 @@ def _seconds(results: Path) -> float:
     return total + ((last - begun).total_seconds() if begun and last else 0.0)
 
 
-def _reduced(folder: Path, done: Sequence[str], skipped: Sequence[Skipped]) -> str:
+def _reduced(folder: Path, scale: Scale, done: Sequence[str], skipped: Sequence[Skipped]) -> str:
     lines = ["| sweep | of the paper | here | at the paper's own scale | minutes |", "| :-- | :-- | :-- | :-- | --: |"]
     for name in done:
         ran = json.loads((folder / name / "sweep.json").read_text(encoding="utf-8"))["settings"]
@@ -183,7 +183,13 @@ def _reduced(folder: Path, done: Sequence[str], skipped: Sequence[Skipped]) -> s
             f"| {name} | {EXPERIMENTS[name]} | {_said(sweep_of(name, here))} | {_said(sweep_of(name, 'full'))} "  # type: ignore[arg-type]
             f"| {minutes:.1f} |"
         )
-    absent = [f"- {one.name} ({EXPERIMENTS[one.name]}): {one.reason}." for one in skipped]
+    reasons = {one.name: one.reason for one in skipped}
+    absent = [
+        f"- {name} ({EXPERIMENTS[name]}): {reasons.get(name) or _missing(sweep_of(name, scale)) or 'not asked for'}."
+        for name in EXPERIMENTS
+        if name not in done
+    ]
+    absent += [f"- {one.name}: {one.reason}." for one in skipped if one.name not in EXPERIMENTS]
     return "\n".join(
         [
             "## What was run, and what was reduced\n",
@@ -231,7 +237,7 @@ def _table(folder: Path, done: Sequence[str], say: Callable[[str], None]) -> str
 def _claims(folder: Path, done: Sequence[str], say: Callable[[str], None]) -> str:
     from glorot_jax.analysis.claims import NOT_REPRODUCED, UNDECIDED, claims, render_claims
 
-    found = claims([folder / name for name in done])
+    found = [replace(one, folder=Path(one.folder).name) for one in claims([folder / name for name in done])]
     write(folder / "claims.csv", f"{render_claims(found, 'csv')}\n".encode())
     text = render_claims(found, "markdown")
     write(folder / "claims.md", f"{text}\n".encode())
