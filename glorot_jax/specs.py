@@ -856,14 +856,14 @@ class levenberg_marquardt(Optimizer):
         decay: of the mean, at most 0.9999.
         estimate: ``"gauss_newton"``, the diagonal of the Gauss-Newton matrix, never negative, at the price of one more
             pass forth and back; for ``loss="nll"`` alone. ``"hutchinson"``, the absolute value of the Hessian's
-            own, of any loss, at twice that price and with more noise.
+            own, of any loss, at almost three times that price and with more noise.
         interval: steps from one estimate to the next.
 
     Source: LeCun, Bottou, Orr & Müller (1998), Efficient BackProp, section 9.1.
     """
 
     learning_rate: float = field(per_run=True, among=POSITIVE)
-    damping: float = field(default=0.1, per_run=True, among=POSITIVE)
+    damping: float = field(default=0.001, per_run=True, among=POSITIVE)
     decay: float = field(default=0.99, per_run=True, among=Range(0, 0.9999))
     estimate: Literal["gauss_newton", "hutchinson"] = "gauss_newton"
     interval: int = field(default=1, among=COUNT)
