@@ -22,8 +22,8 @@ def sweep(scale: Scale = "small") -> Sweep:
         model=size.model(activation="tanh", init=grid("standard", "normalized")),
         optimizer=grid(
             size.optimizer(),
-            gradient_variance(learning_rate=grid(0.0003, 0.001)),
-            levenberg_marquardt(learning_rate=grid(0.0001, 0.0003), damping=0.001),
+            gradient_variance(learning_rate=grid(0.0005, 0.001)),
+            levenberg_marquardt(learning_rate=grid(0.0001, 0.0003)),
         ),
         seeds=range(4),
         steps=size.side_updates,
