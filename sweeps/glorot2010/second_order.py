@@ -23,7 +23,7 @@ def sweep(scale: Scale = "small") -> Sweep:
         optimizer=grid(
             size.optimizer(),
             gradient_variance(learning_rate=grid(0.0005, 0.001)),
-            levenberg_marquardt(learning_rate=grid(0.0001, 0.0003)),
+            levenberg_marquardt(learning_rate=grid(0.00003, 0.0001), damping=0.0003),
         ),
         seeds=range(4),
         steps=size.side_updates,
