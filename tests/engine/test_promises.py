@@ -167,7 +167,8 @@ def test_one_program_per_cohort_whatever_is_swept(tmp_path, empty_cache):
         gain=grid(0.5, 1.5),
     )
     optimizer = sgd(learning_rate=grid(0.01, 0.02, 0.05))
-    run(sweep(model=model, optimizer=optimizer), tmp_path / "small", width=4, segment_seconds=1e-6)
+    made = sweep(model=model, optimizer=optimizer, probes=("evaluation",))
+    run(made, tmp_path / "small", width=4, segment_seconds=1e-6)
     asked = sum(name == "jit(train)" for name in compiled)
     assert asked == len(devices.local()), "each device asks once, and all but the first find what it compiled"
     assert len(list(empty_cache.glob("jit_train-*-cache"))) == 1
@@ -191,7 +192,7 @@ def test_an_arctangent_takes_no_process_with_it(tmp_path, activation):
 
 
 def test_zero_steps_record_the_initialization_alone(tmp_path):
-    out = run(sweep(steps=0, record=every(10)), tmp_path / "small")
+    out = run(sweep(steps=0, record=every(10)), tmp_path / "small", width=WIDTHS[-1])
     found = load(out).records()
     assert found["step"].to_numpy().tolist() == [0]
     assert np.isfinite(found["activation_std"]).all()
