@@ -154,12 +154,11 @@ def test_the_products_own_backward_rule_equals_the_built_in_one(batch, transpose
         return jax.jit(jax.vmap(one))(z, w, e)
 
     turned = (lambda w: w.mT) if transposed else lambda w: w
+    found = pull(mlp.transposed_product if transposed else mlp.product)
     plain = pull(lambda z, w: jnp.matmul(z, turned(w), precision=jax.lax.Precision.HIGHEST))
     z, w, e = (a.astype(np.float64) for a in (z, turned(w), e))
     truth = z @ w, e @ w.mT, turned(z.mT @ e)
-    for own, builtin, exact in zip(
-        pull(mlp.transposed_product if transposed else mlp.product), plain, truth, strict=True
-    ):
+    for own, builtin, exact in zip(found, plain, truth, strict=True):
         np.testing.assert_allclose(own, builtin, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(own, exact, rtol=1e-5, atol=1e-5)
 

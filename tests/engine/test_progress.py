@@ -48,6 +48,13 @@ def test_a_line_says_runs_step_share_rate_time_left_and_failures(plain, capsys):
     assert ready in {(before + timedelta(seconds=s)).strftime("%H:%M") for s in (6, 60)}
 
 
+def test_steps_below_0_are_counted_as_pretraining(plain):
+    plain.advance(news(step=-300, first_step=-1000))
+    assert plain.line().startswith("12 runs · pre-training step 700/1,000 · 25% · ")
+    plain.advance(news(step=0, first_step=-1000))
+    assert plain.line().startswith("12 runs · step 0/400 · 50% · ")
+
+
 def test_work_in_other_shards_counts_in_the_time_left(monkeypatch):
     made = Plain()
     made.plan("small", 4800 + 60_000, 0, 24)
