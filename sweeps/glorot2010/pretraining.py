@@ -16,14 +16,14 @@ from glorot_jax.paper.settings import SIZES, Scale
 
 def sweep(scale: Scale = "small") -> Sweep:
     size = SIZES[scale]
-    steps, rates = {"small": (10_000, (0.003,)), "full": (600_000, (0.001, 0.003, 0.01))}[scale]
+    steps, rates = {"small": (10_000, (0.003,)), "full": (600_000, (0.0003, 0.001, 0.003))}[scale]
     return Sweep(
         name="glorot2010-pretraining",
         data=shapeset(),
         model=size.model(activation="tanh", init="normalized"),
         pretraining=grid(None, denoising(steps=steps, learning_rate=grid(*rates))),
         optimizer=size.optimizer(),
-        seeds=range(5),
+        seeds=size.seeds,
         steps=size.updates,
         record=every(size.updates // 12),
         probes="evaluation",
