@@ -52,7 +52,7 @@ class Pretraining:
         if not self.layers or last.activation is not None or any(layer.bias is None for layer in self.layers):
             raise InputError(
                 "pretraining: the network is no stack of dense layers that show their weights and biases",
-                "mlp(…) is one; a module's own layers say show_layer(self, name, s, activation, kernel=…, bias=…)",
+                "a module's own layers say show_layer(self, name, s, activation, kernel=…, bias=…)",
             )
         self.setup, self.network, self.steps = setup, network, setup.pretraining_steps
 

@@ -461,7 +461,9 @@ def _path(path: tuple) -> str:
 class _Run:
     """What happens to one run."""
 
-    def __init__(self, setup: Setup, network: _Network, per_run: Mapping[str, Array], pretraining: Pretraining | None):
+    def __init__(
+        self, setup: Setup, network: _Network, per_run: Mapping[str, Array], pretraining: Pretraining | None = None
+    ):
         self.setup, self.network, self.pretraining = setup, network, pretraining
         self.factors = self._factors(per_run)
 
