@@ -3,7 +3,7 @@
 Tanh networks of five hidden layers from the normalized initialization, trained on a finite set, epoch after epoch. The
 same examples go to a support vector machine with a Gaussian kernel: ``glorot baseline svm DIR``, on a subsample of
 stated size, its C and γ chosen on validation error. The paper has 59.47 % for the machine and 50.47 % for the network.
-Small: 200 units a layer, 30 000 updates. Full: 1000 units, 5 million updates.
+Small: 150 units a layer, 20 000 updates. Full: 1000 units, 5 million updates.
 
     glorot run glorot2010/finite_shapeset
     glorot baseline svm results/glorot2010-finite_shapeset

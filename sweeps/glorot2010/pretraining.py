@@ -2,27 +2,30 @@
 
 Tanh networks whose layers are first trained as denoising auto-encoders, one after the other, beside networks that are
 not: from the same initial weights, those of the normalized initialization, on the same examples in the same order. The
-paper gives no settings of the pre-training; these are ours. Small: 10 000 updates of each layer, then 30 000 of the
-whole network of 200 units a layer. Full: 600 000 of each, then 5 million, 1000 units.
+paper gives no settings of the pre-training; these are ours. Small: 10 000 updates of each layer, then 20 000 of the
+whole network of 150 units a layer. Full: 600 000 of each, then 5 million, 1000 units.
 
     glorot run glorot2010/pretraining
     glorot claims results/glorot2010-pretraining
 """
 
-from glorot_jax import Sweep, claim, denoising, every, grid, shapeset
+from glorot_jax import Sweep, claim, denoising, every, grid, sgd, shapeset
 from glorot_jax.paper.measures import PAPER, error
 from glorot_jax.paper.settings import SIZES, Scale
 
 
 def sweep(scale: Scale = "small") -> Sweep:
     size = SIZES[scale]
-    steps, rates = {"small": (10_000, (0.003,)), "full": (600_000, (0.0003, 0.001, 0.003))}[scale]
+    steps, before, after = {
+        "small": (10_000, (0.003,), (0.1,)),
+        "full": (600_000, (0.0003, 0.001, 0.003), size.rates),
+    }[scale]
     return Sweep(
         name="glorot2010-pretraining",
         data=shapeset(),
         model=size.model(activation="tanh", init="normalized"),
-        pretraining=grid(None, denoising(steps=steps, learning_rate=grid(*rates))),
-        optimizer=size.optimizer(),
+        pretraining=grid(None, denoising(steps=steps, learning_rate=grid(*before))),
+        optimizer=sgd(learning_rate=grid(*after)),
         seeds=size.seeds,
         steps=size.updates,
         record=every(size.updates // 12),

@@ -21,7 +21,7 @@ def sweep(scale: Scale = "small") -> Sweep:
         model=size.model(activation="tanh", init=grid("standard", "normalized")),
         optimizer=size.optimizer(),
         loss=grid("nll", "quadratic"),
-        seeds=range(5),
+        seeds=range(4),
         steps=size.side_updates,
         record=every(size.side_updates // 8),
         probes="evaluation",

@@ -1,7 +1,7 @@
 """Glorot & Bengio (2010) on Shapeset-3×2: Figure 11 and the first column of Table 1.
 
 All five models at every learning rate and depth of the search; which of them stands for its model is chosen on
-validation error. Small: five hidden layers of 200 units, sigmoid networks of four layers, too, 30 000 updates. Full:
+validation error. Small: five hidden layers of 150 units, sigmoid networks of four layers, too, 20 000 updates. Full:
 one to five hidden layers of 1000 units, 5 million updates.
 
     glorot run glorot2010/shapeset

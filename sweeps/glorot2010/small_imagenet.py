@@ -1,7 +1,7 @@
 """Glorot & Bengio (2010) on Small-ImageNet: the fourth column of Table 1.
 
 All five models at every learning rate and depth of the search, chosen on validation error. The pictures have to be on
-the disk: ``glorot data prepare small_imagenet``. Small: five hidden layers, sigmoid networks of four, too, 20 000
+the disk: ``glorot data prepare small_imagenet``. Small: five hidden layers, sigmoid networks of four, too, 12 000
 updates. Full: one to five hidden layers, 2.5 million updates.
 
     glorot run glorot2010/small_imagenet
@@ -20,7 +20,7 @@ def sweep(scale: Scale = "small") -> Sweep:
         name="glorot2010-small_imagenet",
         data=small_imagenet(),
         **size.table(),
-        seeds=range(5),
+        seeds=range(4),
         steps=size.pictures_updates,
         record=every(size.pictures_updates // 8),
         probes="evaluation",
