@@ -106,7 +106,7 @@ SIZES: dict[Scale, Size] = {
     ),
 }
 WATCHED: dict[Scale, Size] = {
-    "small": replace(SIZES["small"], units=100, rates=(0.03,), seeds=range(4), updates=5 * EPOCH),
+    "small": replace(SIZES["small"], units=100, rates=(0.03,), seeds=range(5), updates=5 * EPOCH),
     "full": replace(SIZES["full"], depths=(5,), sigmoid_depths=(4, 5), seeds=range(5), updates=140 * EPOCH),
 }
 """The networks that are watched layer by layer over training; 140 epochs in Figure 2, 95 in the others. The small ones
