@@ -9,24 +9,21 @@ whole network of 150 units a layer. Full: 600 000 of each, then 5 million, 1000 
     glorot claims results/glorot2010-pretraining
 """
 
-from glorot_jax import Sweep, claim, denoising, every, grid, sgd, shapeset
+from glorot_jax import Sweep, claim, denoising, every, grid, shapeset
 from glorot_jax.paper.measures import PAPER, error
 from glorot_jax.paper.settings import SIZES, Scale
 
 
 def sweep(scale: Scale = "small") -> Sweep:
     size = SIZES[scale]
-    steps, before, after = {
-        "small": (10_000, (0.003,), (0.1,)),
-        "full": (600_000, (0.0003, 0.001, 0.003), size.rates),
-    }[scale]
+    steps, rates = {"small": (10_000, (0.003,)), "full": (600_000, (0.0003, 0.001, 0.003))}[scale]
     return Sweep(
         name="glorot2010-pretraining",
         data=shapeset(),
         model=size.model(activation="tanh", init="normalized"),
-        pretraining=grid(None, denoising(steps=steps, learning_rate=grid(*before))),
-        optimizer=sgd(learning_rate=grid(*after)),
-        seeds=size.seeds,
+        pretraining=grid(None, denoising(steps=steps, learning_rate=grid(*rates))),
+        optimizer=size.optimizer(),
+        seeds=range(5),
         steps=size.updates,
         record=every(size.updates // 12),
         probes="evaluation",
