@@ -25,7 +25,7 @@ def sweep(scale: Scale = "small") -> Sweep:
         optimizer=size.optimizer(),
         seeds=range(5),
         steps=size.updates,
-        record=every(size.updates // 12),
+        record=every(size.updates // 10),
         probes="evaluation",
     )
 

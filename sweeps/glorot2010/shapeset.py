@@ -22,7 +22,7 @@ def sweep(scale: Scale = "small") -> Sweep:
         **size.table(),
         seeds=size.seeds,
         steps=size.updates,
-        record=every(size.updates // 12),
+        record=every(size.updates // 10),
         probes="evaluation",
     )
 
