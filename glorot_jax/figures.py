@@ -11,7 +11,7 @@ from glorot_jax.analysis.figures import general
 from glorot_jax.analysis.figures.style import require_matplotlib
 from glorot_jax.analysis.figures.variants import NotRecordedError
 from glorot_jax.analysis.figures.write import FORMATS, Drawing, write_drawings
-from glorot_jax.analysis.results import Results, load
+from glorot_jax.analysis.results import Results, load, results_folders
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.paper import figures as paper
 
@@ -81,7 +81,7 @@ def _results(paths: Sequence[Path]) -> dict[str, Results]:
     """Results by the name of their sweep; several folders of the same sweep are one."""
     folders: dict[Path, None] = {}
     for path in paths:
-        inside = [path] if (path / "sweep.json").exists() else sorted(p.parent for p in path.glob("*/sweep.json"))
+        inside = results_folders(path)
         if not inside:
             load(path)  # says what is wrong with it
         folders |= {folder.resolve(): None for folder in inside}

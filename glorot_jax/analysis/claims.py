@@ -274,16 +274,16 @@ def claims(folders: str | Path | Sequence[str | Path]) -> list[Verdicts]:
 
 
 def _verdicts(folder: Path) -> list[Verdicts]:
-    from glorot_jax.analysis.results import load
+    from glorot_jax.analysis.results import load, results_folders
 
-    inside = [] if (folder / "sweep.json").exists() else sorted(p.parent for p in folder.glob("*/sweep.json"))
+    inside = results_folders(folder) or [folder]  # whose loading then says what is wrong with it
     found = []
-    for one in inside or [folder]:
+    for one in inside:
         results, missing = load(one), ""
         try:
             stated = _claims_of(one / "sweep.py")
         except _NoClaims as error:
-            if not inside:
+            if inside == [folder]:
                 raise
             stated, missing = (), error.why
         judgements = tuple(judge(one, results) for one in stated)

@@ -13,7 +13,7 @@ import pandas as pd
 from glorot_jax.analysis.differences import Difference, said_of
 from glorot_jax.analysis.formats import FORMATS, Entry, Sheet, cut, rendered
 from glorot_jax.analysis.results import Results, load
-from glorot_jax.analysis.selection import DEPTH, path_of
+from glorot_jax.analysis.selection import DEPTH, RATE, path_of
 from glorot_jax.analysis.tables import MOST_PAIRS, Table, made_by, plain, tabulate, told_by
 from glorot_jax.errors import InputError, unknown
 
@@ -41,7 +41,7 @@ def compare_setting(results: Results, setting: str, **options: Any) -> pd.DataFr
     known = [*results.varying, DEPTH]
     path, select = path_of(setting, known, "setting"), options.get("select") or ()
     placed = [path, *(path_of(name, known, "select") for name in ([select] if isinstance(select, str) else select))]
-    placed += ["optimizer.learning_rate"] if not select else []
+    placed += [RATE] if not select else []
     placed += ["model.widths"] if DEPTH in placed else []
     others = [c for c in results.varying if c not in placed and not told_by(c, ["data"], results.runs)]
     options.setdefault("columns", others or None)

@@ -41,6 +41,11 @@ def load(path: str | Path | Sequence[str | Path]) -> Results:
     return Results([Path(p) for p in paths])
 
 
+def results_folders(path: Path) -> list[Path]:
+    """Returns the folder itself if a sweep was started in it, else those right below it in which one was."""
+    return [path] if (path / "sweep.json").exists() else sorted(p.parent for p in path.glob("*/sweep.json"))
+
+
 class Results:
     """What a sweep left on disk.
 

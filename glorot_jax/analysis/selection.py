@@ -11,6 +11,8 @@ from pandas.api.types import is_float_dtype
 
 from glorot_jax.errors import InputError, unknown
 
+RATE = "optimizer.learning_rate"
+"""The setting that validation error chooses where nothing else is said."""
 DEPTH = "depth"
 """Names a setting that is no field of its own: how many hidden layers ``model.widths`` lists."""
 

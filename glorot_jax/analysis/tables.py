@@ -14,7 +14,7 @@ from pandas.api.types import is_float_dtype
 from glorot_jax.analysis.differences import Difference, Sample, over_examples, over_seeds, said_of
 from glorot_jax.analysis.formats import FORMATS, Entry, Sheet, cut, rendered
 from glorot_jax.analysis.results import Results, load
-from glorot_jax.analysis.selection import DEPTH, absent, path_of, with_depth
+from glorot_jax.analysis.selection import DEPTH, RATE, absent, path_of, with_depth
 from glorot_jax.analysis.selection import select as choose_runs
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.errors import InputError, unknown
@@ -139,9 +139,8 @@ def table(
     across = [path_of(name, settings, "rows") for name in rows or ()]
     asked = [select] if isinstance(select, str) else list(select or ())
     chosen = [path_of(name, settings, "select") for name in asked]
-    rate = "optimizer.learning_rate"
-    if not asked and rate in settings and rate not in (*across, *down):
-        chosen = [rate]
+    if not asked and RATE in settings and RATE not in (*across, *down):
+        chosen = [RATE]
     if not rows:
         placed = {*down, *chosen, "model.widths" if DEPTH in (*down, *chosen) else DEPTH}
         across = [c for c in settings if c not in placed and not told_by(c, down, runs)]
@@ -195,9 +194,18 @@ def render_table(
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    return written(table_of(folder, layout, **options), format)
+
+
+def table_of(folder: str | Path | Sequence[str | Path], layout: str | None = None, **options: Any) -> Table:
+    """Returns the table of a results folder, or of several together, whose caption says how to make it again."""
     results = load(folder)
     made = tabulate(results, layout, **options)
-    made = replace(made, caption=f"{made.caption} {made_by('table', results, {'layout': layout, **options})}")
+    return replace(made, caption=f"{made.caption} {made_by('table', results, {'layout': layout, **options})}")
+
+
+def written(made: Table, format: str) -> str | bytes:
+    """Returns a table in one of ``FORMATS``."""
     return rendered(made.sheet(), made.frame(), "cells", format)
 
 

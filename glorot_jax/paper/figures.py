@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,10 @@ from glorot_jax.analysis.figures.over_training import (
     over_training,
 )
 from glorot_jax.analysis.figures.style import ACTIVATIONS, COLUMN, DASHES, PAGE, PALETTE, Look, panels
-from glorot_jax.analysis.figures.variants import RATE, NotRecordedError, Variant, all_runs, chosen, label_of
+from glorot_jax.analysis.figures.variants import NotRecordedError, Variant, all_runs, chosen, label_of
 from glorot_jax.analysis.figures.write import Drawing
 from glorot_jax.analysis.results import Results
+from glorot_jax.analysis.selection import RATE, with_depth
 from glorot_jax.errors import InputError
 from glorot_jax.paper.cost_surface import cost_surface
 from glorot_jax.paper.settings import DEPTH, EPOCH
@@ -116,7 +117,7 @@ def _variant(found: Mapping[str, Results], name: str, model: Model) -> Variant:
     results = _sweep(found, name)
     runs = all_runs(results)
     mine = (runs["model.activation"] == model.activation) & (runs["model.init"] == model.init)
-    mine &= runs["model.widths"].map(_depth) == model.depth
+    mine &= with_depth(runs, results.configurations)["depth"] == model.depth
     mine &= ~_pretrained(runs)
     if not mine.any():
         raise NotRecordedError(
@@ -124,10 +125,6 @@ def _variant(found: Mapping[str, Results], name: str, model: Model) -> Variant:
             f"glorot run {name.replace('-', '/', 1)} trains them"
         )
     return chosen(results, runs[mine], model.label)
-
-
-def _depth(widths: Any) -> int:
-    return str(widths).count(",") + 1
 
 
 def _pretrained(runs: pd.DataFrame) -> pd.Series:

@@ -13,6 +13,7 @@ import numpy as np
 
 from glorot_jax import baselines
 from glorot_jax.analysis.measures import Undecided, first_passage, per_seed
+from glorot_jax.analysis.selection import RATE
 from glorot_jax.errors import InputError
 from glorot_jax.paper.settings import DEPTH, EPOCH
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from glorot_jax.analysis.results import Results
 
 PAPER = "Glorot & Bengio (2010)"
-RATES = ("optimizer.learning_rate", "pretraining.learning_rate")
+RATES = (RATE, "pretraining.learning_rate")
 """Settings that validation error chooses."""
 TOLERANCE = 0.1
 """How far a number that the paper gives as about this much may be off, as a share of it."""
@@ -66,14 +67,9 @@ def all_widths(results: Results) -> list[list[int]]:
 
 
 def read(results: Results, name: str, where: Mapping[str, Any], **settings: Any) -> Any:
-    """Returns ``per_seed`` at the chosen learning rates."""
+    """Returns ``per_seed`` at the chosen learning rates: of a record by layer a column for each, 1 at the bottom."""
     rates = [path for path in RATES if path in results.varying]
     return per_seed(results, name, where, select=rates, **settings)
-
-
-def by_layer(results: Results, name: str, where: Mapping[str, Any], **settings: Any) -> pd.DataFrame:
-    """Returns what was recorded by hidden layer: a column for each, 1 at the bottom."""
-    return read(results, name, where, **settings)
 
 
 def updates(results: Results) -> int:
@@ -149,20 +145,20 @@ def factor_per_layer(results: Results, name: str, where: Mapping[str, Any]) -> p
     Args:
         name: ``"activation_std"``, counted upwards, or ``"gradient_std"``, counted downwards.
     """
-    found = by_layer(results, name, where, step=0)
+    found = read(results, name, where, step=0)
     factors = (found.iloc[:, -1] / found.iloc[:, 0]) ** (1 / (found.shape[1] - 1))
     return factors if name == "activation_std" else 1 / factors
 
 
 def unevenness(results: Results, name: str, where: Mapping[str, Any]) -> pd.Series:
     """Returns how far the layer that is furthest from the layers' mean is off, as a share of it."""
-    found = by_layer(results, name, where, step=0)
+    found = read(results, name, where, step=0)
     return found.div(found.mean(axis=1), axis=0).sub(1).abs().max(axis=1)
 
 
 def mean_singular_value(results: Results, where: Mapping[str, Any]) -> pd.Series:
     """Returns the mean singular value of the Jacobians of layers between layers of one width: all but the first."""
-    found = by_layer(results, "jacobian_mean_singular_value", where, step=0)
+    found = read(results, "jacobian_mean_singular_value", where, step=0)
     return found.iloc[:, 1:].mean(axis=1)
 
 

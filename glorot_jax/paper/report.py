@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +36,6 @@ PAGE = "README.md"
 
 INCONSISTENCIES = Path(__file__).with_name("inconsistencies.md")
 """What in the paper does not fit together, or is not said."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An experiment that was not run, and why."""
-
-    name: str
-    reason: str
 
 
 def paper(
@@ -78,39 +70,40 @@ def paper(
         if name not in EXPERIMENTS:
             raise unknown("only", name, EXPERIMENTS)
     folder = Path(out)
-    skipped = list(_train(folder, scale, only or tuple(EXPERIMENTS), progress, say, segment_seconds))
-    skipped += _baseline(folder / "finite_shapeset", say)
+    skipped = dict(_train(folder, scale, only or tuple(EXPERIMENTS), progress, say, segment_seconds))
+    skipped |= _baseline(folder / "finite_shapeset", say)
     return _write(folder, scale, skipped, say)
 
 
 def _train(
     folder: Path, scale: Scale, names: Sequence[str], progress: Any, say: Callable[[str], None], segment_seconds: float
-) -> Iterator[Skipped]:
+) -> Iterator[tuple[str, str]]:
+    """Trains the sweeps; gives those whose data can't be had here, each with the reason."""
     from glorot_jax.engine import drive
 
     for number, name in enumerate(names, start=1):
         described = sweep_of(name, scale)
         if missing := _missing(described):
             say(f"{name}: not run, {missing}")
-            yield Skipped(name, missing)
+            yield name, missing
             continue
         say(f"{name} ({number} of {len(names)}): {EXPERIMENTS[name]}")
         drive.run(described, folder / name, progress=progress, segment_seconds=segment_seconds)
 
 
-def _baseline(results: Path, say: Callable[[str], None]) -> list[Skipped]:
-    """Trains the support vector machine beside the networks that have its examples."""
+def _baseline(results: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Trains the support vector machine beside the networks that have its examples; gives the reason if it can't."""
     from glorot_jax import baselines
 
     if not (results / "sweep.json").exists():
-        return []
+        return {}
     say("support vector machine")
     try:
         baselines.svm_beside(results)
     except InputError as error:
         say(f"support vector machine: not run, {error}")
-        return [Skipped("support vector machine", str(error).replace("\n  hint", ""))]
-    return []
+        return {"support vector machine": str(error).replace("\n  hint", "")}
+    return {}
 
 
 def sweep_of(name: str, scale: Scale) -> Sweep:
@@ -132,7 +125,7 @@ def _missing(described: Sweep) -> str:
 # ---- what is written
 
 
-def _write(folder: Path, scale: Scale, skipped: Sequence[Skipped], say: Callable[[str], None]) -> Path:
+def _write(folder: Path, scale: Scale, skipped: Mapping[str, str], say: Callable[[str], None]) -> Path:
     done = [name for name in EXPERIMENTS if (folder / name / "sweep.json").exists()]
     parts = [
         _opening(folder, scale, done),
@@ -173,7 +166,7 @@ def _seconds(results: Path) -> float:
     return total + ((last - begun).total_seconds() if begun and last else 0.0)
 
 
-def _reduced(folder: Path, scale: Scale, done: Sequence[str], skipped: Sequence[Skipped]) -> str:
+def _reduced(folder: Path, scale: Scale, done: Sequence[str], skipped: Mapping[str, str]) -> str:
     lines = ["| sweep | of the paper | here | at the paper's own scale | minutes |", "| :-- | :-- | :-- | :-- | --: |"]
     for name in done:
         ran = json.loads((folder / name / "sweep.json").read_text(encoding="utf-8"))["settings"]
@@ -183,13 +176,12 @@ def _reduced(folder: Path, scale: Scale, done: Sequence[str], skipped: Sequence[
             f"| {name} | {EXPERIMENTS[name]} | {_said(sweep_of(name, here))} | {_said(sweep_of(name, 'full'))} "  # type: ignore[arg-type]
             f"| {minutes:.1f} |"
         )
-    reasons = {one.name: one.reason for one in skipped}
     absent = [
-        f"- {name} ({EXPERIMENTS[name]}): {reasons.get(name) or _missing(sweep_of(name, scale)) or 'not asked for'}."
+        f"- {name} ({EXPERIMENTS[name]}): {skipped.get(name) or _missing(sweep_of(name, scale)) or 'not asked for'}."
         for name in EXPERIMENTS
         if name not in done
     ]
-    absent += [f"- {one.name}: {one.reason}." for one in skipped if one.name not in EXPERIMENTS]
+    absent += [f"- {name}: {reason}." for name, reason in skipped.items() if name not in EXPERIMENTS]
     return "\n".join(
         [
             "## What was run, and what was reduced\n",
@@ -219,17 +211,15 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _table(folder: Path, done: Sequence[str], say: Callable[[str], None]) -> str:
-    from glorot_jax.analysis.tables import render_table
+    from glorot_jax.analysis.tables import table_of, written
     from glorot_jax.paper.published import DATA
 
     names = [name for name in done if name in DATA]
     if not names:
         return ""
-    folders = [folder / name for name in names]
+    made = table_of([folder / name for name in names], layout="glorot2010")
     for ending, format in {"md": "markdown", "tex": "latex", "csv": "csv", "html": "html"}.items():
-        made = render_table(folders, format, layout="glorot2010")
-        assert isinstance(made, str)
-        write(folder / f"table1.{ending}", made.encode() + b"\n")
+        write(folder / f"table1.{ending}", f"{written(made, format)}\n".encode())
     say(f"table: {folder / 'table1.md'} and as LaTeX, CSV, HTML")
     return f"## Table 1\n\n{(folder / 'table1.md').read_text(encoding='utf-8').rstrip()}"
 

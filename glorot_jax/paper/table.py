@@ -12,7 +12,7 @@ import pandas as pd
 
 from glorot_jax.analysis.formats import Entry, Sheet
 from glorot_jax.analysis.results import Results
-from glorot_jax.analysis.selection import DEPTH, path_of
+from glorot_jax.analysis.selection import DEPTH, RATE, path_of
 from glorot_jax.analysis.selection import select as choose_runs
 from glorot_jax.analysis.tables import (
     Table,
@@ -31,7 +31,6 @@ from glorot_jax.errors import InputError
 from glorot_jax.paper.published import DATA, MODELS, TABLE_1
 from glorot_jax.specs import SPECS, mlp, sgd
 
-RATE = "optimizer.learning_rate"
 FREE = {
     *("name", "seed", "in_sweep", "model.widths", "model.activation", "model.init", RATE),
     *("data", "data.scaling", "data.size", "data.validation", "data.test", "steps", "batch_size"),

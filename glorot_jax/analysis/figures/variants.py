@@ -11,15 +11,12 @@ import numpy as np
 import pandas as pd
 
 from glorot_jax.analysis.results import Results
-from glorot_jax.analysis.selection import absent, select
+from glorot_jax.analysis.selection import RATE, absent, select
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.analysis.tables import name_of, number
 
 if TYPE_CHECKING:
     import xarray as xr
-
-RATE = "optimizer.learning_rate"
-"""The setting that is chosen by validation error."""
 
 
 class NotRecordedError(LookupError):
