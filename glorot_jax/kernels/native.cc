@@ -57,6 +57,19 @@ INLINE Vector Load(const float* from) { return *reinterpret_cast<const Anywhere*
 
 INLINE void Store(float* to, Vector value) { *reinterpret_cast<Anywhere*>(to) = value; }
 
+// Has a value in a register, where compilers would rather read it from memory at each of its uses.
+INLINE void Keep(Vector& value) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(value));
+#elif defined(__SSE__)
+  asm("" : "+x"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#else
+  (void)value;
+#endif
+}
+
 INLINE Vector Splat(float value) {
 #if defined(__AVX512F__)
   return (Vector)_mm512_set1_ps(value);
@@ -319,13 +332,14 @@ class Workspace {
 };
 
 // Turns w [rows, columns], at most kPanel rows, into [columns, kPanel]; rows that are missing become 0.
-void TransposePanel(const float* w, Size w_stride, Size rows, Size columns, float* out) {
+void TransposePanel(const float* w, Size w_stride, Size rows, Size columns, float* out, Size ahead) {
   for (Size n = 0; n < columns; n += kLanes) {
     const Size width = std::min(kLanes, columns - n);
     for (Size half = 0; half < 2; ++half) {
       Square square;
       UNROLL for (Size r = 0; r < kLanes; ++r) {
         const float* row = w + (half * kLanes + r) * w_stride + n;
+        if (ahead) __builtin_prefetch(row + ahead, 1, 2);
         square.row[r] = half * kLanes + r >= rows ? Vector{} : width == kLanes ? Load(row) : LoadPart(row, width);
       }
       square = Transpose(square);
@@ -334,21 +348,22 @@ void TransposePanel(const float* w, Size w_stride, Size rows, Size columns, floa
   }
 }
 
-// By panels of rows: zᵉ from the transposed panel, then the panel's update while it is close by.
+// By tiles of W: transposed, then updated while they are close by; zᵉ from the transposed tile.
 void BackwardByTransposing(const float* z, const float* error, float* w, float* input_error, Size batch, Size fan_in,
                            Size fan_out) {
   alignas(64) float transposed[kTransposed * kPanel];
+  const bool streamed = fan_in * fan_out * sizeof(float) >= kStreamed;
   for (Size k = 0; k < fan_in; k += kPanel) {
     const Size rows = std::min(kPanel, fan_in - k);
-    float* panel = w + k * fan_out;
     Matrix from{kZeros, 0};
     for (Size n = 0; n < fan_out; n += kTransposed) {
       const Size columns = std::min(kTransposed, fan_out - n);
-      TransposePanel(panel + n, fan_out, rows, columns, transposed);
+      float* tile = w + k * fan_out + n;
+      TransposePanel(tile, fan_out, rows, columns, transposed, streamed ? kPanel * fan_out : 0);
+      Update({z + k, fan_in}, {error + n, fan_out}, tile, fan_out, batch, rows, columns);
       Multiply({error + n, fan_out}, {transposed, kPanel}, from, input_error + k, fan_in, batch, columns, rows, 0);
       from = {input_error + k, fan_in};
     }
-    Update({z + k, fan_in}, {error, fan_out}, panel, fan_out, batch, rows, fan_out);
   }
 }
 
@@ -369,7 +384,8 @@ void BackwardRows(const float* errors, const float* inputs, float* w, Size w_str
       if (kAhead) __builtin_prefetch(w + r * w_stride + n + ahead, 1, 3);
     }
     UNROLL for (Size i = 0; i < kBatch; ++i) {
-      const Vector e = Load(errors + n * kBatch + i * kLanes);
+      Vector e = Load(errors + n * kBatch + i * kLanes);
+      Keep(e);
       UNROLL for (Size r = 0; r < kRows; ++r) {
         after[r] += Splat(inputs[i * kLanes + r]) * e;
         sum[i][r] += before[r] * e;
