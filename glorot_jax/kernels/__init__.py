@@ -1,1 +1,1 @@
-"""Dense layers of many runs: the products and the update that a training step is made of, in several forms."""
+"""The passes of a training step that are worth a program of their own, each in more than one way."""

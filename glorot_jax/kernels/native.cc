@@ -47,7 +47,7 @@ constexpr Size kPanel = 2 * kLanes;            // columns of a panel
 constexpr Size kStreamed = 512 * 1024;         // bytes of a matrix from which on it is fetched ahead of its use
 constexpr Size kStreamedRows = 32;             // rows of W that a streamed forward pass works on at a time
 constexpr Size kBlock = 512;                   // columns of errors kept close by in a backward pass
-constexpr Size kTransposedColumns = 64;        // columns below which W is transposed instead of summed over lanes
+constexpr Size kTransposedColumns = 32;        // columns below which W is transposed instead of summed over lanes
 constexpr Size kTransposed = 128;              // columns that are transposed at a time
 constexpr Size kUpdatedRows = 8;
 

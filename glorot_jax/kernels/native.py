@@ -16,6 +16,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-w")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 """For this machine's processor, as most compilers say it, as some do for ARM, and for any processor of the kind."""
 
-_SYMBOLS = {"forward": "GlorotForward", "backward_update": "GlorotBackwardUpdate", "update": "GlorotUpdate"}
+_SYMBOLS = ("GlorotForward", "GlorotBackwardUpdate", "GlorotUpdate")
+_LOADING = threading.Lock()
 
 
 class Library(NamedTuple):
@@ -50,8 +52,8 @@ class Unavailable(Exception):
     """Why there is no native form, in one line."""
 
 
-def available() -> str | None:
-    """Returns None if the native form can be used, else why not, in one line; builds it where that was never done."""
+def why_not() -> str | None:
+    """Returns why the native form can't be used here, in one line; None if it can. Builds it where it has to be."""
     if os.environ.get("GLOROT_NATIVE") == "0":
         return "switched off by GLOROT_NATIVE=0"
     if jax.default_backend() != "cpu":
@@ -78,9 +80,9 @@ def forward(
     """Returns s = z W + b, each element summed in order, in float32.
 
     Raises:
-        Unavailable: ``available`` says why.
+        Unavailable: ``why_not`` says why.
     """
-    return _forward(z, w, b)
+    return _forward(z, w, b)[0]
 
 
 def backward_update(
@@ -98,15 +100,21 @@ def backward_update(
         input_error: whether −ε ∂C/∂z is asked for; None stands for it where not.
 
     Raises:
-        Unavailable: ``available`` says why.
+        Unavailable: ``why_not`` says why.
     """
     if input_error:
         return _backward_update(z, error, w, b)
     return (None, *_update(z, error, w, b))
 
 
-@functools.cache
 def _loaded() -> Library | str:
+    with _LOADING:
+        return _load()
+
+
+@functools.cache
+def _load() -> Library | str:
+    """The library, built and its functions made known to JAX; or why there is none."""
     try:
         built = _build()
         loaded = ctypes.CDLL(str(built.path))
@@ -114,7 +122,7 @@ def _loaded() -> Library | str:
         return str(error)
     except OSError as error:
         return f"the library can't be loaded: {_one_line(str(error))}"
-    for symbol in _SYMBOLS.values():
+    for symbol in _SYMBOLS:
         jax.ffi.register_ffi_target(_target(symbol), jax.ffi.pycapsule(getattr(loaded, symbol)), platform="cpu")
     return built
 
@@ -179,23 +187,37 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
+@functools.cache
 def _target(symbol: str) -> str:
     """Named after the source too: a compiled program that was kept never meets another library than its own."""
     return f"{symbol}_{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
-
-
-@functools.cache
-def _call(symbol: str, aliases: tuple[tuple[int, int], ...]) -> Callable:
-    library()
-    target = _target(symbol)
-    return lambda results, *arrays: jax.ffi.ffi_call(target, results, input_output_aliases=dict(aliases))(*arrays)
 
 
 def _float32(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _over_runs(of_runs: Callable, updated: int) -> Callable:
+def _forward_of_runs(z: Array, w: Array, b: Array) -> tuple[Array]:
+    runs = max(len(z), len(w), len(b))
+    return (_call("GlorotForward", _float32(runs, z.shape[1], w.shape[2]), z, w, b),)
+
+
+def _backward_update_of_runs(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array, Array]:
+    results = (_float32(len(w), *z.shape[1:]), _float32(*w.shape), _float32(*b.shape))
+    return tuple(_call("GlorotBackwardUpdate", results, z, error, w, b, aliases={2: 1, 3: 2}))
+
+
+def _update_of_runs(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array]:
+    results = (_float32(*w.shape), _float32(*b.shape))
+    return tuple(_call("GlorotUpdate", results, z, error, w, b, aliases={2: 0, 3: 1}))
+
+
+def _call(symbol: str, results: object, *arrays: Array, aliases: dict[int, int] | None = None):
+    library()
+    return jax.ffi.ffi_call(_target(symbol), results, input_output_aliases=aliases)(*arrays)
+
+
+def _of_one_run(of_runs: Callable, updated: int) -> Callable:
     """Makes a function of one run from one of arrays [runs or 1, …], right under any nest of vmaps.
 
     Args:
@@ -208,24 +230,24 @@ def _over_runs(of_runs: Callable, updated: int) -> Callable:
         return of_runs(*arrays)
 
     @runs.def_vmap
-    def more_runs(axis_size, batched, *arrays):
-        held = max(a.shape[1 if many else 0] for a, many in zip(arrays, batched, strict=True))
+    def _(size, batched, *arrays):
+        within = max(a.shape[1 if along else 0] for a, along in zip(arrays, batched, strict=True))
         merged = []
-        for place, (a, many) in enumerate(zip(arrays, batched, strict=True)):
-            shared = not many and len(a) == 1 and place < len(arrays) - updated
-            merged.append(a if shared else _merged(a if many else a[None], axis_size, held))
+        for place, (a, along) in enumerate(zip(arrays, batched, strict=True)):
+            shared = not along and len(a) == 1 and place < len(arrays) - updated
+            merged.append(a if shared else _merged(a if along else a[None], size, within))
         results = runs(*merged)
-        return tuple(r.reshape(axis_size, held, *r.shape[1:]) for r in results), (True,) * len(results)
+        return tuple(r.reshape(size, within, *r.shape[1:]) for r in results), (True,) * len(results)
 
     @custom_vmap
     def run(*arrays):
         return tuple(r[0] for r in runs(*(a[None] for a in arrays)))
 
     @run.def_vmap
-    def first_runs(axis_size, batched, *arrays):
-        each = [a if many else a[None] for a, many in zip(arrays, batched, strict=True)]
+    def _(size, batched, *arrays):
+        each = [a if along else a[None] for a, along in zip(arrays, batched, strict=True)]
         for place in range(len(each) - updated, len(each)):
-            each[place] = jnp.broadcast_to(each[place], (axis_size, *each[place].shape[1:]))
+            each[place] = jnp.broadcast_to(each[place], (size, *each[place].shape[1:]))
         results = runs(*each)
         return results, (True,) * len(results)
 
@@ -238,25 +260,6 @@ def _merged(array: Array, outer: int, inner: int) -> Array:
     return jnp.broadcast_to(array, (outer, inner, *rest)).reshape(outer * inner, *rest)
 
 
-def _forward_runs(z: Array, w: Array, b: Array) -> tuple[Array]:
-    runs = max(len(z), len(w), len(b))
-    return (_call("GlorotForward", ())(_float32(runs, z.shape[1], w.shape[2]), z, w, b),)
-
-
-def _backward_update_runs(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array, Array]:
-    results = (_float32(len(w), *z.shape[1:]), _float32(*w.shape), _float32(*b.shape))
-    return tuple(_call("GlorotBackwardUpdate", ((2, 1), (3, 2)))(results, z, error, w, b))
-
-
-def _update_runs(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array]:
-    results = (_float32(*w.shape), _float32(*b.shape))
-    return tuple(_call("GlorotUpdate", ((2, 0), (3, 1)))(results, z, error, w, b))
-
-
-def _forward(z: Array, w: Array, b: Array) -> Array:
-    return _forward_of_run(z, w, b)[0]
-
-
-_forward_of_run = _over_runs(_forward_runs, updated=0)
-_backward_update = _over_runs(_backward_update_runs, updated=2)
-_update = _over_runs(_update_runs, updated=2)
+_forward = _of_one_run(_forward_of_runs, updated=0)
+_backward_update = _of_one_run(_backward_update_of_runs, updated=2)
+_update = _of_one_run(_update_of_runs, updated=2)
