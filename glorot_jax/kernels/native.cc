@@ -47,7 +47,7 @@ constexpr Size kPanel = 2 * kLanes;            // columns of a panel
 constexpr Size kStreamed = 512 * 1024;         // bytes of a matrix from which on it is fetched ahead of its use
 constexpr Size kStreamedRows = 32;             // rows of W that a streamed forward pass works on at a time
 constexpr Size kBlock = 512;                   // columns of errors kept close by in a backward pass
-constexpr Size kTransposedColumns = 32;        // columns below which W is transposed instead of summed over lanes
+constexpr Size kTransposedColumns = 48;        // columns below which W is transposed instead of summed over lanes
 constexpr Size kTransposed = 128;              // columns that are transposed at a time
 constexpr Size kUpdatedRows = 8;
 
@@ -332,18 +332,26 @@ class Workspace {
 };
 
 // Turns w [rows, columns], at most kPanel rows, into [columns, kPanel]; rows that are missing become 0.
-void TransposePanel(const float* w, Size w_stride, Size rows, Size columns, float* out, Size ahead) {
-  for (Size n = 0; n < columns; n += kLanes) {
-    const Size width = std::min(kLanes, columns - n);
-    for (Size half = 0; half < 2; ++half) {
+void TransposePanel(const float* w, Size w_stride, Size rows, Size columns, float* out) {
+  for (Size first = 0; first < kPanel; first += kLanes) {
+    const float* from = w + first * w_stride;
+    Size n = 0;
+    if (first + kLanes <= rows) {
+      for (; n + kLanes <= columns; n += kLanes) {
+        Square square;
+        UNROLL for (Size r = 0; r < kLanes; ++r) square.row[r] = Load(from + r * w_stride + n);
+        square = Transpose(square);
+        UNROLL for (Size c = 0; c < kLanes; ++c) Store(out + (n + c) * kPanel + first, square.row[c]);
+      }
+    }
+    for (; n < columns; n += kLanes) {
+      const Size width = std::min(kLanes, columns - n);
       Square square;
       UNROLL for (Size r = 0; r < kLanes; ++r) {
-        const float* row = w + (half * kLanes + r) * w_stride + n;
-        if (ahead) __builtin_prefetch(row + ahead, 1, 2);
-        square.row[r] = half * kLanes + r >= rows ? Vector{} : width == kLanes ? Load(row) : LoadPart(row, width);
+        square.row[r] = first + r < rows ? LoadPart(from + r * w_stride + n, width) : Vector{};
       }
       square = Transpose(square);
-      for (Size j = 0; j < width; ++j) Store(out + (n + j) * kPanel + half * kLanes, square.row[j]);
+      for (Size c = 0; c < width; ++c) Store(out + (n + c) * kPanel + first, square.row[c]);
     }
   }
 }
@@ -352,14 +360,13 @@ void TransposePanel(const float* w, Size w_stride, Size rows, Size columns, floa
 void BackwardByTransposing(const float* z, const float* error, float* w, float* input_error, Size batch, Size fan_in,
                            Size fan_out) {
   alignas(64) float transposed[kTransposed * kPanel];
-  const bool streamed = fan_in * fan_out * sizeof(float) >= kStreamed;
   for (Size k = 0; k < fan_in; k += kPanel) {
     const Size rows = std::min(kPanel, fan_in - k);
     Matrix from{kZeros, 0};
     for (Size n = 0; n < fan_out; n += kTransposed) {
       const Size columns = std::min(kTransposed, fan_out - n);
       float* tile = w + k * fan_out + n;
-      TransposePanel(tile, fan_out, rows, columns, transposed, streamed ? kPanel * fan_out : 0);
+      TransposePanel(tile, fan_out, rows, columns, transposed);
       Update({z + k, fan_in}, {error + n, fan_out}, tile, fan_out, batch, rows, columns);
       Multiply({error + n, fan_out}, {transposed, kPanel}, from, input_error + k, fan_in, batch, columns, rows, 0);
       from = {input_error + k, fan_in};
