@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
+from glorot_jax.kernels import GENERAL, KERNELS
 
 TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json", "html")
 
@@ -114,6 +115,9 @@ def cli() -> None:
 
 _sets = click.option("--set", "settings", multiple=True, metavar="K=V", help="Override a value, such as steps=2000.")
 _width = click.option("--width", type=int, help="Runs vmapped together; chosen by rule if not said.")
+_kernel = click.option(
+    "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
+)
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -125,6 +129,7 @@ _bound = click.option(
 @click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
 @_sets
 @_width
+@_kernel
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -133,6 +138,7 @@ def run(
     out: str | None,
     settings: tuple[str, ...],
     width: int | None,
+    kernel: str | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -149,6 +155,7 @@ def run(
         described,
         out,
         width=width,
+        kernel=kernel,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
@@ -159,13 +166,16 @@ def run(
 @cli.command()
 @click.argument("folder", metavar="DIR")
 @_width
+@_kernel
 @_quiet
 @_bound
-def resume(folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
+def resume(folder: str, width: int | None, kernel: str | None, no_progress: bool, segment_seconds: float) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
     from glorot_jax.engine import drive
 
-    results = drive.resume(folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds)
+    results = drive.resume(
+        folder, width=width, kernel=kernel, progress=_watcher(no_progress), segment_seconds=segment_seconds
+    )
     _finish(results)
 
 
@@ -201,10 +211,19 @@ def status(folder: str, form: str) -> None:
 @click.argument("sweep")
 @_sets
 @_width
+@_kernel
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, speed: float | None, form: str) -> None:
+def plan(
+    sweep: str,
+    settings: tuple[str, ...],
+    width: int | None,
+    kernel: str | None,
+    quick: bool,
+    speed: float | None,
+    form: str,
+) -> None:
     """Say what SWEEP would compile, train and take, here and at least on accelerators, without training."""
     import json
 
@@ -213,7 +232,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, quick=quick, run_steps_per_second=speed)
+    made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

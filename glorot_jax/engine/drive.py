@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from glorot_jax.engine import cost as costs
+from glorot_jax.engine import form
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
@@ -89,6 +90,7 @@ def run(
     out: str | Path | None = None,
     *,
     width: int | None = None,
+    kernel: str | None = None,
     fresh: bool = False,
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
@@ -100,6 +102,7 @@ def run(
             changed one trains only the runs that are new.
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
+        kernel: what makes an update, as ``engine.form`` names it; as of ``width``.
         fresh: start over; what was there is moved beside it, never deleted.
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
@@ -123,13 +126,13 @@ def run(
     new = cohorts([run for run in sweep.runs() if run.id not in begun])
     programs = _Programs(devices.local())
     for cohort in new:
-        programs.of(cohort, width)  # what can't be built is refused before anything is touched
+        programs.of(cohort, width, kernel)  # what can't be built is refused before anything is touched
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), _Signals() as signals:
-        work = _prepare(results, sweep, width, programs)
+        work = _prepare(results, sweep, width, kernel, programs)
         _describe(results, sweep, devices.describe())
         total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
         made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
@@ -152,11 +155,14 @@ def resume(
     folder: str | Path,
     *,
     width: int | None = None,
+    kernel: str | None = None,
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
 ) -> Path:
     """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
-    return run(described(folder), folder, width=width, progress=progress, segment_seconds=segment_seconds)
+    return run(
+        described(folder), folder, width=width, kernel=kernel, progress=progress, segment_seconds=segment_seconds
+    )
 
 
 def described(folder: str | Path) -> Sweep:
@@ -215,7 +221,9 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(results: Path, sweep: Sweep, width: int | None, programs: _Programs) -> list[tuple[Shard, Cohort]]:
+def _prepare(
+    results: Path, sweep: Sweep, width: int | None, kernel: str | None, programs: _Programs
+) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
@@ -230,15 +238,18 @@ def _prepare(results: Path, sweep: Sweep, width: int | None, programs: _Programs
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
     for cohort in cohorts(list(wanted.values())):
-        program, layout = programs.of(cohort, width)
+        program, layout = programs.of(cohort, width, kernel)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
-        work.append((shards.create(folder, cohort, layout.width, program.first_step), cohort))
-    for shard, _ in work:
-        if width is not None and shard.manifest["width"] != width and not shard.done:
-            shard.manifest["width"] = width
-            shard.manifest["widths"].append({"from_step": shard.step, "width": width})
+        work.append((shards.create(folder, cohort, layout.width, program.first_step, program.kernel), cohort))
+    for shard, cohort in work:
+        if shard.done:
+            continue
+        form.check(kernel or shard.kernel)
+        if (width, kernel) != (None, None):
+            program, _ = programs.of(cohort, width or shard.width, kernel or shard.kernel)
+            shard.change(program.width, program.kernel)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
@@ -249,13 +260,13 @@ class _Programs:
         self.devices = devices
         self._built: dict[str, tuple[Program, Layout]] = {}
 
-    def of(self, cohort: Cohort, width: int | None) -> tuple[Program, Layout]:
-        """A cohort's program and where its runs lie; at any width if it says none."""
+    def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
+        """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
         from glorot_jax.data.dataset import build
 
         found = self._built.get(cohort.shard_id)
-        if found is None or width not in (None, found[1].width):
-            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width)
+        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
+            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width, kernel)
             found = self._built[cohort.shard_id] = program, layout
         return found
 
@@ -318,7 +329,7 @@ class _Trainer:
         from glorot_jax.engine.fleet import Fleet
         from glorot_jax.engine.predictions import Predictions
 
-        self.program, layout = programs.of(cohort, int(shard.manifest["width"]))
+        self.program, layout = programs.of(cohort, shard.width, shard.kernel)
         self.devices = programs.devices
         self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
         self.target = segment_seconds / 3

@@ -17,6 +17,7 @@ import numpy as np
 from glorot_jax.engine import checkpoint, records
 from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
+from glorot_jax.kernels import GENERAL
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,6 +52,22 @@ class Shard:
     def first_step(self) -> int:
         """Where its runs began: below 0 with pre-training."""
         return int(self.manifest.get("first_step", 0))
+
+    @property
+    def width(self) -> int:
+        return int(self.manifest["width"])
+
+    @property
+    def kernel(self) -> str:
+        """What makes its updates; shards from before there was a choice have the general form."""
+        return self.manifest.get("kernel", GENERAL)
+
+    def change(self, width: int | None, kernel: str | None) -> None:
+        """Marks that from here on its runs go on at another width or with another kernel, where these are said."""
+        for name, now, new in (("width", self.width, width), ("kernel", self.kernel, kernel)):
+            if new not in (None, now) and not self.done:
+                before = self.manifest.get(f"{name}s", [{"from_step": self.first_step, name: now}])
+                self.manifest |= {name: new, f"{name}s": [*before, {"from_step": self.step, name: new}]}
 
     @property
     def done(self) -> bool:
@@ -138,7 +155,7 @@ class Shard:
         return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
 
 
-def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Shard:
+def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel: str = GENERAL) -> Shard:
     """Returns a new shard at its first step: its table of runs, then its first manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -153,6 +170,8 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Sha
         "runs": len(cohort.runs),
         "width": width,
         "widths": [{"from_step": first_step, "width": width}],
+        "kernel": kernel,
+        "kernels": [{"from_step": first_step, "kernel": kernel}],
         "generation": 0,
         "first_step": first_step,
         "step": first_step,
