@@ -206,6 +206,7 @@ class CohortPlan:
             "bytes_per_device": self.bytes_per_device,
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
+            "host_bytes_while_written": self.state_bytes * self.layout.runs,
             "streamed_bytes_per_step": self.streamed_bytes,
             "flops_per_update": self.work.flops,
             "flops_counted_by": "compiler" if self.work.counted else "6 × parameters × batch",
@@ -313,7 +314,7 @@ class Plan:
                 f"    {layout.runs} runs = {layout.devices_used} devices × up to {layout.blocks_per_device} "
                 f"blocks × width {layout.width} ({row.whys.width})",
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
-                f"checkpoint {_bytes(row.state_bytes * row.layout.runs)}",
+                f"checkpoint {_bytes(row.state_bytes * row.layout.runs)}, as much on the host while it is written",
                 f"    {row.records} records, {_bytes(row.record_bytes)} · about {bounds.duration(row.seconds)}",
                 f"    an update: {row._update_line()}",
                 f"    its kernel: {row.kernel} ({row.whys.kernel})",
