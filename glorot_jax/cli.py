@@ -114,6 +114,7 @@ def cli() -> None:
 
 _sets = click.option("--set", "settings", multiple=True, metavar="K=V", help="Override a value, such as steps=2000.")
 _width = click.option("--width", type=int, help="Runs vmapped together; chosen by rule if not said.")
+_calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -201,10 +202,19 @@ def status(folder: str, form: str) -> None:
 @click.argument("sweep")
 @_sets
 @_width
+@_calibrate
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, speed: float | None, form: str) -> None:
+def plan(
+    sweep: str,
+    settings: tuple[str, ...],
+    width: int | None,
+    calibrate: bool,
+    quick: bool,
+    speed: float | None,
+    form: str,
+) -> None:
     """Say what SWEEP would compile, train and take, here and at least on accelerators, without training."""
     import json
 
@@ -213,7 +223,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, quick=quick, run_steps_per_second=speed)
+    made = make(described, width, quick=quick, calibrate=calibrate, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

@@ -49,11 +49,16 @@ def compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
     numbers at a time, unless the program has an arctangent, which jaxlib 0.10 gets wrong then and crashes.
     """
     text = lowered.as_text()
-    _here.operations = len(_OPERATION.findall(text))
+    _here.operations = operations(text)
     if platform != "cpu":
         return lowered.compile()
     wide = {} if _ARCTANGENT.search(text) else {"xla_cpu_prefer_vector_width": 512}
     return lowered.compile(compiler_options={"xla_cpu_multi_thread_eigen": False, **wide})
+
+
+def operations(text: str) -> int:
+    """Returns how many operations a program has that is traced and not yet optimized."""
+    return len(_OPERATION.findall(text))
 
 
 def noted(program: str, make: Callable[[], Any], notes: list[Compilation]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,10 @@ class Footprint:
         """All but the host's."""
         return self.constants + self.state + self.settings + self.records + self.temporaries + self.code
 
+    def taken(self, layout: Layout, shared: bool) -> int:
+        """Returns what is taken of a device's memory, or of the machine's if all devices and the host share it."""
+        return layout.devices_used * (self.device + self.host) if shared else self.device
+
     def parts(self) -> dict[str, int]:
         return dataclasses.asdict(self)
 
@@ -126,6 +130,10 @@ class Need:
         chunks, runs = layout.chunks_per_device, min(layout.blocks_per_device * layout.width, layout.runs)
         return self._holding(chunks, runs, layout.width)
 
+    def least(self, width: int) -> Footprint:
+        """Returns what a device holds with one chunk of runs of this width."""
+        return self._holding(1, self.chunk.places, width)
+
     def _holding(self, chunks: int, runs: int, width: int) -> Footprint:
         return Footprint(
             constants=self.constants,
@@ -147,9 +155,7 @@ class Need:
         usable = int(free * (1 - SPARE))
         for chunks in range(layout.chunks_per_device, 0, -1):
             runs = min(chunks * self.chunk.places, layout.runs)
-            made = self._holding(chunks, runs, layout.width)
-            taken = layout.devices_used * (made.device + made.host) if shared else made.device
-            if taken <= usable:
+            if self._holding(chunks, runs, layout.width).taken(layout, shared) <= usable:
                 return min(layout.devices_used * runs, layout.runs)
         return 0
 
@@ -205,26 +211,79 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
 
 
-def compiled_need(program: Program, arrays: Mapping[str, np.ndarray], device: jax.Device) -> tuple[int, int]:
-    """Returns the bytes of the training program's temporaries and of its machine code, as the compiler says.
-
-    It is compiled for arguments that don't exist, and stays in the compilation cache for those that will.
-
-    Raises:
-        InputError: this backend's compiler doesn't say.
-    """
+def lowered(program: Program, arrays: Mapping[str, np.ndarray], device: jax.Device) -> jax.stages.Lowered:
+    """Returns the training program traced for arguments that don't exist."""
     import jax
-
-    from glorot_jax.engine.compiling import compiled
 
     on = jax.sharding.SingleDeviceSharding(device)
     placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on), arguments(program, arrays)
     )
-    made = compiled(jax.jit(program.segment, donate_argnums=4).lower(*placed), device.platform).memory_analysis()
+    return jax.jit(program.segment, donate_argnums=4).lower(*placed)
+
+
+def compiled_need(program: Program, arrays: Mapping[str, np.ndarray], device: jax.Device) -> tuple[int, int]:
+    """Returns the bytes of the training program's temporaries and of its machine code, as the compiler says.
+
+    What is compiled stays in the compilation cache for the arguments that will exist.
+
+    Raises:
+        InputError: this backend's compiler doesn't say.
+    """
+    from glorot_jax.engine.compiling import compiled
+
+    made = compiled(lowered(program, arrays, device), device.platform).memory_analysis()
     if made is None:
         raise InputError(f"memory: the compiler for {device.platform} devices doesn't tell what a program needs")
     return int(made.temp_size_in_bytes), int(made.generated_code_size_in_bytes)
+
+
+def widest(need_at: Callable[[int], Need], free: int, most: int) -> int:
+    """Returns the largest power of two of runs, up to ``most``, of which a device has room for one chunk; at least 1.
+
+    Args:
+        need_at: what is needed at a width.
+        free: bytes of a device.
+    """
+    widths = [2**k for k in range(most.bit_length()) if 2**k <= most]
+    fits = [width for width in widths if need_at(width).least(width).device <= free * (1 - SPARE)]
+    return max(fits, default=1)
+
+
+def check(label: str, need: Need, layout: Layout, free: int, shared: bool) -> None:
+    """Refuses a cohort of which not one chunk of runs fits.
+
+    Args:
+        label: of the cohort.
+        free, shared: as for ``Need.at_once``.
+
+    Raises:
+        InputError: the line says what is needed and what is free; the hint, what would fit.
+    """
+    if need.at_once(layout, free, shared):
+        return
+    made = need.least(layout.width)
+    one = min(need.chunk.places, layout.runs)
+    where = f"{layout.devices_used} devices that share memory" if shared and layout.devices_used > 1 else "a device"
+    taken = made.taken(layout, shared)
+    raise InputError(
+        f"memory: {label}: {one} run{'s' * (one > 1)} at width {layout.width} need {taken:,} bytes on {where}, "
+        f"{free:,} are free",
+        "; ".join(hints(made, layout, shared)),
+    )
+
+
+def hints(made: Footprint, layout: Layout, shared: bool) -> list[str]:
+    """Returns what would make it fit, what helps most first."""
+    found = {
+        made.constants: ["placement='host' or a smaller data set"],
+        made.temporaries: ["a smaller batch_size, fewer examples for the probes"],
+        made.state + made.host: ["smaller widths of the network", "an optimizer that keeps less"],
+    }
+    ranked = [hint for size in sorted(found, reverse=True) for hint in found[size]]
+    ranked = [f"--width {layout.width // 2}", *ranked] if layout.width > 1 else ranked
+    more = ["JAX_NUM_CPU_DEVICES=1"] if shared and layout.devices_used > 1 else []
+    return [*ranked, *more, "a device with more memory"]
 
 
 def tree_bytes(tree: object) -> int:
