@@ -275,13 +275,13 @@ def check(label: str, need: Need, layout: Layout, free: int, shared: bool) -> No
 
 def hints(made: Footprint, layout: Layout, shared: bool) -> list[str]:
     """Returns what would make it fit, what helps most first."""
-    found = {
-        made.constants: ["placement='host' or a smaller data set"],
-        made.temporaries: ["a smaller batch_size, fewer examples for the probes"],
-        made.state + made.host: ["smaller widths of the network", "an optimizer that keeps less"],
-    }
-    ranked = [hint for size in sorted(found, reverse=True) for hint in found[size]]
-    ranked = [f"--width {layout.width // 2}", *ranked] if layout.width > 1 else ranked
+    narrower = [f"--width {layout.width // 2}"] if layout.width > 1 else []
+    found = [
+        (made.constants, ["placement='host' or a smaller data set"]),
+        (made.temporaries, [*narrower, "a smaller batch_size, fewer examples for the probes"]),
+        (made.state + made.host, ["smaller widths of the network", "an optimizer that keeps less"]),
+    ]
+    ranked = [hint for _, some in sorted(found, key=lambda part: -part[0]) for hint in some]
     more = ["JAX_NUM_CPU_DEVICES=1"] if shared and layout.devices_used > 1 else []
     return [*ranked, *more, "a device with more memory"]
 
