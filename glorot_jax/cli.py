@@ -15,15 +15,20 @@ from typing import Any
 import click
 
 from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
+from glorot_jax.signals import Signals
 
 TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json", "html")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line and returns its exit code: 0 done, 1 resumable failure, 2 bad input, 130/143 stopped."""
+def main(argv: Sequence[str] | None = None, signals: Signals | None = None) -> int:
+    """Runs one command line and returns its exit code: 0 done, 1 resumable failure, 2 bad input, 130/143 stopped.
+
+    Args:
+        signals: what catches SIGINT and SIGTERM while a sweep trains; the handlers of before come back if not said.
+    """
     streams = sys.stdout, sys.stderr
     try:
-        result = cli.main(args=argv, prog_name="glorot", standalone_mode=False)
+        result = cli.main(args=argv, prog_name="glorot", standalone_mode=False, obj=signals)
         return result if isinstance(result, int) else 0
     except Stopped as stop:
         return _say(stop, stop.code)
@@ -56,8 +61,20 @@ def _say(error: Exception, code: int) -> int:
 
 
 def script() -> None:
-    """The console command."""
-    sys.exit(main())
+    """The console command.
+
+    Where something stopped or failed, the process leaves without clearing up: a second signal, or a segment that is
+    still under way, could make it crash in the middle of that.
+    """
+    code = main(signals=Signals(leaving=True))
+    if not code:
+        sys.exit(0)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = 141
+    os._exit(code)
 
 
 class _Group(click.Group):
@@ -129,7 +146,9 @@ _bound = click.option(
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
+@click.pass_obj
 def run(
+    signals: Signals | None,
     sweep: str,
     out: str | None,
     settings: tuple[str, ...],
@@ -153,6 +172,7 @@ def run(
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
+        signals=signals,
     )
     _finish(results)
 
@@ -162,11 +182,14 @@ def run(
 @_width
 @_quiet
 @_bound
-def resume(folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
+@click.pass_obj
+def resume(signals: Signals | None, folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
     from glorot_jax.engine import drive
 
-    results = drive.resume(folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds)
+    results = drive.resume(
+        folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds, signals=signals
+    )
     _finish(results)
 
 
@@ -319,7 +342,15 @@ def claims(folders: tuple[str, ...], form: str) -> int:
 @click.option("--only", callback=_split, help="Sweeps to train, separated by commas.  [default: all]")
 @_quiet
 @_bound
-def paper(out: str, scale: Any, only: list[str] | None, no_progress: bool, segment_seconds: float) -> None:
+@click.pass_obj
+def paper(
+    signals: Signals | None,
+    out: str,
+    scale: Any,
+    only: list[str] | None,
+    no_progress: bool,
+    segment_seconds: float,
+) -> None:
     """Reproduce Glorot & Bengio (2010): sweeps, Table 1, figures, claims, one page. The same command resumes."""
     from glorot_jax.paper import report
 
@@ -330,6 +361,7 @@ def paper(out: str, scale: Any, only: list[str] | None, no_progress: bool, segme
         progress=_watcher(no_progress),
         say=lambda line: click.echo(line, err=True),
         segment_seconds=segment_seconds,
+        signals=signals,
     )
     click.echo(page)
 

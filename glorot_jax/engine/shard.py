@@ -69,8 +69,12 @@ class Shard:
         new: xr.Dataset | None,
         diverged: Sequence[Mapping[str, Any]],
         seconds: float,
+        probes: Mapping[str, Any] | None = None,
     ) -> None:
         """Makes a step's state and the records up to it durable together; the manifest's replacement is the moment.
+
+        Args:
+            probes: what the manifest holds of them from now on, as before if None.
 
         Raises:
             ResumableError: the disk is full; what was committed before is whole.
@@ -80,7 +84,7 @@ class Shard:
             entries = records.merge(self.folder, [*entries, records.append(self.folder, new)])
         saved = checkpoint.save(self.checkpoints, step, state)
         before = {k: self.manifest[k] for k in ("step", "records", "checkpoint", "diverged")}
-        self.manifest |= {
+        manifest = self.manifest | {
             "generation": self.manifest["generation"] + 1,
             "step": step,
             "state": "done" if step == self.manifest["steps"] else "training",
@@ -90,7 +94,10 @@ class Shard:
             "wall_seconds": round(self.manifest["wall_seconds"] + seconds, 3),
             "previous": before if before["checkpoint"] else None,
         }
-        write_json(self.folder / MANIFEST, self.manifest)
+        if probes is not None:
+            manifest["probes"] = dict(probes)
+        write_json(self.folder / MANIFEST, manifest)
+        self.manifest = manifest
         self._drop_unnamed()
 
     def restore(self) -> tuple[dict[str, np.ndarray] | None, list[str]]:

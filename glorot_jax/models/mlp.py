@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,10 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
 from glorot_jax import initializers
+from glorot_jax.kernels.dense import contracted, outer_products
 from glorot_jax.models.points import Activation, show_layer
-
-SMALL_BATCH = 32
-"""Examples up to which a weight gradient is summed up inside the update."""
 
 
 class Dense(nnx.Module):
@@ -37,21 +33,16 @@ def product(z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"]) 
     Its own backward rule gives ∂C/∂W of a small batch as a sum of outer products, which XLA works into the update that
     reads it: one pass over the weights, no gradient stored. Of a large batch it is a matrix product.
     """
-    return _contracted(z, w, 1, 0)
-
-
-def _contracted(a: Float[Array, "..."], b: Float[Array, "..."], a_axis: int, b_axis: int) -> Float[Array, "..."]:
-    """The product of two matrices over an axis of each; no transpose is formed, as XLA would before a batched one."""
-    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+    return contracted(z, w, 1, 0)
 
 
 def _product_forward(z: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _contracted(z, w, 1, 0), (z, w)
+    return contracted(z, w, 1, 0), (z, w)
 
 
 def _product_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
     z, w = saved
-    return _contracted(error, w, 1, 1), _outer_products(z, error)
+    return contracted(error, w, 1, 1), outer_products(z, error)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -62,26 +53,19 @@ def transposed_product(
     h: Float[Array, "batch fan_out"], w: Float[Array, "fan_in fan_out"]
 ) -> Float[Array, "batch fan_in"]:
     """Returns h Wᵀ in full float32, with a backward rule like that of ``product``."""
-    return _contracted(h, w, 1, 1)
+    return contracted(h, w, 1, 1)
 
 
 def _transposed_forward(h: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _contracted(h, w, 1, 1), (h, w)
+    return contracted(h, w, 1, 1), (h, w)
 
 
 def _transposed_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
     h, w = saved
-    return _contracted(error, w, 1, 0), _outer_products(error, h)
+    return contracted(error, w, 1, 0), outer_products(error, h)
 
 
 transposed_product.defvjp(_transposed_forward, _transposed_backward)
-
-
-def _outer_products(a: Float[Array, "batch m"], b: Float[Array, "batch n"]) -> Float[Array, "m n"]:
-    """aᵀ b, of a small batch example by example."""
-    if len(a) > SMALL_BATCH:
-        return _contracted(a, b, 0, 0)
-    return functools.reduce(operator.add, (a[i, :, None] * b[i] for i in range(len(a))))
 
 
 class Mlp(nnx.Module):
