@@ -143,6 +143,7 @@ _bound = click.option(
 @click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
 @_sets
 @_width
+@_calibrate
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -153,6 +154,7 @@ def run(
     out: str | None,
     settings: tuple[str, ...],
     width: int | None,
+    calibrate: bool,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -173,6 +175,7 @@ def run(
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
+        calibrate=calibrate,
     )
     _finish(results)
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from glorot_jax.engine.segment import Draft, Program, Setup
     from glorot_jax.engine.width import Width
 
+_COPIES = 4
+"""Times that parameters count: themselves, an optimizer's memory of each, and the copy on the host."""
+_SMALL = 2**28
+"""Bytes of all else."""
+
 
 class Builder:
     """Makes one cohort's programs for some devices, and asks compiler, caches and stopwatch about them.
@@ -135,17 +140,26 @@ class Builder:
         # One copy of the examples is there already, and a CPU's devices count what is there as taken.
         return None if there is None else there + memory.tree_bytes(self.setup.dataset.constants())
 
-    def fitting(self, width: int) -> Need:
-        """Returns what the cohort needs, and asks the compiler only where shapes say that memory may be short.
+    def fitting(self, width: int) -> None:
+        """Returns if the cohort fits; the compiler is asked only where shapes say that memory may be short.
 
         Raises:
             InputError: not one chunk of its runs fits; the line says what would.
         """
-        need, there = self.need(width, compiled=False), self.free()
-        if there is not None and self.taken(need, width) > memory.NEAR * there:
+        there = self.free()
+        if there is None or self._roughly(width) <= memory.NEAR * there:
+            return
+        need = self.need(width, compiled=False)
+        if self.taken(need, width) > memory.NEAR * there:
             need = self.need(width, compiled=True)
             memory.check(self.cohort.label, need, self.layout(width), there, self.platform == "cpu")
-        return need
+
+    def _roughly(self, width: int) -> int:
+        """More bytes than are taken as a rule, by the number of parameters alone: for nobody to trace what is small."""
+        program, layout = self.program(width), self.layout(width)
+        places = program.room * width * layout.chunks_per_device
+        state = places * 4 * _COPIES * program.param_count + memory.tree_bytes(self.setup.dataset.constants())
+        return state * (layout.devices_used if self.platform == "cpu" else 1) + _SMALL
 
     def taken(self, need: Need, width: int) -> int:
         """Returns the bytes that are taken of what ``free`` counts."""

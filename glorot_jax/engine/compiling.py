@@ -7,7 +7,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +86,14 @@ def summary(notes: Sequence[Compilation]) -> dict[str, Any]:
             {"program": name, "seconds": round(note.seconds, 3), "cached": note.cached} for name, note in first.items()
         ],
     }
+
+
+def said(made: Mapping[str, Any]) -> str:
+    """Returns a summary in words."""
+    count, cached = made["programs"], made["from_cache"]
+    whence = {0: "none", count: "all"}.get(cached, str(cached))
+    told = f"{count} program{'s' * (count > 1)} ready in {made['seconds']:.3g} s, {whence} from the cache"
+    return told if count else "nothing to compile"
 
 
 # ---- what compilations took on this machine

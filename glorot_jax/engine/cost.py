@@ -259,9 +259,7 @@ def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
     some = {name: array[: layout.runs] for name, array in arrays.items()}
     fleet = Fleet(program, layout, some, devices[: layout.devices])
     clock = _Clock(fleet)
-    made = fleet.compilations
-    training = next(note for note in made if note.program == program.segment.__name__)
-    compiling.remember(signature(cohort), training)
+    compiling.remember(signature(cohort), fleet.compilation)
     apart = program.setup.probes
     steps = min(STEPS, program.piece_steps)
 
@@ -280,7 +278,7 @@ def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
         temporary_bytes={name: size for name, (_, size) in alone.items()},
         pretraining=tuple(update(phase.first) for phase in program.phases),
         seconds=time.perf_counter() - begin,
-        compilation=compiling.summary(made),
+        compilation=compiling.summary(fleet.compilations),
     )
 
 

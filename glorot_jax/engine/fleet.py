@@ -71,6 +71,21 @@ class Fleet:
             self.compile(state)
         return self._train[self._devices[0]].as_text()
 
+    @property
+    def home(self) -> jax.Device:
+        """The first device."""
+        return self._devices[0]
+
+    @property
+    def training(self) -> jax.stages.Compiled:
+        """The compiled training program of the first device."""
+        return self._train[self.home]
+
+    @property
+    def compilation(self) -> compiling.Compilation:
+        """What it took to have that program."""
+        return next(note for note in self.compilations if note.program == self.program.segment.__name__)
+
     def first_block(self, state: State) -> tuple[Any, ...]:
         """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""
         return self._constants[self._places[0]], *jax.tree.map(lambda v: v[0], (self._hyper[0], state[0]))

@@ -160,11 +160,21 @@ class Need:
         return 0
 
 
-def need(program: Program, arrays: Mapping[str, np.ndarray], working: Working | None = None) -> Need:
-    """Returns what a cohort's program needs: from shapes, and of temporaries the least if ``working`` isn't said."""
+def need(
+    program: Program,
+    arrays: Mapping[str, np.ndarray],
+    working: Working | None = None,
+    state: Any = None,
+) -> Need:
+    """Returns what a cohort's program needs: from shapes, and of temporaries the least if ``working`` isn't said.
+
+    Args:
+        arrays: what differs between the runs, each (runs,).
+        state: of one chunk, or its shapes; they are found by tracing if it isn't said.
+    """
     from glorot_jax.engine.segment import RECORDS_PER_SEGMENT
 
-    constants, hyper, blocks, _, state, *brought = arguments(program, arrays)
+    constants, hyper, blocks, _, state, *brought = arguments(program, arrays, state)
     places = program.room * program.width
     chunk = Chunk(
         places=places,
@@ -186,7 +196,7 @@ def _least(program: Program) -> Working:
     return Working(0.0, batches + 4.0 * program.param_count, 0, ())
 
 
-def arguments(program: Program, arrays: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+def arguments(program: Program, arrays: Mapping[str, np.ndarray], state: Any = None) -> tuple[Any, ...]:
     """Returns what the training program takes of one chunk, as shapes; nothing is computed."""
     import jax
 
@@ -196,7 +206,7 @@ def arguments(program: Program, arrays: Mapping[str, np.ndarray]) -> tuple[Any, 
     one = {name: array[:1] for name, array in arrays.items()}
     layout = Layout(1, program.width, 1, program.room)
     given = program.setup.dataset.constants(), layout.spread_all(one)[0], _plan(layout, one)
-    state = jax.eval_shape(program.initialize, *given)
+    state = jax.eval_shape(program.initialize, *given) if state is None else state
     brought = [program.feeding.brought] if program.feeding else []
     return jax.tree.map(_shape, (*given, Pieces.of([]), state, *brought))
 
@@ -226,16 +236,16 @@ def compiled_need(program: Program, arrays: Mapping[str, np.ndarray], device: ja
     """Returns the bytes of the training program's temporaries and of its machine code, as the compiler says.
 
     What is compiled stays in the compilation cache for the arguments that will exist.
-
-    Raises:
-        InputError: this backend's compiler doesn't say.
     """
     from glorot_jax.engine.compiling import compiled
 
-    made = compiled(lowered(program, arrays, device), device.platform).memory_analysis()
-    if made is None:
-        raise InputError(f"memory: the compiler for {device.platform} devices doesn't tell what a program needs")
-    return int(made.temp_size_in_bytes), int(made.generated_code_size_in_bytes)
+    return told(compiled(lowered(program, arrays, device), device.platform))
+
+
+def told(program: jax.stages.Compiled) -> tuple[int, int]:
+    """Returns the bytes of a compiled program's temporaries and of its machine code; zeros where nobody tells."""
+    made = program.memory_analysis()
+    return (0, 0) if made is None else (int(made.temp_size_in_bytes), int(made.generated_code_size_in_bytes))
 
 
 def widest(need_at: Callable[[int], Need], free: int, most: int) -> int:

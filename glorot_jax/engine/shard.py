@@ -145,8 +145,14 @@ class Shard:
         return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
 
 
-def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Shard:
-    """Returns a new shard at its first step: its table of runs, then its first manifest."""
+def create(
+    folder: Path, cohort: Cohort, width: int, first_step: int = 0, why_width: Mapping[str, Any] | None = None
+) -> Shard:
+    """Returns a new shard at its first step: its table of runs, then its first manifest.
+
+    Args:
+        why_width: how the width was chosen, in JSON's terms.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -160,6 +166,7 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Sha
         "runs": len(cohort.runs),
         "width": width,
         "widths": [{"from_step": first_step, "width": width}],
+        "why_width": why_width,
         "generation": 0,
         "first_step": first_step,
         "step": first_step,
