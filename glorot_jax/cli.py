@@ -135,6 +135,7 @@ _width = click.option("--width", type=int, help="Runs vmapped together; chosen b
 _kernel = click.option(
     "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
 )
+_calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -147,6 +148,7 @@ _bound = click.option(
 @_sets
 @_width
 @_kernel
+@_calibrate
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -158,6 +160,7 @@ def run(
     settings: tuple[str, ...],
     width: int | None,
     kernel: str | None,
+    calibrate: bool,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -179,6 +182,7 @@ def run(
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
+        calibrate=calibrate,
     )
     _finish(results)
 
@@ -245,6 +249,7 @@ def status(folder: str, form: str) -> None:
 @_sets
 @_width
 @_kernel
+@_calibrate
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
@@ -253,6 +258,7 @@ def plan(
     settings: tuple[str, ...],
     width: int | None,
     kernel: str | None,
+    calibrate: bool,
     quick: bool,
     speed: float | None,
     form: str,
@@ -266,6 +272,7 @@ def plan(
     from glorot_jax.engine.plan import plan as make
 
     made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
+    made = make(described, width, quick=quick, calibrate=calibrate, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from glorot_jax.engine import compiling, form
 from glorot_jax.engine import cost as costs
-from glorot_jax.engine import form
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
     from glorot_jax.engine.layout import Layout
     from glorot_jax.engine.pretraining import Phase
+    from glorot_jax.engine.reckoning import Reckoning
     from glorot_jax.engine.segment import Pieces, Program
+    from glorot_jax.engine.width import Width
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
@@ -97,6 +99,7 @@ def run(
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
     signals: Signals | None = None,
+    calibrate: bool = False,
 ) -> Path:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
@@ -110,9 +113,11 @@ def run(
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
         signals: what catches SIGINT and SIGTERM, of a caller that says how they are met after the stop.
+        calibrate: where no width is said, new shards get the one that is quickest here by the stopwatch, see
+            ``engine.width``.
 
     Raises:
-        InputError: the folder holds another sweep, or is damaged.
+        InputError: the folder holds another sweep, or is damaged; or what is new does not fit into memory.
         Stopped: SIGINT or SIGTERM came; all is saved.
         ResumableError: the disk is full; what was committed is whole.
     """
@@ -128,7 +133,7 @@ def run(
     devices.configure()
     begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
     new = cohorts([run for run in sweep.runs() if run.id not in begun])
-    programs = _Programs(devices.local())
+    programs = _Programs(devices.local(), calibrate)
     for cohort in new:
         programs.of(cohort, width, kernel)  # what can't be built is refused before anything is touched
     if fresh and results.exists():
@@ -256,7 +261,9 @@ def _prepare(
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
-        work.append((shards.create(folder, cohort, layout.width, program.first_step, program.kernel), cohort))
+        chosen = programs.width(cohort)
+        made = shards.create(folder, cohort, layout.width, program.first_step, program.kernel, chosen)
+        work.append((made, cohort))
     for shard, cohort in work:
         if shard.done:
             continue
@@ -270,9 +277,9 @@ def _prepare(
 class _Programs:
     """The programs of cohorts on some devices, each traced once."""
 
-    def __init__(self, devices: Sequence[jax.Device]):
-        self.devices = devices
-        self._built: dict[str, tuple[Program, Layout]] = {}
+    def __init__(self, devices: Sequence[jax.Device], calibrate: bool):
+        self.devices, self.calibrate = devices, calibrate
+        self._built: dict[str, tuple[Program, Layout, Width]] = {}
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
@@ -280,9 +287,15 @@ class _Programs:
 
         found = self._built.get(cohort.shard_id)
         if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
-            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width, kernel)
-            found = self._built[cohort.shard_id] = program, layout
-        return found
+            dataset = build(cohort.runs[0].data)
+            found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
+            self._built[cohort.shard_id] = found
+        return found[:2]
+
+    def width(self, cohort: Cohort) -> dict[str, Any]:
+        """What a manifest says of the width of a cohort whose program is there."""
+        _, _, whys = self._built[cohort.shard_id]
+        return {"why": whys.width.why, **whys.width.to_dict()}
 
 
 def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
@@ -407,6 +420,7 @@ class _Trainer:
         self.watcher.phase("compiling")
         live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
         self._waiting(lambda: self.fleet.compile(live))
+        reckoning = self._reckon(live)
         del state
         self.step, self.recorded, self.probes = self.shard.step, self.shard.last_recorded, self.shard.manifest["probes"]
         phase: tuple[Phase | None, ...] = ()
@@ -421,6 +435,7 @@ class _Trainer:
             last = self.step == self.steps
             self.predictions.begin()  # not before: the first segment has the machine to itself
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
+            self.shard.manifest["measured_bytes"] = reckoning.measured_bytes()
             state = self._waiting(lambda s=live: self.fleet.gather(s))
             self._commit = self._committer.submit(self._committed, segment(state=state, records=records))
             del state, records
@@ -454,6 +469,18 @@ class _Trainer:
             rate=len(self.cohort.runs) / self.pace.step if self.pace.step else 0.0,
             seconds_left=self.pace.left(self.steps - self.step, sum(r > self.step for r in self.due)),
         )
+
+    def _reckon(self, live: Any) -> Reckoning:
+        """Notes what compiling took, and what is expected: in the manifest from the next commit on."""
+        from glorot_jax.engine.reckoning import Reckoning
+
+        reckoning = Reckoning(self.cohort, self.fleet, live)
+        made, manifest = reckoning.compilation, self.shard.manifest
+        manifest["compilation"] = made
+        manifest.setdefault("planned", reckoning.planned(manifest["probes"]))
+        _event(self.results, "compiled", shard=self.shard.folder.name, **made)
+        self.watcher.phase(compiling.said(made))
+        return reckoning
 
     def _phase(self) -> Phase | None:
         """The pre-training of which the next step is a part; None in training proper."""

@@ -162,8 +162,20 @@ class Shard:
         return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
 
 
-def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel: str = GENERAL) -> Shard:
-    """Returns a new shard at its first step: its table of runs, then its first manifest."""
+def create(
+    folder: Path,
+    cohort: Cohort,
+    width: int,
+    first_step: int = 0,
+    kernel: str = GENERAL,
+    why_width: Mapping[str, Any] | None = None,
+) -> Shard:
+    """Returns a new shard at its first step: its table of runs, then its first manifest.
+
+    Args:
+        kernel: what makes its updates, as ``engine.form`` names it.
+        why_width: how the width was chosen, in JSON's terms.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -179,6 +191,7 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel
         "widths": [{"from_step": first_step, "width": width}],
         "kernel": kernel,
         "kernels": [{"from_step": first_step, "kernel": kernel}],
+        "why_width": why_width,
         "generation": 0,
         "first_step": first_step,
         "step": first_step,
