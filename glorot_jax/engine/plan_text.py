@@ -59,7 +59,10 @@ def _cohort(row: CohortPlan, peaks: Peaks | None) -> list[str]:
         *_memory(row),
         f"    {row.records} records, {size(row.record_bytes)} · checkpoint {size(row.state_bytes * layout.runs)}",
         f"    about {duration(row.seconds)} · {_compilation(row)}",
-        f"    {row.param_count:,} parameters a run · an update moves {said(row.work.moved, 'B')}, {_operations(row)}",
+        *_wrapped(
+            f"{row.param_count:,} parameters a run · an update moves {said(row.work.moved, 'B')}, {_operations(row)}",
+            "    ",
+        ),
         *_wrapped(f"kernel of an update: {row.kernel.kernel} ({row.kernel.why})", "    "),
         *_speed(row, peaks),
     ]
