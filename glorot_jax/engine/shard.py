@@ -53,6 +53,11 @@ class Shard:
         return int(self.manifest.get("first_step", 0))
 
     @property
+    def fused(self) -> bool:
+        """Whether its runs are those of several cohorts in one program."""
+        return bool(self.manifest.get("members"))
+
+    @property
     def done(self) -> bool:
         return self.manifest["state"] == "done"
 
@@ -164,8 +169,20 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Sha
         "diverged": [],
         "wall_seconds": 0.0,
     }
+    if cohort.members:
+        manifest["members"] = [_member(member) for member in cohort.members]
     write_json(folder / MANIFEST, manifest)
     return Shard(folder, manifest)
+
+
+def _member(cohort: Cohort) -> dict[str, Any]:
+    """What a reader needs to see a cohort that was fused into another's program as if it were not."""
+    return {
+        "shard": cohort.shard_id,
+        "cohort": {"id": cohort.id, "label": cohort.label, **cohort.shared},
+        "runs": [run.id for run in cohort.runs],
+        "layers": cohort.runs[0].model.stack().depth,
+    }
 
 
 def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
