@@ -67,11 +67,11 @@ def optional_product(
     has: Bool[Array, ""], z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"]
 ) -> Float[Array, "batch fan_out"]:
     """Returns z W as ``product`` does; neither it nor its ∂C/∂z is computed for a block of runs that all lack it."""
-    return if_any(has, functools.partial(_contracted, a_axis=1, b_axis=0), z, w)
+    return _optional_forward(has, z, w)[0]
 
 
 def _optional_forward(has: Array, z: Array, w: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return optional_product(has, z, w), (has, z, w)
+    return if_any(has, functools.partial(_contracted, a_axis=1, b_axis=0), z, w), (has, z, w)
 
 
 def _optional_backward(saved: tuple[Array, Array, Array], error: Array) -> tuple[None, Array, Array]:
