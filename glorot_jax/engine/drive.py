@@ -100,6 +100,7 @@ def run(
     segment_seconds: float = SEGMENT_SECONDS,
     signals: Signals | None = None,
     calibrate: bool = False,
+    fuse: bool = False,
 ) -> Path:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
@@ -115,6 +116,8 @@ def run(
         signals: what catches SIGINT and SIGTERM, of a caller that says how they are met after the stop.
         calibrate: where no width is said, new shards get the one that is quickest here by the stopwatch, see
             ``engine.width``.
+        fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``);
+            what is unfinished goes on as it began.
 
     Raises:
         InputError: the folder holds another sweep, or is damaged; or what is new does not fit into memory.
@@ -132,7 +135,7 @@ def run(
 
     devices.configure()
     begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
-    new = cohorts([run for run in sweep.runs() if run.id not in begun])
+    new = cohorts([run for run in sweep.runs() if run.id not in begun], fuse=fuse)
     programs = _Programs(devices.local(), calibrate)
     for cohort in new:
         programs.of(cohort, width, kernel)  # what can't be built is refused before anything is touched
@@ -141,7 +144,7 @@ def run(
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), signals or Signals() as signals:
-        work = _prepare(results, sweep, width, kernel, programs)
+        work = _prepare(results, sweep, width, kernel, programs, fuse)
         _describe(results, sweep, devices.describe())
         total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
         made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
@@ -241,7 +244,7 @@ def _read_description(results: Path) -> dict[str, Any]:
 
 
 def _prepare(
-    results: Path, sweep: Sweep, width: int | None, kernel: str | None, programs: _Programs
+    results: Path, sweep: Sweep, width: int | None, kernel: str | None, programs: _Programs, fuse: bool
 ) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
@@ -249,14 +252,14 @@ def _prepare(
     for shard, ids in shards.open_all(results):
         here = [wanted.pop(i) for i in ids if i in wanted]
         if len(here) == len(ids):
-            (cohort,) = cohorts(here)
+            (cohort,) = cohorts(here, fuse=shard.fused)
             work.append((shard, cohort))
         elif here and not shard.done:
             raise InputError(
                 f"{results}: {shard.folder.name} is half trained and holds runs that the sweep no longer names",
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
-    for cohort in cohorts(list(wanted.values())):
+    for cohort in cohorts(list(wanted.values()), fuse=fuse):
         program, layout = programs.of(cohort, width, kernel)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
@@ -631,6 +634,8 @@ class _Trainer:
         found = []
         for index in np.flatnonzero(state["diverged_step"] != ALIVE):
             kind, layer = self.program.blame[int(state["first_nonfinite"][index])]
+            if layer is not None and (depths := self.cohort.depths) is not None:
+                layer = min(layer, depths[index] + 1)  # of a shared program the output layer is above the deepest
             step = step_of(int(state["diverged_step"][index]))
             found.append({"run": self.cohort.runs[index].id, "step": step, "tensor": kind, "layer": layer})
         return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from glorot_jax.config import canonical_json, resolve
-from glorot_jax.engine import bounds
+from glorot_jax.engine import bounds, fusing
 from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
 from glorot_jax.errors import InputError
@@ -40,12 +40,14 @@ class Cohort:
     Attributes:
         shared: everything that the program is compiled for, by path.
         choices: path -> names of the functions that its runs choose from.
-        runs: sorted by seed, so that neighbours share their batches.
+        runs: sorted by seed, so that neighbours share their batches; if it is fused by depth before.
+        members: the cohorts of one depth each that were fused into it, by depth; none if it is not fused.
     """
 
     shared: Mapping[str, object]
     choices: Mapping[str, tuple[str, ...]]
     runs: tuple[Run, ...]
+    members: tuple[Cohort, ...] = ()
 
     @property
     def id(self) -> str:
@@ -62,13 +64,29 @@ class Cohort:
     def label(self) -> str:
         """One line for a person: network, data, optimizer."""
         shared = self.shared
-        net, before = self.runs[0].model.label(), self.runs[0].pretraining
+        net, before = " + ".join(c.runs[0].model.label() for c in self.members or (self,)), self.runs[0].pretraining
         told = f", pre-trained by {before.steps:,} steps a layer" if before is not None else ""
         return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}{told}"
 
+    @property
+    def template(self) -> Run:
+        """A run that its program is made for: one of the deepest."""
+        return self.runs[-1]
 
-def cohorts(runs: Sequence[Run]) -> list[Cohort]:
-    """Returns the runs grouped by what has to be compiled into a program."""
+    @property
+    def depths(self) -> tuple[int, ...] | None:
+        """How many hidden layers each run's network has; None if the cohort is not fused, so that all have as many."""
+        if not self.members:
+            return None
+        return tuple(stack.depth for run in self.runs if (stack := run.model.stack()) is not None)
+
+
+def cohorts(runs: Sequence[Run], *, fuse: bool = False) -> list[Cohort]:
+    """Returns the runs grouped by what has to be compiled into a program.
+
+    Args:
+        fuse: put those that differ in depth alone into one where that is possible, see ``fusing``.
+    """
     groups: dict[str, list[Run]] = {}
     shared: dict[str, dict[str, object]] = {}
     for run in runs:
@@ -76,7 +94,7 @@ def cohorts(runs: Sequence[Run]) -> list[Cohort]:
         name = canonical_json(fixed)
         groups.setdefault(name, []).append(run)
         shared[name] = fixed
-    return [
+    found = [
         Cohort(
             shared=shared[name],
             choices={
@@ -87,6 +105,7 @@ def cohorts(runs: Sequence[Run]) -> list[Cohort]:
         )
         for name, members in groups.items()
     ]
+    return fusing.fuse(found, fusing.fusable(found)) if fuse else found
 
 
 def setup(cohort: Cohort, dataset: Dataset) -> Setup:
@@ -94,7 +113,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     from glorot_jax.engine.segment import Setup
     from glorot_jax.probes.probe import described
 
-    run = cohort.runs[0]
+    run = cohort.template
     functions = _functions(cohort)
     picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
     base = run.optimizer.base(run.model)
@@ -140,7 +159,7 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
             if f"{family}.{name}" not in cohort.choices:
                 values = [getattr(run, family).per_run()[name] for run in runs]
                 arrays[f"{family}.{name}"] = np.array(values, np.float32)
-    return arrays
+    return arrays if cohort.depths is None else arrays | {"depth": np.array(cohort.depths, np.int32)}
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from glorot_jax.probes.probe import (
     checked_outputs,
     forward,
     forward_with_values,
+    measured_by,
 )
 from glorot_jax.randomness import key
 
@@ -143,7 +144,8 @@ class Program:
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         record_size: numbers of a run's records at one step.
-        param_count: parameters of one run.
+        param_count: parameters of one run, those of layers that it may lack among them.
+        layer_params: those of each hidden layer, where it is a dense one.
         piece_steps: the longest piece.
         blame: names of the tensors that ``first_nonfinite`` counts: of each layer in forward order (kind, layer), then
             of every other parameter and point, then the loss, then the layers' reconstructions in pre-training.
@@ -163,6 +165,7 @@ class Program:
     outputs: dict[str, Output]
     record_size: int
     param_count: int
+    layer_params: tuple[int, ...]
     piece_steps: int
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
@@ -176,6 +179,10 @@ class Program:
     def first_step(self) -> int:
         """Where the schedule begins: below 0 with pre-training."""
         return self.phases[0].first if self.phases else 0
+
+    def own_param_count(self, depth: int) -> int:
+        """Returns the parameters of a run whose network has so many of the hidden layers."""
+        return self.param_count - sum(self.layer_params[depth:])
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,7 @@ class Draft:
 
     Args:
         per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*,
-            pretraining.*.
+            pretraining.*, and depth where the runs' networks have different ones.
 
     Raises:
         InputError: the network is not what it says, or can't be pre-trained.
@@ -249,6 +256,7 @@ class Draft:
             outputs=outputs,
             record_size=size,
             param_count=network.param_count,
+            layer_params=network.layer_params,
             piece_steps=piece_steps,
             blame=blocks.blame,
             initialize=blocks.initialize,
@@ -297,7 +305,7 @@ class _Network:
         self._graphs = {True: training, False: nnx.graphdef(module)}
         self._params, self._random, self._rest = map(_Paths, states)
         self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.has_descent = hasattr(module, "descent")
+        self.has_descent = getattr(module, "descent", None) is not None
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
 
@@ -310,6 +318,13 @@ class _Network:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the trained parameters by path."""
         return {path: leaf.shape for path, leaf in self._params.abstract().items()}
+
+    @property
+    def layer_params(self) -> tuple[int, ...]:
+        """Parameters of each hidden layer that is a dense one."""
+        shapes = self.shapes
+        layers = [layer for layer in self.notes.layers if layer.activation and layer.weight]
+        return tuple(sum(math.prod(shapes[path]) for path in layer.own) for layer in layers)
 
     def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
         _, params, _, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, nnx.RngState, ...)
@@ -420,6 +435,7 @@ class _Network:
 
     def _build(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> nnx.Module:
         settings = {k.removeprefix("model."): v for k, v in per_run.items() if k.startswith("model.")}
+        settings |= {"depth": per_run["depth"]} if "depth" in per_run else {}
         shape, classes = self.setup.input_shape, self.setup.dataset.classes
         return self.setup.network(shape, classes, key=key, inputs=inputs, **settings)
 
@@ -657,7 +673,7 @@ class _Run:
         if schedule is None:
             errors = {RECONSTRUCTION: self.pretraining.errors(state, step)} if self.pretraining else {}
             return measured({"train_loss": self._train_loss(state, scene)} | errors)
-        return measured({k: v for probe in self.setup.probes[schedule] for k, v in probe.measure(scene).items()})
+        return measured({k: v for probe in self.setup.probes[schedule] for k, v in measured_by(probe, scene).items()})
 
     def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
         """What the probes of a run see; the batch is that of its next update."""
@@ -695,6 +711,7 @@ class _Run:
             learning_rate=self._optimizer_settings(hyper).get("learning_rate"),
             stable_curvature=self._stable_curvature(hyper),
             initial=lambda: self._initial_params(constants, hyper),
+            depth=hyper.get("depth"),
         )
 
     def _initial_params(self, constants: Mapping, hyper: Tree) -> Tree:

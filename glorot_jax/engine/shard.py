@@ -70,6 +70,11 @@ class Shard:
                 self.manifest |= {name: new, f"{name}s": [*before, {"from_step": self.step, name: new}]}
 
     @property
+    def fused(self) -> bool:
+        """Whether its runs are those of several cohorts in one program."""
+        return bool(self.manifest.get("members"))
+
+    @property
     def done(self) -> bool:
         return self.manifest["state"] == "done"
 
@@ -203,8 +208,20 @@ def create(
         "diverged": [],
         "wall_seconds": 0.0,
     }
+    if cohort.members:
+        manifest["members"] = [_member(member) for member in cohort.members]
     write_json(folder / MANIFEST, manifest)
     return Shard(folder, manifest)
+
+
+def _member(cohort: Cohort) -> dict[str, Any]:
+    """What a reader needs to see a cohort that was fused into another's program as if it were not."""
+    return {
+        "shard": cohort.shard_id,
+        "cohort": {"id": cohort.id, "label": cohort.label, **cohort.shared},
+        "runs": [run.id for run in cohort.runs],
+        "layers": cohort.runs[0].model.stack().depth,
+    }
 
 
 def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
