@@ -98,17 +98,17 @@ class Results:
     @property
     def cohorts(self) -> list[str]:
         """Ids of the cohorts that have shards here."""
-        return list(dict.fromkeys(s.manifest["cohort"]["id"] for s in self._shards))
+        return list(dict.fromkeys(s.cohort for s in self._shards))
 
     @cached_property
     def cohort_of(self) -> pd.Series:
         """The cohort's id of each run."""
-        return pd.Series({run: s.manifest["cohort"]["id"] for s in self._shards for run in s.runs.index}, dtype=object)
+        return pd.Series({run: s.cohort for s in self._shards for run in s.runs.index}, dtype=object)
 
     @property
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
-        return [s.manifest for s in self._shards]
+        return list({s.folder: s.manifest for s in self._shards}.values())
 
     @property
     def baselines(self) -> pd.DataFrame:
@@ -145,7 +145,7 @@ class Results:
 
         if cohort is not None and cohort not in self.cohorts:
             raise unknown("cohort", cohort, self.cohorts)
-        shards = [s for s in self._shards if cohort in (None, s.manifest["cohort"]["id"])]
+        shards = [s for s in self._shards if cohort in (None, s.cohort)]
         shards = [s for s in shards if s.manifest["records"]]
         if not shards:
             raise InputError(f"{self.paths[0]}: it has no records yet")
@@ -187,13 +187,13 @@ class Results:
 
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""
-        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        shards = [s for s in self._shards if s.cohort == cohort and s.manifest["records"]]
         found = [set(one) for s in shards if (one := s.predictions()) is not None]
         return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
 
     def recorded(self, cohort: str) -> list[str]:
         """Returns the names of a cohort's records, predictions apart; none before the first."""
-        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        shards = [s for s in self._shards if s.cohort == cohort and s.manifest["records"]]
         return sorted(n for n in set().union(*(s.names() for s in shards)) if not n.endswith(THEORY))
 
     def __repr__(self) -> str:
@@ -214,30 +214,50 @@ class _Folder:
         self.description = _json(path / "sweep.json")
         if not {"name", "runs", "sweep"} <= self.description.keys():
             raise InputError(f"{path}/sweep.json: damaged", "run the sweep's own file to write it anew")
-        self.shards = [_Shard(manifest.parent) for manifest in sorted((path / "shards").glob("*/manifest.json"))]
+        found = [part for manifest in (path / "shards").glob("*/manifest.json") for part in _parts(manifest.parent)]
+        self.shards = sorted(found, key=lambda part: part.name)
+
+
+def _parts(folder: Path) -> list[_Shard]:
+    """A shard; of one whose runs are those of several cohorts in one program, each cohort's part by itself."""
+    whole = _Shard(folder)
+    return [_Shard(folder, member) for member in whole.manifest.get("members", ())] or [whole]
 
 
 class _Shard:
-    """One shard's table and manifest as they are now."""
+    """One shard's table and manifest as they are now.
 
-    def __init__(self, folder: Path):
+    Args:
+        member: of the manifest's, if only that cohort's runs are looked at: as they would be in a shard of their own.
+
+    Attributes:
+        name: of the folder in which these runs would be by themselves.
+        cohort: the id of theirs.
+    """
+
+    def __init__(self, folder: Path, member: Mapping[str, Any] | None = None):
         self.folder = folder
         self.manifest = self._manifest()
+        self._member = member
+        self.name = folder.name if member is None else str(member["shard"])
+        self.cohort = str((self.manifest if member is None else member)["cohort"]["id"])
         try:
             self.runs = pd.read_parquet(folder / "runs.parquet").set_index("run")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder.name}/runs.parquet: can't be read ({type(error).__name__})", _REMEDY) from None
+        if member is not None:
+            self.runs = self.runs.loc[member["runs"]]
 
     def records(self, names: Sequence[str] | None = None) -> xr.Dataset | None:
         """Returns all records, None before the first; reads again where files were merged away meanwhile."""
         read = self._retry(lambda: self._read(names))
         whole = read is None or read.sizes["run"] == len(self.runs)
-        return read if whole else read.sel(run=self.runs.index.to_numpy())
+        return read if whole else self._own_layers(read.sel(run=self.runs.index.to_numpy()))
 
     def agrees(self, other: _Shard, runs: pd.Index) -> bool:
         """Returns whether these runs have the same results in both: all bits, or where others are beside them, all
         losses and errors."""
-        if len(runs) == len(self.runs) == len(other.runs):
+        if len(runs) == len(self.runs) == len(other.runs) and self._member == other._member:
             one, two = ((s.manifest.get("checkpoint") or {}).get("digest") for s in (self, other))
             return one == two
         one, two = self.records(SCALARS), other.records(SCALARS)
@@ -261,7 +281,17 @@ class _Shard:
             return None
         remedy = "remove the file: the records are whole without it"
         wanted = None if names is None else [name.removesuffix(THEORY) + THEORY for name in names]
-        return self._open("theory.nc", lambda file: _chosen(file, wanted), remedy)
+        found = self._open("theory.nc", lambda file: _chosen(file, wanted), remedy)
+        if self._member is None:
+            return found
+        mine = self._own_layers(found.sel(run=self.runs.index.to_numpy()))
+        return mine[[name for name, values in mine.items() if not values.isnull().all()]]
+
+    def _own_layers(self, found: xr.Dataset) -> xr.Dataset:
+        """Without the layers that only others of a shared program have."""
+        if self._member is None or "layer" not in found.dims:
+            return found
+        return found.isel(layer=slice(0, int(self._member["layers"])))
 
     def outcome(self) -> dict[str, Any]:
         """Returns per run, in the table's order: status, divergence, final and best values."""

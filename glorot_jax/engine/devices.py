@@ -34,7 +34,12 @@ def configure() -> None:
 
 def cores() -> int:
     """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable())
+
+
+def usable() -> set[int]:
+    """Returns the numbers of the cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def local() -> list[jax.Device]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from glorot_jax.engine import compiling
 from glorot_jax.engine.feed import Feed, merged
 from glorot_jax.engine.layout import Layout
 from glorot_jax.engine.segment import Pieces, Program
@@ -35,6 +35,9 @@ class Fleet:
         layout: which runs lie where.
         arrays: what differs between the runs, each (runs,): seed, stream, model.*, optimizer.*.
         devices: as many as ``layout.devices``.
+
+    Attributes:
+        compilations: programs that were made ready so far, once for each device.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Fleet:
         constants = program.setup.dataset.constants()
         self._constants = {device: jax.device_put(constants, device) for device in self._devices}
         self._train: Programs = {}
+        self.compilations: list[compiling.Compilation] = []
         self._feed = Feed(program, layout, arrays) if program.feeding else None
 
     def compile(self, state: State) -> float:
@@ -67,6 +71,21 @@ class Fleet:
             self.compile(state)
         return self._train[self._devices[0]].as_text()
 
+    @property
+    def home(self) -> jax.Device:
+        """The first device."""
+        return self._devices[0]
+
+    @property
+    def training(self) -> jax.stages.Compiled:
+        """The compiled training program of the first device."""
+        return self._train[self.home]
+
+    @property
+    def compilation(self) -> compiling.Compilation:
+        """What it took to have that program."""
+        return next(note for note in self.compilations if note.program == self.program.segment.__name__)
+
     def first_block(self, state: State) -> tuple[Any, ...]:
         """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""
         return self._constants[self._places[0]], *jax.tree.map(lambda v: v[0], (self._hyper[0], state[0]))
@@ -76,15 +95,8 @@ class Fleet:
         return jax.jit(function).lower(*arguments)
 
     def compiled(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        """Returns a traced function compiled as the training program is.
-
-        On a CPU a device is a core: matrix products of one thread, whose sums have one order on every machine. And 16
-        numbers at a time, unless the program has an arctangent, which jaxlib 0.10 gets wrong then and crashes.
-        """
-        if self._devices[0].platform != "cpu":
-            return lowered.compile()
-        wide = {} if _ARCTANGENT.search(lowered.as_text()) else {"xla_cpu_prefer_vector_width": 512}
-        return lowered.compile(compiler_options={"xla_cpu_multi_thread_eigen": False, **wide})
+        """Returns a traced function compiled as the training program is."""
+        return compiling.compiled(lowered, self._devices[0].platform)
 
     def start(self) -> State:
         """Returns the state of all runs before their first update."""
@@ -181,7 +193,9 @@ class Fleet:
         jitted = jax.jit(function, **options)
 
         def compiled(device: jax.Device) -> Callable:
-            return self.compiled(jitted.lower(*arguments(device)))
+            return compiling.noted(
+                function.__name__, lambda: self.compiled(jitted.lower(*arguments(device))), self.compilations
+            )
 
         home, *others = self._devices
         with _one_key_for_all_devices():
@@ -189,8 +203,6 @@ class Fleet:
 
 
 _NO_PIECES = Pieces.of([])
-_ARCTANGENT = re.compile(r"(chlo|stablehlo)\.(atan2?|asin|acos)\b")
-"""What XLA makes an arctangent of."""
 
 
 @contextlib.contextmanager
