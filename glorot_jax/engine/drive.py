@@ -323,6 +323,7 @@ class _Trainer:
         self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
+        self.updated = False
         self.predictions = Predictions(shard.folder, cohort, self.program)
 
     def train(self) -> None:
@@ -401,6 +402,10 @@ class _Trainer:
             if due:
                 found.append(self.fleet.records(records, 1))
             spent.append((due, time.perf_counter() - begin))
+            if part.steps.any() and not self.updated:
+                self.updated = True
+                taken = {"process_seconds": round(time.process_time(), 3)}
+                _event(self.results, "first update", shard=self.shard.folder.name, **taken)
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _note_cost(self, spent: Sequence[tuple[int, float]]) -> None:
@@ -409,8 +414,9 @@ class _Trainer:
         self.shard.manifest["probes"] = probes | {"measured": costs.added(probes["measured"], spent)}
 
     def _predict(self, last: bool) -> None:
-        """Begins with the predictions once the first segment is trained; they are on disk before the last commit."""
-        self.predictions.begin()
+        """Begins with the predictions once something is trained; they are on disk before the last commit."""
+        if self.updated:
+            self.predictions.begin()
         if last:
             self._waiting(self.predictions.finish)
             for note in self.predictions.notes:

@@ -32,6 +32,7 @@ from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.engine.pretraining import Phase, Pretraining
+from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import noted
 from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
@@ -207,6 +208,7 @@ class Draft:
         InputError: the network is not what it says, or can't be pre-trained.
     """
 
+    @undisturbed()
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self._setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
         self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
@@ -219,6 +221,7 @@ class Draft:
         run = _Run(self._setup, self._network, self._per_run, self._pretraining)
         return 4 * self._network.param_count, run.kept_bytes(self._per_run)
 
+    @undisturbed()
     def program(self, width: int) -> Program:
         """Returns the program that vmaps so many runs together."""
         setup, network = self._setup, self._network
