@@ -392,6 +392,44 @@ def paper(
     click.echo(page)
 
 
+@cli.command()
+@click.option("--only", callback=_split, help="Of sizes, scaling, start, probes, checkpoint; or data.  [default: five]")
+@click.option("--quick", is_flag=True, help="About a minute: fewer rounds, numbers of runs and presets.")
+@click.option("--json", "to_json", type=click.Path(), help="File for every round's number.")
+@click.option("--figure", "to_figure", type=click.Path(), help="File for the figure of scaling: .png, .pdf or .svg.")
+@click.option("--out", type=click.Path(), help="Folder for bench.json, bench.md and scaling.png.")
+@click.option(
+    "--clock", type=_OneOf(["wall", "process"]), default="wall", help="process: on a machine that others use, too."
+)
+@_quiet
+def bench(
+    only: list[str] | None,
+    quick: bool,
+    to_json: str | None,
+    to_figure: str | None,
+    out: str | None,
+    clock: str,
+    no_progress: bool,
+) -> None:
+    """Measure the engine on this machine, beside its bounds, JAX run by run, and PyTorch if it is installed."""
+    from glorot_jax.bench.command import bench as measure
+    from glorot_jax.bench.command import write_files
+
+    files = {"to_json": _file(to_json) if to_json else None, "to_figure": _file(to_figure) if to_figure else None}
+    if to_figure:
+        from glorot_jax.analysis.figures.style import require_matplotlib
+
+        require_matplotlib()
+    say = (lambda line: None) if no_progress else (lambda line: click.echo(line, err=True))
+    result = measure(only or (), quick=quick, clock=clock, say=say)
+    from glorot_jax.bench.report import markdown
+
+    click.echo(markdown(result))
+    written, notes = write_files(result, out=Path(out) if out else None, **files)
+    for line in [*map(str, written), *notes]:
+        click.echo(line, err=True)
+
+
 @cli.group(cls=_Group)
 def baseline() -> None:
     """Train classifiers that are no networks on a sweep's data, for comparison."""

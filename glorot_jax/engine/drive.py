@@ -402,6 +402,7 @@ class _Trainer:
         self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
+        self.updated = False
         self.predictions = Predictions(shard.folder, cohort, self.program)
         self._committer = ThreadPoolExecutor(1)
         self._commit: Future[_Committed] | None = None
@@ -436,7 +437,8 @@ class _Trainer:
             live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
             segment = self._ended(pieces, recorded, time.perf_counter() - begin, spent)
             last = self.step == self.steps
-            self.predictions.begin()  # not before: the first segment has the machine to itself
+            if self.updated:  # not before: the first update has the machine to itself
+                self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             self.shard.manifest["measured_bytes"] = reckoning.measured_bytes()
             state = self._waiting(lambda s=live: self.fleet.gather(s))
@@ -528,6 +530,10 @@ class _Trainer:
             if due:
                 found.append(self.fleet.records(records, 1))
             spent.append((due, time.perf_counter() - begin))
+            if part.steps.any() and not self.updated:
+                self.updated = True
+                taken = {"process_seconds": round(time.process_time(), 3)}
+                _event(self.results, "first update", shard=self.shard.folder.name, **taken)
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:

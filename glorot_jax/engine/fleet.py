@@ -21,6 +21,7 @@ from glorot_jax.engine import compiling
 from glorot_jax.engine.feed import Feed, merged
 from glorot_jax.engine.layout import Layout
 from glorot_jax.engine.segment import Pieces, Program
+from glorot_jax.engine.tracing import undisturbed
 
 Programs = dict[jax.Device, Callable]
 State = list[Any]
@@ -198,7 +199,7 @@ class Fleet:
             )
 
         home, *others = self._devices
-        with _one_key_for_all_devices():
+        with _one_key_for_all_devices(), undisturbed():
             return {home: compiled(home)} | dict(zip(others, self._workers.map(compiled, others), strict=True))
 
 

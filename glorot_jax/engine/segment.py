@@ -32,6 +32,7 @@ from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.engine.pretraining import Phase, Pretraining
+from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL, dense
 from glorot_jax.models.points import noted
@@ -217,6 +218,7 @@ class Draft:
         InputError: the network is not what it says, or can't be pre-trained.
     """
 
+    @undisturbed()
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self.setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
         self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
@@ -239,6 +241,7 @@ class Draft:
         """Whether the network can take a step of gradient descent by itself; see ``kernels.chain``."""
         return self._network.has_descent
 
+    @undisturbed()
     def program(self, width: int, kernel: str = GENERAL) -> Program:
         """Returns the program that vmaps so many runs together, its update made by a kernel; see ``engine.form``."""
         setup, network = self.setup, self._network
@@ -510,10 +513,13 @@ class _Run:
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
         """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        if pixels is None:
-            steps = jnp.arange(self.first_batches)
-            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
+        if not self.setup.reads_inputs:  # nothing is drawn that nobody looks at: half of what would be compiled
+            inputs = jnp.zeros((self.first_batches * self.setup.batch_size, *self.setup.input_shape))
+        else:
+            if pixels is None:
+                steps = jnp.arange(self.first_batches)
+                pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+            inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -959,7 +965,7 @@ class _Blocks(_Run):
         """The block's records (width, …) by schedule, where the piece ends at one and it is due; else NaN."""
         found = []
         for schedule, shape in zip(self._schedules, nothing, strict=True):
-            look = functools.partial(self._look, constants, schedule)
+            look = functools.partial(self._look(schedule), constants)
             away = jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), shape)
             wanted = due > 0 if schedule is None else due >> schedule & 1 == 1
             found.append(jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch))
@@ -970,10 +976,16 @@ class _Blocks(_Run):
         """None is that of the training loss: whenever something is recorded."""
         return (None, *range(len(self.setup.probes)))
 
-    def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
-        *inputs_and_labels, step = batch
-        measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
-        return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+    @functools.cache  # noqa: B019 - as long as the program is traced
+    def _look(self, schedule: int | None) -> Callable[..., Tree]:
+        """What measures a block's runs; traced once, wherever it is put in."""
+
+        def look(constants: Mapping, hyper: Tree, state: Tree, batch: tuple) -> Tree:
+            *inputs_and_labels, step = batch
+            measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
+            return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+
+        return jax.jit(look, inline=True)
 
     def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> list[Tree]:
         """NaN in the shape (blocks, records, width, …) of everything measured, by schedule.
@@ -985,8 +997,7 @@ class _Blocks(_Run):
         batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32), jnp.int32(0)
 
         def empty(schedule: int | None) -> Tree:
-            look = functools.partial(self._look, constants, schedule)
-            made = jax.eval_shape(look, _at(hyper, 0), _at(state, 0), batch)
+            made = jax.eval_shape(self._look(schedule), constants, _at(hyper, 0), _at(state, 0), batch)
             return jax.tree.map(lambda v: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, *v.shape), jnp.nan), made)
 
         return [empty(schedule) for schedule in self._schedules]
