@@ -47,7 +47,8 @@ class Cohort:
     @property
     def id(self) -> str:
         """Eight hexadecimal digits of what is shared: the same for every sweep that holds such runs."""
-        return hashlib.sha256(canonical_json(self.shared).encode()).hexdigest()[:8]
+        telling = {k: v for k, v in self.shared.items() if (k, v) != ("precision", "float32")}  # as it was before
+        return hashlib.sha256(canonical_json(telling).encode()).hexdigest()[:8]
 
     @property
     def shard_id(self) -> str:
@@ -109,6 +110,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
         pretraining_steps=run.pretraining.steps if run.pretraining else None,
+        precision=run.precision,
     )
 
 
@@ -191,6 +193,7 @@ class CohortPlan:
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
+            "precision": self.cohort.runs[0].precision,
             "pretraining": self._pretraining,
             "records": self.records,
             "bytes_per_device": self.bytes_per_device,
@@ -288,6 +291,8 @@ class Plan:
         }
 
     def text(self) -> str:
+        from glorot_jax.models.precision import said
+
         runs = sum(row.layout.runs for row in self.rows)
         steps = {row.cohort.runs[0].steps for row in self.rows}
         lines = [
@@ -312,6 +317,8 @@ class Plan:
                     f"    pre-training: {row.pretrained_layers} layers × {before.steps:,} steps, about "
                     f"{bounds.duration(row.pretraining_seconds)} of it"
                 )
+            if (precision := row.cohort.runs[0].precision) != "float32":
+                lines.append(f"    an update's matrix products: {said(precision, self.platform)}")
             lines += [] if row.cost is None else row._probe_lines(row.cost)
             if row.streamed_bytes:
                 lines.append(
