@@ -52,11 +52,23 @@ def backward_update(
         input_error: whether ∂C/∂z is wanted; the first layer has nobody below.
     """
     below = contracted(error, w, 1, 1) if input_error else None
+    error = error if below is None else _after(below, error)
     return below, w + outer_products(z, error), b + jnp.sum(error, axis=0)
 
 
+def _after(first: Float[Array, "..."], then: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns ``then`` as if it were made of ``first``.
+
+    XLA writes new weights over the old ones only if nobody can still read those: what goes into the update has to come
+    after the product that reads them, else each step copies them.
+    """
+    t = first.ravel()[0]
+    never = (t != t) & (t == 0)
+    return jnp.where(never, 0.0, then)
+
+
 def kernel(name: str) -> Kernel:
-    """Returns the kernel of a name among ``KERNELS``; whether it works here is what ``why_not`` tells."""
+    """Returns the kernel of a name among ``kernels.KERNELS``; whether it works here is what ``why_not`` tells."""
     if name == "xla":
         return Kernel(name, forward, backward_update)
     module = _module(name)
@@ -71,9 +83,6 @@ def why_not(name: str) -> str | None:
         return _module(name).why_not()
     except ImportError:
         return "it is not part of this installation"
-
-
-KERNELS = ("xla", "native", "pallas")
 
 
 def _module(name: str):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from glorot_jax import initializers
-from glorot_jax.kernels.dense import contracted, outer_products
+from glorot_jax.kernels import chain
+from glorot_jax.kernels.dense import Kernel, contracted, outer_products
 from glorot_jax.models.points import Activation, show_layer
 
 
@@ -116,3 +117,16 @@ class Mlp(nnx.Module):
         for i, layer in enumerate(hidden, start=1):
             z = show_layer(self, f"hidden{i}", layer(z), self.activation, kernel=layer.kernel, bias=layer.bias)
         return show_layer(self, "logits", last(z), kernel=last.kernel, bias=last.bias)
+
+    def descent(
+        self, x: Float[Array, "batch features"], kernel: Kernel
+    ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], None]]:
+        """Returns the logits, and what takes a step of gradient descent; see ``kernels.chain``."""
+        layers = [(layer.kernel[...], layer.bias[...]) for layer in self.layers]
+        logits, updated = chain.descent(x, layers, self.activation, kernel)
+
+        def update(error: Float[Array, "batch classes"], goes_on: Bool[Array, ""]) -> None:
+            for layer, (w, b) in zip(self.layers, updated(error, goes_on), strict=True):
+                layer.kernel[...], layer.bias[...] = w, b
+
+        return logits, update
