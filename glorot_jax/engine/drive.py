@@ -316,7 +316,19 @@ def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> No
             "runs": [run.id for run in sweep.runs()],
         },
     )
-    write_json(results / "environment.json", {**environment, "git_commit": _commit(source), "started": _now()})
+    facts = {
+        "precision": _products(sweep, str(environment["platform"])),
+        "git_commit": _commit(source),
+        "started": _now(),
+    }
+    write_json(results / "environment.json", {**environment, **facts})
+
+
+def _products(sweep: Sweep, platform: str) -> dict[str, str]:
+    """What the precisions that a sweep asks for are on this platform."""
+    from glorot_jax.models.precision import said
+
+    return {name: said(name, platform) for name in sorted({run.precision for run in sweep.runs()})}
 
 
 def _commit(source: Path | None) -> str | None:

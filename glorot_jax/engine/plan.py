@@ -52,7 +52,8 @@ class Cohort:
     @property
     def id(self) -> str:
         """Eight hexadecimal digits of what is shared: the same for every sweep that holds such runs."""
-        return hashlib.sha256(canonical_json(self.shared).encode()).hexdigest()[:8]
+        telling = {k: v for k, v in self.shared.items() if (k, v) != ("precision", "float32")}  # as it was before
+        return hashlib.sha256(canonical_json(telling).encode()).hexdigest()[:8]
 
     @property
     def shard_id(self) -> str:
@@ -131,6 +132,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
         pretraining_steps=run.pretraining.steps if run.pretraining else None,
+        precision=run.precision,
     )
 
 
@@ -227,6 +229,7 @@ class CohortPlan:
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
+            "precision": self.cohort.runs[0].precision,
             "pretraining": self._pretraining,
             "records": self.records,
             "bytes_per_device": self.footprint.device,

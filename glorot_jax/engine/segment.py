@@ -36,6 +36,7 @@ from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL, dense
 from glorot_jax.models.points import noted
+from glorot_jax.models.precision import adopt, products_in
 from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
 from glorot_jax.probes.probe import (
     PRETRAINED,
@@ -89,6 +90,7 @@ class Setup(NamedTuple):
         probes: those that are measured together, by schedule.
         cadences: the schedules in words, as a sweep writes them.
         pretraining_steps: of each hidden layer before step 0; None for no pre-training.
+        precision: of the matrix products of an update's forward and backward pass, as ``products_in`` takes it.
     """
 
     dataset: Dataset
@@ -104,6 +106,7 @@ class Setup(NamedTuple):
     jacobian_examples: int
     base_network: Callable[..., nnx.Module] | None = None
     pretraining_steps: int | None = None
+    precision: str = "float32"
 
 
 class Pieces(NamedTuple):
@@ -558,7 +561,8 @@ class _Run:
         """An update by any optimizer of Optax's form."""
         params = state["params"]
         cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=(inputs, labels), step=step)
-        (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
+        with products_in(self.setup.precision):
+            (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
@@ -606,7 +610,8 @@ class _Run:
     def pretrain(self, k: int, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update of hidden layer k, the first being 0, without labels; a run may diverge in it as in ``step``."""
         assert self.pretraining is not None
-        error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
+        with products_in(self.setup.precision):
+            error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(error)
         lost = alive & ~goes_on
@@ -623,7 +628,8 @@ class _Run:
 
         def kept(state, batch, step):
             cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=batch, step=step)
-            return jax.vjp(cost, state["params"], has_aux=True)[1]
+            with products_in(self.setup.precision):
+                return jax.vjp(cost, state["params"], has_aux=True)[1]
 
         traced = jax.make_jaxpr(kept)(state, batch, step).jaxpr
         made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
@@ -638,7 +644,7 @@ class _Run:
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
         """Mean loss of a batch, and what the network left beside its parameters."""
         inputs, labels = batch
-        module = self._training(params, rest, hyper, step)
+        module = adopt(self._training(params, rest, hyper, step))
         logits = forward(module, inputs)
         return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
 
@@ -816,6 +822,7 @@ class _Blocks(_Run):
         super().__init__(setup, network, per_run, pretraining, kernel)
         self.piece_steps, self.width = piece_steps, width
 
+    @products_in("float32")
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
         """Returns the state before the first update."""
 
@@ -830,6 +837,7 @@ class _Blocks(_Run):
             return nothing
         return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
+    @products_in("float32")
     def begin(self, constants: Mapping, hyper: Tree, place: Tree, first_inputs: Array, state: Tree) -> Tree:
         """Returns the state with some runs of block ``place["block"]``, from ``place["run"]`` on, as they begin."""
 
@@ -846,6 +854,7 @@ class _Blocks(_Run):
 
         return jax.lax.fori_loop(place["block"], place["block"] + 1, block, state)
 
+    @products_in("float32")
     def train(
         self,
         constants: Mapping,

@@ -82,6 +82,7 @@ class Run:
     order: str
     probe_budget: float | None = None
     pretraining: Pretraining | None = None
+    precision: str = "float32"
 
     def schedules(self) -> dict[Schedule, tuple[str | Measurement, ...]]:
         """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
@@ -134,6 +135,10 @@ class Sweep(Spec):
             kept, with the smallest k that fits; the first and the last are always kept, even where they alone take
             more. If None all are kept.
         pretraining: ``denoising(…)`` trains the hidden layers without labels before step 0; None for none.
+        precision: of the matrix products of an update, forward and backward: ``"float32"``; ``"tensorfloat32"``, whose
+            factors have 10 bits behind the point on NVIDIA's GPUs, and which elsewhere is float32; ``"bfloat16"``,
+            whose factors have 7. Parameters, biases, updates, the loss and all sums are float32, and so is all that
+            probes and evaluation compute of the same network: only what they measure is another.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
             ``"independent"``: every run its own.
         exclude: combinations to leave out: dicts of paths and values that all hold, or functions of a configuration.
@@ -160,6 +165,7 @@ class Sweep(Spec):
     order: Literal["paired", "independent"] = "paired"
     probe_budget: float | None = field(default=None, read=_read_budget)
     pretraining: Pretraining | None = None
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     exclude: Any = ()
     variants: Any = None
     source: str | None = dataclasses.field(default=None, compare=False, repr=False)
