@@ -15,15 +15,21 @@ from typing import Any
 import click
 
 from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
+from glorot_jax.kernels import GENERAL, KERNELS
+from glorot_jax.signals import Signals
 
 TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json", "html")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line and returns its exit code: 0 done, 1 resumable failure, 2 bad input, 130/143 stopped."""
+def main(argv: Sequence[str] | None = None, signals: Signals | None = None) -> int:
+    """Runs one command line and returns its exit code: 0 done, 1 resumable failure, 2 bad input, 130/143 stopped.
+
+    Args:
+        signals: what catches SIGINT and SIGTERM while a sweep trains; the handlers of before come back if not said.
+    """
     streams = sys.stdout, sys.stderr
     try:
-        result = cli.main(args=argv, prog_name="glorot", standalone_mode=False)
+        result = cli.main(args=argv, prog_name="glorot", standalone_mode=False, obj=signals)
         return result if isinstance(result, int) else 0
     except Stopped as stop:
         return _say(stop, stop.code)
@@ -56,8 +62,20 @@ def _say(error: Exception, code: int) -> int:
 
 
 def script() -> None:
-    """The console command."""
-    sys.exit(main())
+    """The console command.
+
+    Where something stopped or failed, the process leaves without clearing up: a second signal, or a segment that is
+    still under way, could make it crash in the middle of that.
+    """
+    code = main(signals=Signals(leaving=True))
+    if not code:
+        sys.exit(0)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = 141
+    os._exit(code)
 
 
 class _Group(click.Group):
@@ -114,6 +132,9 @@ def cli() -> None:
 
 _sets = click.option("--set", "settings", multiple=True, metavar="K=V", help="Override a value, such as steps=2000.")
 _width = click.option("--width", type=int, help="Runs vmapped together; chosen by rule if not said.")
+_kernel = click.option(
+    "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
+)
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -125,14 +146,18 @@ _bound = click.option(
 @click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
 @_sets
 @_width
+@_kernel
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
+@click.pass_obj
 def run(
+    signals: Signals | None,
     sweep: str,
     out: str | None,
     settings: tuple[str, ...],
     width: int | None,
+    kernel: str | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -149,9 +174,11 @@ def run(
         described,
         out,
         width=width,
+        kernel=kernel,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
+        signals=signals,
     )
     _finish(results)
 
@@ -159,13 +186,29 @@ def run(
 @cli.command()
 @click.argument("folder", metavar="DIR")
 @_width
+@_kernel
 @_quiet
 @_bound
-def resume(folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
+@click.pass_obj
+def resume(
+    signals: Signals | None,
+    folder: str,
+    width: int | None,
+    kernel: str | None,
+    no_progress: bool,
+    segment_seconds: float,
+) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
     from glorot_jax.engine import drive
 
-    results = drive.resume(folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds)
+    results = drive.resume(
+        folder,
+        width=width,
+        kernel=kernel,
+        progress=_watcher(no_progress),
+        segment_seconds=segment_seconds,
+        signals=signals,
+    )
     _finish(results)
 
 
@@ -201,10 +244,19 @@ def status(folder: str, form: str) -> None:
 @click.argument("sweep")
 @_sets
 @_width
+@_kernel
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, speed: float | None, form: str) -> None:
+def plan(
+    sweep: str,
+    settings: tuple[str, ...],
+    width: int | None,
+    kernel: str | None,
+    quick: bool,
+    speed: float | None,
+    form: str,
+) -> None:
     """Say what SWEEP would compile, train and take, here and at least on accelerators, without training."""
     import json
 
@@ -213,7 +265,7 @@ def plan(sweep: str, settings: tuple[str, ...], width: int | None, quick: bool, 
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, quick=quick, run_steps_per_second=speed)
+    made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
@@ -309,7 +361,15 @@ def claims(folders: tuple[str, ...], form: str) -> int:
 @click.option("--only", callback=_split, help="Sweeps to train, separated by commas.  [default: all]")
 @_quiet
 @_bound
-def paper(out: str, scale: Any, only: list[str] | None, no_progress: bool, segment_seconds: float) -> None:
+@click.pass_obj
+def paper(
+    signals: Signals | None,
+    out: str,
+    scale: Any,
+    only: list[str] | None,
+    no_progress: bool,
+    segment_seconds: float,
+) -> None:
     """Reproduce Glorot & Bengio (2010): sweeps, Table 1, figures, claims, one page. The same command resumes."""
     from glorot_jax.paper import report
 
@@ -320,6 +380,7 @@ def paper(out: str, scale: Any, only: list[str] | None, no_progress: bool, segme
         progress=_watcher(no_progress),
         say=lambda line: click.echo(line, err=True),
         segment_seconds=segment_seconds,
+        signals=signals,
     )
     click.echo(page)
 

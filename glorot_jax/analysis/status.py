@@ -14,6 +14,7 @@ import pandas as pd
 
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
+from glorot_jax.kernels import GENERAL
 
 ROWS = 20
 DEAREST = 6
@@ -83,6 +84,7 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "runs": manifest["runs"],
         "diverged": len(manifest["diverged"]),
         "width": " then ".join(str(w["width"]) for w in manifest["widths"]),
+        "kernel": " then ".join(k["kernel"] for k in manifest.get("kernels", [{"kernel": GENERAL}])),
         "step": manifest["step"],
         "steps": manifest["steps"],
         "first_step": _first(manifest),
@@ -171,7 +173,7 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
         lines += [
             f"  {s['shard']}  {s['what']}",
             f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
-            f"{s['diverged']} diverged · width {s['width']}",
+            f"{s['diverged']} diverged · width {s['width']} · kernel {s['kernel']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
             f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
             *(_probe_lines(s["probes"]) if s["probes"] is not None else []),

@@ -224,6 +224,7 @@ def _path(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Pa
         "shared": {k: v for k, v in shared.items() if k.partition(".")[0] != "record"},
         "choices": cohort.choices,
         "schedules": [list(map(_name, probes)) for probes in run.schedules().values()],
+        "kernel": program.kernel,
         "layout": dataclasses.astuple(_layout(cohort, program, devices)),
         "machine": machine.describe(),
         "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"))],

@@ -1,38 +1,41 @@
 """The loop on the host: plan, train segment after segment, commit, show, stop when asked.
 
-A finished segment's records and state are made durable before the next one starts, so a kill at any moment costs at
-most one segment; what the next process computes from there is what this one would have.
+A finished segment's records and state are made durable while the next one trains, and before the one after it
+starts: a kill at any moment costs at most two segments, and what the next process computes from there is what this one
+would have. Between two segments the state is copied to the host once: that copy is what is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
 import shutil
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from glorot_jax.engine import cost as costs
+from glorot_jax.engine import form
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped
 from glorot_jax.files import TEMPORARY, append_json_line, write_json
+from glorot_jax.signals import Signals
 
 if TYPE_CHECKING:
     import jax
+    import xarray as xr
 
     from glorot_jax.engine.layout import Layout
     from glorot_jax.engine.pretraining import Phase
@@ -89,10 +92,12 @@ def run(
     out: str | Path | None = None,
     *,
     width: int | None = None,
+    kernel: str | None = None,
     fresh: bool = False,
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
     fuse: bool = False,
+    signals: Signals | None = None,
 ) -> Path:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
@@ -101,11 +106,13 @@ def run(
             changed one trains only the runs that are new.
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
+        kernel: what makes an update, as ``engine.form`` names it; as of ``width``.
         fresh: start over; what was there is moved beside it, never deleted.
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
         fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``);
             what is unfinished goes on as it began.
+        signals: what catches SIGINT and SIGTERM, of a caller that says how they are met after the stop.
 
     Raises:
         InputError: the folder holds another sweep, or is damaged.
@@ -126,13 +133,13 @@ def run(
     new = cohorts([run for run in sweep.runs() if run.id not in begun], fuse=fuse)
     programs = _Programs(devices.local())
     for cohort in new:
-        programs.of(cohort, width)  # what can't be built is refused before anything is touched
+        programs.of(cohort, width, kernel)  # what can't be built is refused before anything is touched
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
-    with shards.locked(results), _Signals() as signals:
-        work = _prepare(results, sweep, width, programs, fuse)
+    with shards.locked(results), signals or Signals() as signals:
+        work = _prepare(results, sweep, width, kernel, programs, fuse)
         _describe(results, sweep, devices.describe())
         total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
         made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
@@ -141,6 +148,9 @@ def run(
         try:
             for shard, cohort in work:
                 if not shard.done:
+                    if signals.caught:
+                        signals.saved()
+                        raise Stopped("saved; the same command goes on", 128 + signals.caught)
                     _Trainer(results, shard, cohort, programs, watcher, signals, segment_seconds).train()
         except Stopped as stop:
             _event(results, "stop", code=stop.code)
@@ -155,11 +165,21 @@ def resume(
     folder: str | Path,
     *,
     width: int | None = None,
+    kernel: str | None = None,
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
+    signals: Signals | None = None,
 ) -> Path:
     """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
-    return run(described(folder), folder, width=width, progress=progress, segment_seconds=segment_seconds)
+    return run(
+        described(folder),
+        folder,
+        width=width,
+        kernel=kernel,
+        progress=progress,
+        segment_seconds=segment_seconds,
+        signals=signals,
+    )
 
 
 def described(folder: str | Path) -> Sweep:
@@ -219,7 +239,7 @@ def _read_description(results: Path) -> dict[str, Any]:
 
 
 def _prepare(
-    results: Path, sweep: Sweep, width: int | None, programs: _Programs, fuse: bool
+    results: Path, sweep: Sweep, width: int | None, kernel: str | None, programs: _Programs, fuse: bool
 ) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
@@ -235,15 +255,18 @@ def _prepare(
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
     for cohort in cohorts(list(wanted.values()), fuse=fuse):
-        program, layout = programs.of(cohort, width)
+        program, layout = programs.of(cohort, width, kernel)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
-        work.append((shards.create(folder, cohort, layout.width, program.first_step), cohort))
-    for shard, _ in work:
-        if width is not None and shard.manifest["width"] != width and not shard.done:
-            shard.manifest["width"] = width
-            shard.manifest["widths"].append({"from_step": shard.step, "width": width})
+        work.append((shards.create(folder, cohort, layout.width, program.first_step, program.kernel), cohort))
+    for shard, cohort in work:
+        if shard.done:
+            continue
+        form.check(kernel or shard.kernel)
+        if (width, kernel) != (None, None):
+            program, _ = programs.of(cohort, width or shard.width, kernel or shard.kernel)
+            shard.change(program.width, program.kernel)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
@@ -254,13 +277,13 @@ class _Programs:
         self.devices = devices
         self._built: dict[str, tuple[Program, Layout]] = {}
 
-    def of(self, cohort: Cohort, width: int | None) -> tuple[Program, Layout]:
-        """A cohort's program and where its runs lie; at any width if it says none."""
+    def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
+        """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
         from glorot_jax.data.dataset import build
 
         found = self._built.get(cohort.shard_id)
-        if found is None or width not in (None, found[1].width):
-            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width)
+        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
+            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width, kernel)
             found = self._built[cohort.shard_id] = program, layout
         return found
 
@@ -304,8 +327,46 @@ def _now() -> str:
 # ---- training one shard
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """What one segment left, on the host.
+
+    Attributes:
+        step: at its end.
+        state: path -> (runs, …).
+        records: name -> (runs, records, …), those of ``recorded`` steps.
+        made: steps of each run.
+        seconds: it took.
+        probes: what the manifest holds of them from its commit on.
+        rate, seconds_left: as in ``Advance``.
+    """
+
+    step: int
+    state: Mapping[str, np.ndarray]
+    records: Mapping[str, np.ndarray]
+    recorded: Sequence[int]
+    made: int
+    seconds: float
+    probes: Mapping[str, Any]
+    rate: float
+    seconds_left: float
+
+
+class _Committed(NamedTuple):
+    """A segment that is durable: its labelled records, all runs that have diverged, and those that did in it."""
+
+    segment: _Segment
+    records: xr.Dataset | None
+    diverged: list[dict[str, Any]]
+    lost: list[dict[str, Any]]
+
+
 class _Trainer:
-    """One shard from where it stands to its last step."""
+    """One shard from where it stands to its last step.
+
+    Attributes:
+        step, recorded: where the segments stand; the shard's own are of the last commit.
+    """
 
     def __init__(
         self,
@@ -314,7 +375,7 @@ class _Trainer:
         cohort: Cohort,
         programs: _Programs,
         watcher: Watcher,
-        signals: _Signals,
+        signals: Signals,
         segment_seconds: float,
     ):
         self.results, self.shard, self.cohort, self.watcher = results, shard, cohort, watcher
@@ -323,17 +384,20 @@ class _Trainer:
         from glorot_jax.engine.fleet import Fleet
         from glorot_jax.engine.predictions import Predictions
 
-        self.program, layout = programs.of(cohort, int(shard.manifest["width"]))
+        self.program, layout = programs.of(cohort, shard.width, shard.kernel)
         self.devices = programs.devices
         self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
         self.predictions = Predictions(shard.folder, cohort, self.program)
+        self._committer = ThreadPoolExecutor(1)
+        self._commit: Future[_Committed] | None = None
 
     def train(self) -> None:
         try:
             self._train()
         finally:
+            self._committer.shutdown()  # whatever happened, nothing is written once this returns
             self.predictions.stop()
 
     def _train(self) -> None:
@@ -345,27 +409,58 @@ class _Trainer:
         self.due = self.cohort.runs[0].due(self.shard.manifest["probes"]["keep_every"])
         self.watcher.phase("compiling")
         live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
-        if not self.shard.done:
-            self._waiting(lambda: self.fleet.compile(live))
+        self._waiting(lambda: self.fleet.compile(live))
+        del state
+        self.step, self.recorded, self.probes = self.shard.step, self.shard.last_recorded, self.shard.manifest["probes"]
         phase: tuple[Phase | None, ...] = ()
-        while not self.shard.done:
+        while True:
             if phase != (now := self._phase(),):
                 self._begin(now, resumed=not phase)
                 phase = (now,)
-            pieces, steps = self._schedule(now)
+            pieces, recorded = self._schedule(now)
             begin = time.perf_counter()
             live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
-            seconds = time.perf_counter() - begin
-            self._note_cost(spent)
-            self.pace.learn(int(pieces.steps.sum()), len(steps), seconds)
-            self._predict(last=self.shard.step + int(pieces.steps.sum()) == self.shard.manifest["steps"])
-            self._commit(live, records, steps, pieces, seconds)
-            if self.signals.caught and not self.shard.done:
-                raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+            segment = self._ended(pieces, recorded, time.perf_counter() - begin, spent)
+            last = self.step == self.steps
+            self.predictions.begin()  # not before: the first segment has the machine to itself
+            self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
+            state = self._waiting(lambda s=live: self.fleet.gather(s))
+            self._commit = self._committer.submit(self._committed, segment(state=state, records=records))
+            del state, records
+            if last or self.signals.caught:
+                self._durable()
+                break
+        if not last:
+            self.signals.saved()
+            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+
+    @property
+    def steps(self) -> int:
+        return int(self.shard.manifest["steps"])
+
+    def _ended(
+        self, pieces: Pieces, recorded: Sequence[int], seconds: float, spent: Sequence[tuple[int, float]]
+    ) -> Callable[..., _Segment]:
+        """Takes in what a segment took, and returns it but for its state and records."""
+        made = int(pieces.steps.sum())
+        self.step += made
+        self.recorded = recorded[-1] if recorded else self.recorded
+        self.pace.learn(made, len(recorded), seconds)
+        self.probes = self.probes | {"measured": costs.added(self.probes["measured"], spent)}
+        return functools.partial(
+            _Segment,
+            step=self.step,
+            recorded=recorded,
+            made=made,
+            seconds=seconds,
+            probes=self.probes,
+            rate=len(self.cohort.runs) / self.pace.step if self.pace.step else 0.0,
+            seconds_left=self.pace.left(self.steps - self.step, sum(r > self.step for r in self.due)),
+        )
 
     def _phase(self) -> Phase | None:
         """The pre-training of which the next step is a part; None in training proper."""
-        return next((phase for phase in self.program.phases if self.shard.step < phase.last), None)
+        return next((phase for phase in self.program.phases if self.step < phase.last), None)
 
     def _begin(self, phase: Phase | None, resumed: bool) -> None:
         """Says what begins; its steps cost what nobody has seen yet, but not many times those before."""
@@ -374,11 +469,11 @@ class _Trainer:
             self.pace = _Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
 
     def _where(self) -> str:
-        """The step at which the shard stands, in words."""
+        """The step of the last commit, in words."""
         step, first = self.shard.step, self.shard.first_step
         if step < 0:
             return f"step {step - first:,} of {-first:,} of the pre-training"
-        return f"step {step:,} of {self.shard.manifest['steps']:,}"
+        return f"step {step:,} of {self.steps:,}"
 
     def _plan_probes(self) -> None:
         """Once, before the first step: what probes will take if that is known, and which records the budget keeps."""
@@ -408,19 +503,6 @@ class _Trainer:
             spent.append((due, time.perf_counter() - begin))
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
-    def _note_cost(self, spent: Sequence[tuple[int, float]]) -> None:
-        """Adds a segment's seconds to what the manifest holds from the next commit on."""
-        probes = self.shard.manifest["probes"]
-        self.shard.manifest["probes"] = probes | {"measured": costs.added(probes["measured"], spent)}
-
-    def _predict(self, last: bool) -> None:
-        """Begins with the predictions once the first segment is trained; they are on disk before the last commit."""
-        self.predictions.begin()
-        if last:
-            self._waiting(self.predictions.finish)
-            for note in self.predictions.notes:
-                self.watcher.note(note)
-
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take.
 
@@ -428,8 +510,8 @@ class _Trainer:
         """
         from glorot_jax.engine.segment import PIECES, RECORDS_PER_SEGMENT, Pieces
 
-        step, last = self.shard.step, int(self.shard.manifest["steps"]) if phase is None else phase.last
-        due = [r for r in self.due if r > self.shard.last_recorded and step <= r <= last]
+        step, last = self.step, self.steps if phase is None else phase.last
+        due = [r for r in self.due if r > self.recorded and step <= r <= last]
         pieces, recorded = [], []
         budget = self.pace.budget()
         while len(pieces) < PIECES - 1 and (due or step < last):
@@ -449,52 +531,72 @@ class _Trainer:
                 break
         return Pieces.of(pieces), recorded
 
-    def _waiting(self, work: Any) -> Any:
-        with ThreadPoolExecutor(1) as worker:
-            future = worker.submit(work)
-            while not future.done():
-                self.signals.wait(0.1, future)
-                self.watcher.tick()
-            return future.result()
+    def _waiting(self, work: Callable[[], Any]) -> Any:
+        """What ``work`` returns; meanwhile the screen moves, and a commit that ends is told of.
 
-    def _commit(
-        self, live: Any, records: Mapping[str, np.ndarray], steps: Sequence[int], pieces: Pieces, seconds: float
-    ) -> None:
+        A commit that fails is not kept from the person until ``work`` is done.
+        """
+        worker = ThreadPoolExecutor(1)
+        future = worker.submit(work)
+        worker.shutdown(wait=False)
+        while not future.done():
+            self._wait(future)
+        return future.result()
+
+    def _durable(self) -> None:
+        """Returns when all that was handed over is on the disk."""
+        while self._commit is not None:
+            self._wait()
+
+    def _wait(self, *work: Future) -> None:
+        """A tenth of a second at most, or until something has ended."""
+        wait_for([*work, *([self._commit] if self._commit else [])], 0.1, FIRST_COMPLETED)
+        self.watcher.tick()
+        if self._commit is not None and self._commit.done():
+            commit, self._commit = self._commit, None
+            self._tell(commit.result())
+
+    def _committed(self, segment: _Segment) -> _Committed:
+        """Makes a segment durable; done in a thread of its own, which alone writes into the shard's folder."""
         from glorot_jax.engine import records as files
 
-        state = self.fleet.gather(live)
+        if segment.step == self.steps:
+            self.predictions.finish()  # they are on the disk before the last commit
         new = None
-        if steps:
-            new = files.dataset(records, self.program.outputs, [r.id for r in self.cohort.runs], steps)
-        made = int(pieces.steps.sum())
-        diverged = self._diverged(state)
+        if segment.recorded:
+            ids = [run.id for run in self.cohort.runs]
+            new = files.dataset(segment.records, self.program.outputs, ids, segment.recorded)
+        diverged = self._diverged(segment.state)
         known = {d["run"] for d in self.shard.manifest["diverged"]}
-        self.shard.commit(self.shard.step + made, state, new, diverged, seconds)
-        for lost in diverged:
-            if lost["run"] not in known:
-                _event(self.results, "diverged", **lost)
+        self.shard.commit(segment.step, segment.state, new, diverged, segment.seconds, segment.probes)
+        return _Committed(segment, new, diverged, [d for d in diverged if d["run"] not in known])
+
+    def _tell(self, done: _Committed) -> None:
+        segment, diverged = done.segment, len(done.diverged)
+        if segment.step == self.steps:
+            for note in self.predictions.notes:
+                self.watcher.note(note)
+        for lost in done.lost:
+            _event(self.results, "diverged", **lost)
         _event(
             self.results,
             "commit",
             shard=self.shard.folder.name,
-            step=self.shard.step,
-            records=len(steps),
-            seconds=round(seconds, 3),
+            step=segment.step,
+            records=len(segment.recorded),
+            seconds=round(segment.seconds, 3),
         )
         self.watcher.advance(
             Advance(
-                run_steps=made * len(self.cohort.runs),
-                seconds=seconds,
-                step=self.shard.step,
-                steps=int(self.shard.manifest["steps"]),
-                alive=len(self.cohort.runs) - len(diverged),
-                diverged=len(diverged),
-                rate=len(self.cohort.runs) / self.pace.step if self.pace.step else 0.0,
-                seconds_left=self.pace.left(
-                    int(self.shard.manifest["steps"]) - self.shard.step,
-                    sum(r > self.shard.step for r in self.due),
-                ),
-                valid_error=self._newest("valid_error", new),
+                run_steps=segment.made * len(self.cohort.runs),
+                seconds=segment.seconds,
+                step=segment.step,
+                steps=self.steps,
+                alive=len(self.cohort.runs) - diverged,
+                diverged=diverged,
+                rate=segment.rate,
+                seconds_left=segment.seconds_left,
+                valid_error=self._newest("valid_error", done.records),
                 first_step=self.shard.first_step,
             )
         )
@@ -572,34 +674,6 @@ class _Budget:
     @property
     def empty(self) -> bool:
         return self.steps <= 0 or self.spent > self.seconds
-
-
-class _Signals:
-    """SIGINT and SIGTERM: the first is remembered until the segment's end, a second SIGINT leaves at once."""
-
-    def __init__(self) -> None:
-        self.caught = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def wait(self, seconds: float, future: Any) -> None:
-        with contextlib.suppress(TimeoutError):
-            future.exception(timeout=seconds)
-
-    def _handle(self, number: int, _: object) -> None:
-        if self.caught and number == signal.SIGINT:
-            os.write(2, b"\nleft at once; what was committed is whole, the same command goes on\n")
-            os._exit(128 + number)
-        self.caught = number
 
 
 class _Silent:

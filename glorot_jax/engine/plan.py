@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -179,13 +179,21 @@ def choose_width(weights: int, activations: int, runs: int, platform: str, devic
     return 2 ** int(np.log2(width)), why
 
 
+class Whys(NamedTuple):
+    """Reasons for what was chosen, each in a few words."""
+
+    width: str
+    kernel: str
+
+
 @dataclass(frozen=True)
 class CohortPlan:
     """One row of a plan."""
 
     cohort: Cohort
     layout: Layout
-    why_width: str
+    kernel: str
+    whys: Whys
     param_count: int
     state_bytes: int
     constant_bytes: int
@@ -205,7 +213,9 @@ class CohortPlan:
             "label": self.cohort.label,
             "runs": self.layout.runs,
             "width": self.layout.width,
-            "why_width": self.why_width,
+            "why_width": self.whys.width,
+            "kernel": self.kernel,
+            "why_kernel": self.whys.kernel,
             "blocks": self.layout.blocks,
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
@@ -320,11 +330,12 @@ class Plan:
             lines += [
                 f"  cohort {row.cohort.id}  {row.cohort.label}",
                 f"    {layout.runs} runs = {layout.devices_used} devices × up to {layout.blocks_per_device} "
-                f"blocks × width {layout.width} ({row.why_width})",
+                f"blocks × width {layout.width} ({row.whys.width})",
                 f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
                 f"checkpoint {_bytes(row.state_bytes * row.layout.runs)}",
                 f"    {row.records} records, {_bytes(row.record_bytes)} · about {bounds.duration(row.seconds)}",
                 f"    an update: {row._update_line()}",
+                f"    its kernel: {row.kernel} ({row.whys.kernel})",
             ]
             if (before := row.cohort.runs[0].pretraining) is not None:
                 lines.append(
@@ -354,7 +365,12 @@ class Plan:
 
 
 def plan(
-    sweep: Sweep, width: int | None = None, *, quick: bool = False, run_steps_per_second: float | None = None
+    sweep: Sweep,
+    width: int | None = None,
+    *,
+    kernel: str | None = None,
+    quick: bool = False,
+    run_steps_per_second: float | None = None,
 ) -> Plan:
     """Returns cohorts, width, blocks, devices, bytes, time, what each probe takes of it, and bounds on accelerators.
 
@@ -363,6 +379,7 @@ def plan(
 
     Args:
         width: runs vmapped together; chosen by rule if not said.
+        kernel: what makes an update, as ``engine.form`` names it; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
         run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
@@ -381,7 +398,7 @@ def plan(
     rows = []
     for cohort in cohorts(sweep.runs()):
         run = cohort.runs[0]
-        program, layout, why = program_for(cohort, build(run.data), used, width)
+        program, layout, whys = program_for(cohort, build(run.data), used, width, kernel)
         arrays = per_run(cohort)
         feed = Feed(program, layout, arrays) if program.feeding else None
         constants, hyper = program.setup.dataset.constants(), layout.spread_all(arrays)[0]
@@ -405,7 +422,8 @@ def plan(
             CohortPlan(
                 cohort=cohort,
                 layout=layout,
-                why_width=why,
+                kernel=program.kernel,
+                whys=whys,
                 param_count=program.param_count,
                 state_bytes=state_bytes,
                 constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
@@ -424,10 +442,18 @@ def plan(
 
 
 def program_for(
-    cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], width: int | None
-) -> tuple[Program, Layout, str]:
-    """Returns the cohort's program, where its runs lie, and why the width is what it is."""
-    from glorot_jax.engine import segment
+    cohort: Cohort,
+    dataset: Dataset,
+    devices: Sequence[jax.Device],
+    width: int | None = None,
+    kernel: str | None = None,
+) -> tuple[Program, Layout, Whys]:
+    """Returns the cohort's program, where its runs lie, and why it is as it is.
+
+    Args:
+        width, kernel: as asked; chosen by rule if not said.
+    """
+    from glorot_jax.engine import form, segment
 
     if width is not None and width < 1:
         raise InputError(f"width: {width} is not a positive integer")
@@ -436,8 +462,9 @@ def program_for(
     why = "as asked"
     if width is None:
         width, why = choose_width(*draft.update_bytes(), len(cohort.runs), devices[0].platform, len(devices))
-    program = draft.program(width)
-    return program, Layout(len(cohort.runs), width, len(devices), program.room), why
+    chosen = form.choose(draft, devices[0].platform, kernel)
+    program = draft.program(width, chosen.kernel)
+    return program, Layout(len(cohort.runs), width, len(devices), program.room), Whys(why, chosen.why)
 
 
 def _tree_bytes(tree: object) -> int:

@@ -33,6 +33,7 @@ from jaxtyping import Array
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.engine.pretraining import Phase, Pretraining
 from glorot_jax.errors import InputError
+from glorot_jax.kernels import GENERAL, dense
 from glorot_jax.models.points import noted
 from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
 from glorot_jax.probes.probe import (
@@ -139,6 +140,7 @@ class Program:
 
     Attributes:
         width: runs that are vmapped together.
+        kernel: what makes an update, as ``engine.form`` names it.
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         record_size: numbers of a run's records at one step.
@@ -158,6 +160,7 @@ class Program:
 
     setup: Setup
     width: int
+    kernel: str
     room: int
     outputs: dict[str, Output]
     record_size: int
@@ -215,7 +218,7 @@ class Draft:
     """
 
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
-        self._setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
+        self.setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
         self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
 
     def update_bytes(self) -> tuple[int, int]:
@@ -223,21 +226,32 @@ class Draft:
 
         From shapes alone.
         """
-        run = _Run(self._setup, self._network, self._per_run, self._pretraining)
+        run = _Run(self.setup, self._network, self._per_run, self._pretraining)
         return 4 * self._network.param_count, run.kept_bytes(self._per_run)
 
-    def program(self, width: int) -> Program:
-        """Returns the program that vmaps so many runs together."""
-        setup, network = self._setup, self._network
+    @property
+    def optimizer_numbers(self) -> list[str]:
+        """Names of the optimizer's numeric arguments, which may differ from run to run."""
+        return list(_Run._optimizer_settings(self._per_run))
+
+    @property
+    def has_descent(self) -> bool:
+        """Whether the network can take a step of gradient descent by itself; see ``kernels.chain``."""
+        return self._network.has_descent
+
+    def program(self, width: int, kernel: str = GENERAL) -> Program:
+        """Returns the program that vmaps so many runs together, its update made by a kernel; see ``engine.form``."""
+        setup, network = self.setup, self._network
         batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
         piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
         piece_steps -= piece_steps % DRAW_TOGETHER
-        blocks = _Blocks(setup, network, self._per_run, self._pretraining, piece_steps, width)
+        blocks = _Blocks(setup, network, self._per_run, self._pretraining, kernel, piece_steps, width)
         outputs, size = blocks.outputs(self._per_run)
         room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
         return Program(
             setup=setup,
             width=width,
+            kernel=kernel,
             room=room,
             outputs=outputs,
             record_size=size,
@@ -291,6 +305,7 @@ class _Network:
         self._graphs = {True: training, False: nnx.graphdef(module)}
         self._params, self._random, self._rest = map(_Paths, states)
         self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        self.has_descent = hasattr(module, "descent")
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
 
@@ -318,6 +333,10 @@ class _Network:
     def merge(self, params: Tree, rest: Tree, key: Array, *, training: bool) -> nnx.Module:
         """The network in training or evaluation mode; ``key`` is the source of what it draws."""
         return nnx.merge(self._graphs[training], self._params.state(params), self._drawing(key), self._rest.state(rest))
+
+    def params(self, module: nnx.Module) -> Tree:
+        """The trained parameters as they are now."""
+        return self._params.flat(nnx.state(module, nnx.Param))
 
     def rest(self, module: nnx.Module) -> Tree:
         """What a call of a network left beside its parameters.
@@ -478,9 +497,14 @@ class _Run:
     """What happens to one run."""
 
     def __init__(
-        self, setup: Setup, network: _Network, per_run: Mapping[str, Array], pretraining: Pretraining | None = None
+        self,
+        setup: Setup,
+        network: _Network,
+        per_run: Mapping[str, Array],
+        pretraining: Pretraining | None = None,
+        kernel: str = GENERAL,
     ):
-        self.setup, self.network, self.pretraining = setup, network, pretraining
+        self.setup, self.network, self.pretraining, self.kernel = setup, network, pretraining, kernel
         self.factors = self._factors(per_run)
 
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
@@ -521,6 +545,11 @@ class _Run:
 
     def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
+        update = self._by_gradient if self.kernel == GENERAL else self._by_descent
+        return update(state, hyper, inputs, labels, step)
+
+    def _by_gradient(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
+        """An update by any optimizer of Optax's form."""
         params = state["params"]
         cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=(inputs, labels), step=step)
         (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
@@ -541,6 +570,30 @@ class _Run:
         return {
             **state,
             **_where(goes_on, new, kept),
+            "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
+        }
+
+    def _by_descent(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
+        """An update by gradient descent that the network makes itself, layer by layer; see ``kernels.chain``.
+
+        The parameters of a run that doesn't go on are not selected afterwards: they come back as they were.
+        """
+        module = self._training(state["params"], state["rest"], hyper, step)
+        logits, update = module.descent(inputs, dense.kernel(self.kernel))
+        loss, pull = jax.vjp(lambda logits: jnp.mean(self.setup.loss(logits, labels)), logits)
+        alive = state["diverged_step"] == ALIVE
+        goes_on = alive & jnp.isfinite(loss)
+        (error,) = pull(-hyper["optimizer.learning_rate"])
+        update(error, goes_on)
+        new = {
+            "rest": self.network.rest(module),
+            "loss_sum": state["loss_sum"] + loss,
+            "loss_count": state["loss_count"] + 1,
+        }
+        return {
+            **state,
+            "params": self.network.params(module),
+            **_where(goes_on, new, {name: state[name] for name in new}),
             "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
         }
 
@@ -573,7 +626,7 @@ class _Run:
     def update_flops(self, hyper: Mapping[str, Array]) -> float | None:
         """Floating-point operations of an update, as ``Program`` has them; nothing is compiled."""
         _, *update = self._abstract(hyper)
-        counted = jax.jit(self.step).lower(update[0], hyper, *update[1:]).cost_analysis()
+        counted = jax.jit(self._by_gradient).lower(update[0], hyper, *update[1:]).cost_analysis()
         return counted.get("flops") if counted else None
 
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
@@ -750,10 +803,11 @@ class _Blocks(_Run):
         network: _Network,
         per_run: Mapping[str, Array],
         pretraining: Pretraining | None,
+        kernel: str,
         piece_steps: int,
         width: int,
     ):
-        super().__init__(setup, network, per_run, pretraining)
+        super().__init__(setup, network, per_run, pretraining, kernel)
         self.piece_steps, self.width = piece_steps, width
 
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:

@@ -17,6 +17,7 @@ import numpy as np
 from glorot_jax.engine import checkpoint, records
 from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
+from glorot_jax.kernels import GENERAL
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,6 +59,22 @@ class Shard:
         return bool(self.manifest.get("members"))
 
     @property
+    def width(self) -> int:
+        return int(self.manifest["width"])
+
+    @property
+    def kernel(self) -> str:
+        """What makes its updates; shards from before there was a choice have the general form."""
+        return self.manifest.get("kernel", GENERAL)
+
+    def change(self, width: int | None, kernel: str | None) -> None:
+        """Marks that from here on its runs go on at another width or with another kernel, where these are said."""
+        for name, now, new in (("width", self.width, width), ("kernel", self.kernel, kernel)):
+            if new not in (None, now) and not self.done:
+                before = self.manifest.get(f"{name}s", [{"from_step": self.first_step, name: now}])
+                self.manifest |= {name: new, f"{name}s": [*before, {"from_step": self.step, name: new}]}
+
+    @property
     def done(self) -> bool:
         return self.manifest["state"] == "done"
 
@@ -74,8 +91,12 @@ class Shard:
         new: xr.Dataset | None,
         diverged: Sequence[Mapping[str, Any]],
         seconds: float,
+        probes: Mapping[str, Any] | None = None,
     ) -> None:
         """Makes a step's state and the records up to it durable together; the manifest's replacement is the moment.
+
+        Args:
+            probes: what the manifest holds of them from now on, as before if None.
 
         Raises:
             ResumableError: the disk is full; what was committed before is whole.
@@ -85,7 +106,7 @@ class Shard:
             entries = records.merge(self.folder, [*entries, records.append(self.folder, new)])
         saved = checkpoint.save(self.checkpoints, step, state)
         before = {k: self.manifest[k] for k in ("step", "records", "checkpoint", "diverged")}
-        self.manifest |= {
+        manifest = self.manifest | {
             "generation": self.manifest["generation"] + 1,
             "step": step,
             "state": "done" if step == self.manifest["steps"] else "training",
@@ -95,7 +116,10 @@ class Shard:
             "wall_seconds": round(self.manifest["wall_seconds"] + seconds, 3),
             "previous": before if before["checkpoint"] else None,
         }
-        write_json(self.folder / MANIFEST, self.manifest)
+        if probes is not None:
+            manifest["probes"] = dict(probes)
+        write_json(self.folder / MANIFEST, manifest)
+        self.manifest = manifest
         self._drop_unnamed()
 
     def restore(self) -> tuple[dict[str, np.ndarray] | None, list[str]]:
@@ -143,7 +167,7 @@ class Shard:
         return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
 
 
-def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Shard:
+def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel: str = GENERAL) -> Shard:
     """Returns a new shard at its first step: its table of runs, then its first manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,6 +182,8 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0) -> Sha
         "runs": len(cohort.runs),
         "width": width,
         "widths": [{"from_step": first_step, "width": width}],
+        "kernel": kernel,
+        "kernels": [{"from_step": first_step, "kernel": kernel}],
         "generation": 0,
         "first_step": first_step,
         "step": first_step,

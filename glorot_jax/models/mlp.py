@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -15,12 +14,11 @@ from jaxtyping import Array, Bool, Float, Integer, Key
 
 from glorot_jax import initializers
 from glorot_jax.branches import if_any
+from glorot_jax.kernels import chain
+from glorot_jax.kernels.dense import Kernel, contracted, outer_products
 from glorot_jax.models.points import Activation, Hyper, show_layer
 
 T = TypeVar("T")
-
-SMALL_BATCH = 32
-"""Examples up to which a weight gradient is summed up inside the update."""
 
 
 class Dense(nnx.Module):
@@ -45,21 +43,16 @@ def product(z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"]) 
     Its own backward rule gives ∂C/∂W of a small batch as a sum of outer products, which XLA works into the update that
     reads it: one pass over the weights, no gradient stored. Of a large batch it is a matrix product.
     """
-    return _contracted(z, w, 1, 0)
-
-
-def _contracted(a: Float[Array, "..."], b: Float[Array, "..."], a_axis: int, b_axis: int) -> Float[Array, "..."]:
-    """The product of two matrices over an axis of each; no transpose is formed, as XLA would before a batched one."""
-    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+    return contracted(z, w, 1, 0)
 
 
 def _product_forward(z: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _contracted(z, w, 1, 0), (z, w)
+    return contracted(z, w, 1, 0), (z, w)
 
 
 def _product_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
     z, w = saved
-    return _contracted(error, w, 1, 1), _outer_products(z, error)
+    return contracted(error, w, 1, 1), outer_products(z, error)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -74,13 +67,13 @@ def optional_product(
 
 
 def _optional_forward(has: Array, z: Array, w: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return if_any(has, functools.partial(_contracted, a_axis=1, b_axis=0), z, w), (has, z, w)
+    return if_any(has, partial(contracted, a_axis=1, b_axis=0), z, w), (has, z, w)
 
 
 def _optional_backward(saved: tuple[Array, Array, Array], error: Array) -> tuple[None, Array, Array]:
     has, z, w = saved
-    below = if_any(has, functools.partial(_contracted, a_axis=1, b_axis=1), error, w)
-    return None, below, _outer_products(z, error)
+    below = if_any(has, partial(contracted, a_axis=1, b_axis=1), error, w)
+    return None, below, outer_products(z, error)
 
 
 optional_product.defvjp(_optional_forward, _optional_backward)
@@ -91,26 +84,19 @@ def transposed_product(
     h: Float[Array, "batch fan_out"], w: Float[Array, "fan_in fan_out"]
 ) -> Float[Array, "batch fan_in"]:
     """Returns h Wᵀ in full float32, with a backward rule like that of ``product``."""
-    return _contracted(h, w, 1, 1)
+    return contracted(h, w, 1, 1)
 
 
 def _transposed_forward(h: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _contracted(h, w, 1, 1), (h, w)
+    return contracted(h, w, 1, 1), (h, w)
 
 
 def _transposed_backward(saved: tuple[Array, Array], error: Array) -> tuple[Array, Array]:
     h, w = saved
-    return _contracted(error, w, 1, 0), _outer_products(error, h)
+    return contracted(error, w, 1, 0), outer_products(error, h)
 
 
 transposed_product.defvjp(_transposed_forward, _transposed_backward)
-
-
-def _outer_products(a: Float[Array, "batch m"], b: Float[Array, "batch n"]) -> Float[Array, "m n"]:
-    """aᵀ b, of a small batch example by example."""
-    if len(a) > SMALL_BATCH:
-        return _contracted(a, b, 0, 0)
-    return functools.reduce(operator.add, (a[i, :, None] * b[i] for i in range(len(a))))
 
 
 class Mlp(nnx.Module):
@@ -153,11 +139,10 @@ class Mlp(nnx.Module):
         layers, z = [], inputs
         for i, shape in enumerate(itertools.pairwise(sizes), start=1):
             last = i == len(sizes) - 1
-            layer, number, index, has = initializers.LayerInfo(index=i, depth=len(sizes) - 1), i, init_index, None
-            if depth is not None:
-                layer, number = None, depth + 1 if last else i
-            if not last and (has := self._has(i)) is not None:
-                index = jnp.where(has, init_index, -1)
+            layer = initializers.LayerInfo(index=i, depth=len(sizes) - 1) if depth is None else None
+            number = i if depth is None or not last else depth + 1
+            has = None if last else self._has(i)
+            index = init_index if has is None else jnp.where(has, init_index, -1)
             kernel = initializers.select(index, init, jax.random.fold_in(key, number), shape, layer=layer, inputs=z)
             layers.append(Dense(gain * kernel))
             if any(initializers.needs_inputs(f) for f in init):
@@ -171,13 +156,31 @@ class Mlp(nnx.Module):
         z = x
         *hidden, last = self.layers
         for i, layer in enumerate(hidden, start=1):
-            shown = {"kernel": layer.kernel, "bias": layer.bias}
-            if (has := self._has(i)) is None:
-                z = show_layer(self, f"hidden{i}", layer(z), self.activation, **shown)
-            else:
-                f = self.activation.where(has)
-                z = show_layer(self, f"hidden{i}", layer(z, has), f, **shown, around=(has, z))
+            has = self._has(i)
+            z = show_layer(
+                self,
+                f"hidden{i}",
+                layer(z, has),
+                self.activation.where(has),
+                kernel=layer.kernel,
+                bias=layer.bias,
+                around=None if has is None else (has, z),
+            )
         return show_layer(self, "logits", last(z), kernel=last.kernel, bias=last.bias)
+
+    def descent(
+        self, x: Float[Array, "batch features"], kernel: Kernel
+    ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], None]]:
+        """Returns the logits, and what takes a step of gradient descent; see ``kernels.chain``."""
+        layers = [(layer.kernel[...], layer.bias[...]) for layer in self.layers]
+        has = [self._has(i) for i in range(1, len(layers))]
+        logits, updated = chain.descent(x, layers, [self.activation.where(h) for h in has], kernel, has)
+
+        def update(error: Float[Array, "batch classes"], goes_on: Bool[Array, ""]) -> None:
+            for layer, (w, b) in zip(self.layers, updated(error, goes_on), strict=True):
+                layer.kernel[...], layer.bias[...] = w, b
+
+        return logits, update
 
     def _has(self, i: int) -> Bool[Array, ""] | None:
         """Whether this run's network has the hidden layer i; None if every run's has, as the first always is."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from glorot_jax.analysis.claims import Judgement
     from glorot_jax.engine.drive import Watcher
     from glorot_jax.engine.sweep import Sweep
+    from glorot_jax.signals import Signals
 
 EXPERIMENTS = {
     "initialization": "Figures 6, 7 and 8; singular values",
@@ -46,6 +47,7 @@ def paper(
     progress: Watcher | None = None,
     say: Callable[[str], None] = print,
     segment_seconds: float = 30.0,
+    signals: Signals | None = None,
 ) -> Path:
     """Runs the paper's sweeps into a folder, what is missing of them, and writes table, figures, claims and page.
 
@@ -55,7 +57,7 @@ def paper(
         only: names among ``EXPERIMENTS``; all of them if none is given.
         progress: who is told of training, as of ``run``.
         say: takes lines for a person.
-        segment_seconds: as of ``run``.
+        segment_seconds, signals: as of ``run``.
 
     Returns:
         The page.
@@ -70,13 +72,14 @@ def paper(
         if name not in EXPERIMENTS:
             raise unknown("only", name, EXPERIMENTS)
     folder = Path(out)
-    skipped = dict(_train(folder, scale, only or tuple(EXPERIMENTS), progress, say, segment_seconds))
+    how = {"progress": progress, "segment_seconds": segment_seconds, "signals": signals}
+    skipped = dict(_train(folder, scale, only or tuple(EXPERIMENTS), say, how))
     skipped |= _baseline(folder / "finite_shapeset", say)
     return _write(folder, scale, skipped, say)
 
 
 def _train(
-    folder: Path, scale: Scale, names: Sequence[str], progress: Any, say: Callable[[str], None], segment_seconds: float
+    folder: Path, scale: Scale, names: Sequence[str], say: Callable[[str], None], how: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Trains the sweeps; gives those whose data can't be had here, each with the reason."""
     from glorot_jax.engine import drive
@@ -88,7 +91,7 @@ def _train(
             yield name, missing
             continue
         say(f"{name} ({number} of {len(names)}): {EXPERIMENTS[name]}")
-        drive.run(described, folder / name, progress=progress, segment_seconds=segment_seconds)
+        drive.run(described, folder / name, **how)
 
 
 def _baseline(results: Path, say: Callable[[str], None]) -> dict[str, str]:

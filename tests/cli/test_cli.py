@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -406,12 +407,27 @@ def test_sigint_and_sigterm_save_and_the_same_command_goes_on(sweep_file, traine
     assert [e["code"] for e in events if e["event"] == "stop"] == [130, 143]
 
 
+LONG = ("--set", "record=at()", "--set", "steps=1000000000")
+"""Segments of ten seconds, once it is known what a step takes."""
+
+
+def wait_for_event(out: Path, wanted: Callable[[dict], bool], process: subprocess.Popen[str]) -> None:
+    """Returns once such a line stands among the events."""
+    deadline, path = time.monotonic() + 120, out / "events.jsonl"
+    while True:
+        lines = path.read_text().splitlines() if path.exists() else []
+        if any(wanted(json.loads(line)) for line in lines if line.endswith("}")):
+            return
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_a_second_sigint_leaves_at_once_and_the_last_commit_is_whole(sweep_file, tmp_path):
-    """Segments of ten seconds; the second signal comes in the middle of one."""
+    """The signals come in the middle of a segment of many seconds: one that follows one of a second."""
     out = tmp_path / "out"
-    process = start("run", "tiny.py", "--out", out, "--set", "record=at()", "--set", "steps=100000000")
-    wait_for_commit(out, 0, process)
-    time.sleep(0.5)
+    process = start("run", "tiny.py", "--out", out, *LONG)
+    wait_for_event(out, lambda e: e["event"] == "commit" and e["seconds"] > 1, process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     assert process.poll() is None, "the first signal waits for the segment's end"
@@ -423,6 +439,25 @@ def test_a_second_sigint_leaves_at_once_and_the_last_commit_is_whole(sweep_file,
     assert "left at once; what was committed is whole, the same command goes on" in said
     assert parameters(out)
     assert len(load(out).records()["step"]) == 1
+
+
+def test_signals_while_a_stopped_process_leaves_change_nothing(sweep_file, tmp_path):
+    """From the moment at which all is saved until there is no process any more, one a millisecond."""
+    out = tmp_path / "out"
+    process = start("run", "tiny.py", "--out", out, "--segment-seconds", "0.000001", *LONG, *WIDTH)
+    wait_for_commit(out, 2, process)
+    process.send_signal(signal.SIGINT)
+    wait_for_event(out, lambda e: e["event"] == "stop", process)
+    sent = 0
+    while process.poll() is None:
+        process.send_signal((signal.SIGINT, signal.SIGTERM)[sent % 2])
+        sent += 1
+        time.sleep(0.001)
+    _, said = process.communicate(timeout=60)
+    assert sent
+    assert process.returncode == 130, said
+    assert re.fullmatch(r"saved at step [0-9,]+ of 1,000,000,000; the same command goes on", said.splitlines()[-1])
+    assert parameters(out)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "activations"], ["table", "{trained}"]])
