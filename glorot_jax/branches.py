@@ -12,8 +12,13 @@ from jaxtyping import Array, Bool
 _T = TypeVar("_T")
 
 
-def if_any(wanted: Bool[Array, ""], function: Callable[..., _T], *operands: Array) -> _T:
-    """Returns ``function(*operands)`` where a run of the block wants it, zeros of its shape where none does.
+def if_any(
+    wanted: Bool[Array, ""],
+    function: Callable[..., _T],
+    *operands: Array,
+    otherwise: Callable[..., _T] | None = None,
+) -> _T:
+    """Returns ``function(*operands)`` where a run of the block wants it, where none does ``otherwise`` of them or zeros.
 
     On a CPU it is a branch, and what nobody wants costs nothing. Elsewhere it is always computed: branches cost more
     there than arithmetic.
@@ -27,7 +32,7 @@ def if_any(wanted: Bool[Array, ""], function: Callable[..., _T], *operands: Arra
         return jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(function, *operands))
 
     def branch(*operands: Array) -> _T:
-        return jax.lax.cond(somebody, function, nothing, *operands)
+        return jax.lax.cond(somebody, function, otherwise or nothing, *operands)
 
     return jax.lax.platform_dependent(*operands, cpu=branch, default=function)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from glorot_jax.branches import if_any
 from glorot_jax.kernels import chain
 from glorot_jax.kernels.dense import Kernel, contracted, outer_products
 from glorot_jax.models.points import Activation, Hyper, show_layer
+
+T = TypeVar("T")
 
 
 class Dense(nnx.Module):
@@ -64,12 +67,12 @@ def optional_product(
 
 
 def _optional_forward(has: Array, z: Array, w: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return if_any(has, functools.partial(contracted, a_axis=1, b_axis=0), z, w), (has, z, w)
+    return if_any(has, partial(contracted, a_axis=1, b_axis=0), z, w), (has, z, w)
 
 
 def _optional_backward(saved: tuple[Array, Array, Array], error: Array) -> tuple[None, Array, Array]:
     has, z, w = saved
-    below = if_any(has, functools.partial(contracted, a_axis=1, b_axis=1), error, w)
+    below = if_any(has, partial(contracted, a_axis=1, b_axis=1), error, w)
     return None, below, outer_products(z, error)
 
 
@@ -138,11 +141,10 @@ class Mlp(nnx.Module):
         layers, z = [], inputs
         for i, shape in enumerate(itertools.pairwise(sizes), start=1):
             last = i == len(sizes) - 1
-            layer, number, index, has = initializers.LayerInfo(index=i, depth=len(sizes) - 1), i, init_index, None
-            if depth is not None:
-                layer, number = None, depth + 1 if last else i
-            if not last and (has := self._has(i)) is not None:
-                index = jnp.where(has, init_index, -1)
+            layer = initializers.LayerInfo(index=i, depth=len(sizes) - 1) if depth is None else None
+            number = i if depth is None or not last else depth + 1
+            has = None if last else self._has(i)
+            index = init_index if has is None else jnp.where(has, init_index, -1)
             kernel = initializers.select(index, init, jax.random.fold_in(key, number), shape, layer=layer, inputs=z)
             layers.append(Dense(gain * kernel))
             if any(initializers.needs_inputs(f) for f in init):
@@ -156,12 +158,16 @@ class Mlp(nnx.Module):
         z = x
         *hidden, last = self.layers
         for i, layer in enumerate(hidden, start=1):
-            shown = {"kernel": layer.kernel, "bias": layer.bias}
-            if (has := self._has(i)) is None:
-                z = show_layer(self, f"hidden{i}", layer(z), self.activation, **shown)
-            else:
-                f = self.activation.where(has)
-                z = show_layer(self, f"hidden{i}", layer(z, has), f, **shown, around=(has, z))
+            has = self._has(i)
+            z = show_layer(
+                self,
+                f"hidden{i}",
+                layer(z, has),
+                self.activation.where(has),
+                kernel=layer.kernel,
+                bias=layer.bias,
+                around=None if has is None else (has, z),
+            )
         return show_layer(self, "logits", last(z), kernel=last.kernel, bias=last.bias)
 
     def descent(
@@ -169,7 +175,8 @@ class Mlp(nnx.Module):
     ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], None]]:
         """Returns the logits, and what takes a step of gradient descent; see ``kernels.chain``."""
         layers = [(layer.kernel[...], layer.bias[...]) for layer in self.layers]
-        logits, updated = chain.descent(x, layers, self.activation, kernel)
+        has = [self._has(i) for i in range(1, len(layers))]
+        logits, updated = chain.descent(x, layers, [self.activation.where(h) for h in has], kernel, has)
 
         def update(error: Float[Array, "batch classes"], goes_on: Bool[Array, ""]) -> None:
             for layer, (w, b) in zip(self.layers, updated(error, goes_on), strict=True):
@@ -180,3 +187,18 @@ class Mlp(nnx.Module):
     def _has(self, i: int) -> Bool[Array, ""] | None:
         """Whether this run's network has the hidden layer i; None if every run's has, as the first always is."""
         return None if self.depth is None or i == 1 else self.depth[...] >= i
+
+
+def own_parameters(params: Mapping[str, T], depth: int) -> dict[str, T]:
+    """Returns the parameters of a run's own network by their paths in it, from those of a program that it shares.
+
+    Args:
+        params: by path, of an ``Mlp`` in which the run has ``depth`` of the hidden layers.
+    """
+    output = max(int(path.split(".")[1]) for path in params)
+    found = {}
+    for path, value in params.items():
+        _, place, name = path.split(".")
+        if int(place) < depth or int(place) == output:
+            found[f"layers.{min(int(place), depth)}.{name}"] = value
+    return found

@@ -31,8 +31,10 @@ class Activation(nnx.Module):
     def __call__(self, s: Float[Array, "..."]) -> Float[Array, "..."]:
         return activations.select(self.index[...], self.functions, s)
 
-    def where(self, has: Bool[Array, ""]) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
-        """Returns it for a layer that this run may lack: 0 with slope 0 then, and on a CPU not computed."""
+    def where(self, has: Bool[Array, ""] | None) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
+        """Returns it for a layer that this run may lack, None if not: 0 with slope 0 then, and on a CPU not computed."""
+        if has is None:
+            return self
         return lambda s: activations.select(jnp.where(has, self.index[...], -1), self.functions, s)
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glorot_jax import Sweep, at, grid, mlp, sgd, shapeset
+from glorot_jax import Sweep, at, grid, mlp, sgd
 from glorot_jax.data import dataset
 from glorot_jax.engine import plan
 from glorot_jax.engine.segment import _Network, _Run
 from glorot_jax.probes import BUILT_IN
+from tests.engine.networks import pictures
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -27,7 +28,7 @@ UNDEFINED = ("_condition", "noise_scale", "noise_scale_error")
 def cohorts(*depths: int, fuse: bool) -> list[plan.Cohort]:
     sweep = Sweep(
         name="depths",
-        data=shapeset(size=8, validation=20, test=20),
+        data=pictures(),
         model=mlp(widths=grid(*((12,) * depth for depth in depths)), activation="tanh", init="normalized"),
         optimizer=sgd(learning_rate=0.1),
         seeds=(3,),
