@@ -94,6 +94,7 @@ def _fused(members: Sequence[Cohort]) -> Cohort:
         shared={**deepest.shared, "depths": depths},
         choices={path: tuple(sorted({n for m in members for n in m.choices[path]})) for path in deepest.choices},
         runs=tuple(run for member in members for run in member.runs),
+        functions={path: {n: f for m in members for n, f in m.functions[path].items()} for path in deepest.choices},
         members=tuple(members),
     )
 

@@ -8,7 +8,7 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,12 +41,14 @@ class Cohort:
         shared: everything that the program is compiled for, by path.
         choices: path -> names of the functions that its runs choose from.
         runs: sorted by seed, so that neighbours share their batches; if it is fused by depth before.
+        functions: path -> name -> what it stands for, of all choices.
         members: the cohorts of one depth each that were fused into it, by depth; none if it is not fused.
     """
 
     shared: Mapping[str, object]
     choices: Mapping[str, tuple[str, ...]]
     runs: tuple[Run, ...]
+    functions: Mapping[str, Mapping[str, Any]]
     members: tuple[Cohort, ...] = ()
 
     @property
@@ -95,18 +97,42 @@ def cohorts(runs: Sequence[Run], *, fuse: bool = False) -> list[Cohort]:
         name = canonical_json(fixed)
         groups.setdefault(name, []).append(run)
         shared[name] = fixed
-    found = [
-        Cohort(
-            shared=shared[name],
-            choices={
-                path: tuple(sorted({str(run.config[path]) for run in members}))
-                for path in (f"model.{name}" for name in members[0].model.choices())
-            },
-            runs=tuple(sorted(members, key=lambda run: run.seed)),
-        )
-        for name, members in groups.items()
-    ]
+    found = [_cohort(shared[name], members) for name, members in groups.items()]
     return fusing.fuse(found, fusing.fusable(found)) if fuse else found
+
+
+def _cohort(shared: Mapping[str, object], runs: Sequence[Run]) -> Cohort:
+    functions = {
+        f"model.{name}": {str(run.config[f"model.{name}"]): run.model.per_run()[name] for run in runs}
+        for name in runs[0].model.choices()
+    }
+    return Cohort(
+        shared=shared,
+        choices={path: tuple(sorted(known)) for path, known in functions.items()},
+        runs=tuple(sorted(runs, key=lambda run: run.seed)),
+        functions=functions,
+    )
+
+
+def variants(runs: Sequence[Run]) -> list[list[int]]:
+    """Returns the places of the runs of each variant, in the order in which these first come."""
+    found: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        found.setdefault(canonical_json({k: v for k, v in run.config.items() if k != "seed"}), []).append(place)
+    return list(found.values())
+
+
+def waves(cohort: Cohort, at_once: int | None) -> list[Cohort]:
+    """Returns the cohort in parts that train one after the other, of whole variants and at most so many runs each.
+
+    A part holds one variant at least. All parts share one program.
+    """
+    parts: list[list[int]] = [[]]
+    for places in variants(cohort.runs):
+        if at_once is not None and parts[-1] and len(parts[-1]) + len(places) > at_once:
+            parts.append([])
+        parts[-1] += places
+    return [replace(cohort, runs=tuple(cohort.runs[place] for place in sorted(part))) for part in parts]
 
 
 def setup(cohort: Cohort, dataset: Dataset) -> Setup:
@@ -141,8 +167,7 @@ def _functions(cohort: Cohort) -> dict[str, tuple[Callable, ...]]:
     found = {}
     for field, module in cohort.runs[0].model.choices().items():
         path = f"model.{field}"
-        by_name = {str(run.config[path]): run.model.per_run()[field] for run in cohort.runs}
-        found[field] = tuple(resolve(by_name[name], module) for name in cohort.choices[path])
+        found[field] = tuple(resolve(cohort.functions[path][name], module) for name in cohort.choices[path])
     return found
 
 
