@@ -32,6 +32,7 @@ from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.engine.pretraining import Phase, Pretraining
+from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL, dense
 from glorot_jax.models.points import noted
@@ -45,6 +46,7 @@ from glorot_jax.probes.probe import (
     checked_outputs,
     forward,
     forward_with_values,
+    measured_by,
 )
 from glorot_jax.randomness import key
 
@@ -146,7 +148,8 @@ class Program:
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         record_size: numbers of a run's records at one step.
-        param_count: parameters of one run.
+        param_count: parameters of one run, those of layers that it may lack among them.
+        layer_params: those of each hidden layer, where it is a dense one.
         piece_steps: the longest piece.
         blame: names of the tensors that ``first_nonfinite`` counts: of each layer in forward order (kind, layer), then
             of every other parameter and point, then the loss, then the layers' reconstructions in pre-training.
@@ -166,6 +169,7 @@ class Program:
     outputs: dict[str, Output]
     record_size: int
     param_count: int
+    layer_params: tuple[int, ...]
     piece_steps: int
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
@@ -179,6 +183,10 @@ class Program:
     def first_step(self) -> int:
         """Where the schedule begins: below 0 with pre-training."""
         return self.phases[0].first if self.phases else 0
+
+    def own_param_count(self, depth: int) -> int:
+        """Returns the parameters of a run whose network has so many of the hidden layers."""
+        return self.param_count - sum(self.layer_params[depth:])
 
 
 @dataclass(frozen=True)
@@ -207,12 +215,13 @@ class Draft:
 
     Args:
         per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*,
-            pretraining.*.
+            pretraining.*, and depth where the runs' networks have different ones.
 
     Raises:
         InputError: the network is not what it says, or can't be pre-trained.
     """
 
+    @undisturbed()
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self.setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
         self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
@@ -235,6 +244,7 @@ class Draft:
         """Whether the network can take a step of gradient descent by itself; see ``kernels.chain``."""
         return self._network.has_descent
 
+    @undisturbed()
     def program(self, width: int, kernel: str = GENERAL) -> Program:
         """Returns the program that vmaps so many runs together, its update made by a kernel; see ``engine.form``."""
         setup, network = self.setup, self._network
@@ -252,6 +262,7 @@ class Draft:
             outputs=outputs,
             record_size=size,
             param_count=network.param_count,
+            layer_params=network.layer_params,
             piece_steps=piece_steps,
             blame=blocks.blame,
             initialize=blocks.initialize,
@@ -300,7 +311,7 @@ class _Network:
         self._graphs = {True: training, False: nnx.graphdef(module)}
         self._params, self._random, self._rest = map(_Paths, states)
         self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.has_descent = hasattr(module, "descent")
+        self.has_descent = getattr(module, "descent", None) is not None
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
 
@@ -313,6 +324,13 @@ class _Network:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the trained parameters by path."""
         return {path: leaf.shape for path, leaf in self._params.abstract().items()}
+
+    @property
+    def layer_params(self) -> tuple[int, ...]:
+        """Parameters of each hidden layer that is a dense one."""
+        shapes = self.shapes
+        layers = [layer for layer in self.notes.layers if layer.activation and layer.weight]
+        return tuple(sum(math.prod(shapes[path]) for path in layer.own) for layer in layers)
 
     def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
         _, params, _, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, nnx.RngState, ...)
@@ -423,6 +441,7 @@ class _Network:
 
     def _build(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> nnx.Module:
         settings = {k.removeprefix("model."): v for k, v in per_run.items() if k.startswith("model.")}
+        settings |= {"depth": per_run["depth"]} if "depth" in per_run else {}
         shape, classes = self.setup.input_shape, self.setup.dataset.classes
         return self.setup.network(shape, classes, key=key, inputs=inputs, **settings)
 
@@ -497,10 +516,13 @@ class _Run:
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
         """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        if pixels is None:
-            steps = jnp.arange(self.first_batches)
-            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
+        if not self.setup.reads_inputs:  # nothing is drawn that nobody looks at: half of what would be compiled
+            inputs = jnp.zeros((self.first_batches * self.setup.batch_size, *self.setup.input_shape))
+        else:
+            if pixels is None:
+                steps = jnp.arange(self.first_batches)
+                pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+            inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -663,7 +685,7 @@ class _Run:
         if schedule is None:
             errors = {RECONSTRUCTION: self.pretraining.errors(state, step)} if self.pretraining else {}
             return measured({"train_loss": self._train_loss(state, scene)} | errors)
-        return measured({k: v for probe in self.setup.probes[schedule] for k, v in probe.measure(scene).items()})
+        return measured({k: v for probe in self.setup.probes[schedule] for k, v in measured_by(probe, scene).items()})
 
     def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
         """What the probes of a run see; the batch is that of its next update."""
@@ -701,6 +723,7 @@ class _Run:
             learning_rate=self._optimizer_settings(hyper).get("learning_rate"),
             stable_curvature=self._stable_curvature(hyper),
             initial=lambda: self._initial_params(constants, hyper),
+            depth=hyper.get("depth"),
         )
 
     def _initial_params(self, constants: Mapping, hyper: Tree) -> Tree:
@@ -951,7 +974,7 @@ class _Blocks(_Run):
         """The block's records (width, …) by schedule, where the piece ends at one and it is due; else NaN."""
         found = []
         for schedule, shape in zip(self._schedules, nothing, strict=True):
-            look = functools.partial(self._look, constants, schedule)
+            look = functools.partial(self._look(schedule), constants)
             away = jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), shape)
             wanted = due > 0 if schedule is None else due >> schedule & 1 == 1
             found.append(jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch))
@@ -962,10 +985,16 @@ class _Blocks(_Run):
         """None is that of the training loss: whenever something is recorded."""
         return (None, *range(len(self.setup.probes)))
 
-    def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
-        *inputs_and_labels, step = batch
-        measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
-        return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+    @functools.cache  # noqa: B019 - as long as the program is traced
+    def _look(self, schedule: int | None) -> Callable[..., Tree]:
+        """What measures a block's runs; traced once, wherever it is put in."""
+
+        def look(constants: Mapping, hyper: Tree, state: Tree, batch: tuple) -> Tree:
+            *inputs_and_labels, step = batch
+            measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
+            return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+
+        return jax.jit(look, inline=True)
 
     def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> list[Tree]:
         """NaN in the shape (blocks, records, width, …) of everything measured, by schedule.
@@ -977,8 +1006,7 @@ class _Blocks(_Run):
         batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32), jnp.int32(0)
 
         def empty(schedule: int | None) -> Tree:
-            look = functools.partial(self._look, constants, schedule)
-            made = jax.eval_shape(look, _at(hyper, 0), _at(state, 0), batch)
+            made = jax.eval_shape(self._look(schedule), constants, _at(hyper, 0), _at(state, 0), batch)
             return jax.tree.map(lambda v: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, *v.shape), jnp.nan), made)
 
         return [empty(schedule) for schedule in self._schedules]

@@ -9,11 +9,13 @@ would give, to rounding. The engine takes it instead for gradient descent withou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from glorot_jax.branches import if_any
 from glorot_jax.kernels.dense import Kernel
 
 Layer = tuple[Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]
@@ -23,8 +25,9 @@ Layer = tuple[Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]
 def descent(
     x: Float[Array, "batch features"],
     layers: Sequence[Layer],
-    activation: Callable[[Array], Array],
+    activations: Sequence[Callable[[Array], Array]],
     kernel: Kernel,
+    has: Sequence[Bool[Array, ""] | None],
 ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], list[Layer]]]:
     """Returns the logits, and what makes the updated layers of the logits' error.
 
@@ -32,7 +35,9 @@ def descent(
     first, each layer's error by the weights before their update: no gradient is kept, and no second copy of weights.
 
     Args:
-        activation: f, elementwise.
+        activations: f of each hidden layer, elementwise.
+        has: of each hidden layer that this run may lack, whether it has it; else None. Where it doesn't, z goes on as
+            it is and the layer's W and b, which are 0, stay so; f has value and slope 0 then.
 
     Returns:
         The second takes ``error`` [batch, classes], −ε ∂C/∂logits with ε the learning rate, and ``goes_on``, a scalar:
@@ -40,24 +45,37 @@ def descent(
     """
     inputs, pulls, z = [], [], x
     *hidden, last = layers
-    for layer in hidden:
+    for layer, f, own in zip(hidden, activations, has, strict=True):
         inputs.append(z)
-        z, pull = jax.vjp(activation, kernel.forward(z, *layer))
+        above, pull = jax.vjp(f, _optional(own, kernel.forward)(z, *layer))
         pulls.append(pull)
+        z = above if own is None else jnp.where(own, above, z)
     inputs.append(z)
     logits = kernel.forward(z, *last)
 
     def updated(error: Float[Array, "batch classes"], goes_on: Bool[Array, ""]) -> list[Layer]:
         new: list[Layer] = []
         for i in reversed(range(len(layers))):
+            above, own = error, None
+            if i < len(hidden):
+                (error,), own = pulls[i](error), has[i]
             z, error = _nothing_unless(goes_on, inputs[i], error)
-            error, w, b = kernel.backward_update(z, error, *layers[i], input_error=i > 0)
+            backward_update = partial(kernel.backward_update, input_error=i > 0)
+            error, w, b = _optional(own, backward_update, _unchanged)(z, error, *layers[i])
+            error = error if own is None else jnp.where(own, error, above)
             new.append((w, b))
-            if i > 0:
-                (error,) = pulls[i - 1](error)
         return new[::-1]
 
     return logits, updated
+
+
+def _optional(has: Bool[Array, ""] | None, function: Callable, otherwise: Callable | None = None) -> Callable:
+    """The function for a layer that the run may lack: done without if no run of the block has it."""
+    return function if has is None else partial(if_any, has, function, otherwise=otherwise)
+
+
+def _unchanged(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array, Array]:
+    return jnp.zeros_like(z), w, b
 
 
 @jax.custom_batching.custom_vmap
