@@ -387,6 +387,7 @@ class _Trainer:
         self.predictions = Predictions(shard.folder, cohort, self.program)
         self._committer = ThreadPoolExecutor(1)
         self._commit: Future[_Committed] | None = None
+        self.reckoning: Reckoning | None = None
 
     def train(self) -> None:
         try:
@@ -405,7 +406,7 @@ class _Trainer:
         self.watcher.phase("compiling")
         live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
         self._waiting(lambda: self.fleet.compile(live))
-        reckoning = self._reckon(live)
+        self.reckoning = self._reckon(live)
         del state
         self.step, self.recorded, self.probes = self.shard.step, self.shard.last_recorded, self.shard.manifest["probes"]
         phase: tuple[Phase | None, ...] = ()
@@ -420,7 +421,7 @@ class _Trainer:
             last = self.step == self.steps
             self.predictions.begin()  # not before: the first segment has the machine to itself
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
-            self.shard.manifest["measured_bytes"] = reckoning.measured_bytes()
+            self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
             state = self._waiting(lambda s=live: self.fleet.gather(s))
             self._commit = self._committer.submit(self._committed, segment(state=state, records=records))
             del state, records
@@ -561,6 +562,8 @@ class _Trainer:
         """A tenth of a second at most, or until something has ended."""
         wait_for([*work, *([self._commit] if self._commit else [])], 0.1, FIRST_COMPLETED)
         self.watcher.tick()
+        if self.reckoning is not None:
+            self.reckoning.look()
         if self._commit is not None and self._commit.done():
             commit, self._commit = self._commit, None
             self._tell(commit.result())
