@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
+from glorot_jax.kernels import GENERAL, KERNELS
 from glorot_jax.signals import Signals
 
 TABLE_FORMATS = ("table", "markdown", "csv", "latex", "parquet", "json", "html")
@@ -131,6 +132,9 @@ def cli() -> None:
 
 _sets = click.option("--set", "settings", multiple=True, metavar="K=V", help="Override a value, such as steps=2000.")
 _width = click.option("--width", type=int, help="Runs vmapped together; chosen by rule if not said.")
+_kernel = click.option(
+    "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
+)
 _calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
@@ -143,6 +147,7 @@ _bound = click.option(
 @click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
 @_sets
 @_width
+@_kernel
 @_calibrate
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
@@ -154,6 +159,7 @@ def run(
     out: str | None,
     settings: tuple[str, ...],
     width: int | None,
+    kernel: str | None,
     calibrate: bool,
     fresh: bool,
     no_progress: bool,
@@ -171,6 +177,7 @@ def run(
         described,
         out,
         width=width,
+        kernel=kernel,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
@@ -183,15 +190,28 @@ def run(
 @cli.command()
 @click.argument("folder", metavar="DIR")
 @_width
+@_kernel
 @_quiet
 @_bound
 @click.pass_obj
-def resume(signals: Signals | None, folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
+def resume(
+    signals: Signals | None,
+    folder: str,
+    width: int | None,
+    kernel: str | None,
+    no_progress: bool,
+    segment_seconds: float,
+) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
     from glorot_jax.engine import drive
 
     results = drive.resume(
-        folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds, signals=signals
+        folder,
+        width=width,
+        kernel=kernel,
+        progress=_watcher(no_progress),
+        segment_seconds=segment_seconds,
+        signals=signals,
     )
     _finish(results)
 
@@ -228,6 +248,7 @@ def status(folder: str, form: str) -> None:
 @click.argument("sweep")
 @_sets
 @_width
+@_kernel
 @_calibrate
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
@@ -236,6 +257,7 @@ def plan(
     sweep: str,
     settings: tuple[str, ...],
     width: int | None,
+    kernel: str | None,
     calibrate: bool,
     quick: bool,
     speed: float | None,
@@ -249,6 +271,7 @@ def plan(
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
+    made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
     made = make(described, width, quick=quick, calibrate=calibrate, run_steps_per_second=speed)
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
@@ -367,6 +390,44 @@ def paper(
         signals=signals,
     )
     click.echo(page)
+
+
+@cli.command()
+@click.option("--only", callback=_split, help="Of sizes, scaling, start, probes, checkpoint; or data.  [default: five]")
+@click.option("--quick", is_flag=True, help="About a minute: fewer rounds, numbers of runs and presets.")
+@click.option("--json", "to_json", type=click.Path(), help="File for every round's number.")
+@click.option("--figure", "to_figure", type=click.Path(), help="File for the figure of scaling: .png, .pdf or .svg.")
+@click.option("--out", type=click.Path(), help="Folder for bench.json, bench.md and scaling.png.")
+@click.option(
+    "--clock", type=_OneOf(["wall", "process"]), default="wall", help="process: on a machine that others use, too."
+)
+@_quiet
+def bench(
+    only: list[str] | None,
+    quick: bool,
+    to_json: str | None,
+    to_figure: str | None,
+    out: str | None,
+    clock: str,
+    no_progress: bool,
+) -> None:
+    """Measure the engine on this machine, beside its bounds, JAX run by run, and PyTorch if it is installed."""
+    from glorot_jax.bench.command import bench as measure
+    from glorot_jax.bench.command import write_files
+
+    files = {"to_json": _file(to_json) if to_json else None, "to_figure": _file(to_figure) if to_figure else None}
+    if to_figure:
+        from glorot_jax.analysis.figures.style import require_matplotlib
+
+        require_matplotlib()
+    say = (lambda line: None) if no_progress else (lambda line: click.echo(line, err=True))
+    result = measure(only or (), quick=quick, clock=clock, say=say)
+    from glorot_jax.bench.report import markdown
+
+    click.echo(markdown(result))
+    written, notes = write_files(result, out=Path(out) if out else None, **files)
+    for line in [*map(str, written), *notes]:
+        click.echo(line, err=True)
 
 
 @cli.group(cls=_Group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -121,6 +121,18 @@ def transformation(
     """
     factory = FACTORIES[kind] if isinstance(kind, str) else kind
     return optax.with_extra_args_support(factory(**fixed, **hyper))
+
+
+def is_plain_descent(
+    kind: str | Callable[..., optax.GradientTransformation], fixed: Mapping[str, object], numeric: Collection[str]
+) -> bool:
+    """Returns whether an optimizer is θ ← θ − ε g with one learning rate and nothing else.
+
+    Args:
+        kind, fixed: as of ``transformation``.
+        numeric: names of its numeric arguments.
+    """
+    return kind in ("sgd", optax.sgd) and set(numeric) == {"learning_rate"} and fixed.get("momentum") is None
 
 
 def stable_curvature(

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in, plain
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.models import choices
+from glorot_jax.search import dropping, successive_halving
 
 if TYPE_CHECKING:
     from glorot_jax.models.predictions import Predicted, Start
@@ -408,6 +409,20 @@ class Model(Spec):
         """Returns what theory says of the probes' outputs before the first update; None where it says nothing."""
         return None
 
+    def stack(self) -> Stack | None:
+        """Returns its hidden layers as the lowest of any number of equal ones, None where they are not.
+
+        Such networks of different depths can share a program: ``network`` then takes a setting ``depth``.
+        """
+        return None
+
+
+class Stack(NamedTuple):
+    """Equal hidden layers: how many, and the settings that say so as they are of a single one, by name."""
+
+    depth: int
+    alone: dict[str, Any]
+
 
 @dataclass(frozen=True)
 class mlp(Model):
@@ -440,6 +455,9 @@ class mlp(Model):
         from glorot_jax.models import predictions
 
         return predictions.mlp(self, start)
+
+    def stack(self) -> Stack | None:
+        return Stack(len(self.widths), {"widths": self.widths[:1]}) if len(set(self.widths)) == 1 else None
 
 
 @dataclass(frozen=True, init=False)
@@ -1177,6 +1195,7 @@ SPECS: dict[str, Callable] = {
         *(mlp, residual_mlp, cnn, resnet, transformer),
         *(sgd, adam, rmsprop, gradient_variance, levenberg_marquardt),
         *(denoising, every, log_spaced, at, probe, jacobian),
+        *(successive_halving, dropping),
     )
 }
 """What ``--set`` may build by name."""

@@ -274,7 +274,12 @@ def _shares(
 
 
 def lanczos_largest_eigenvalue(
-    matvec: Callable[[Float[Array, "n"]], Float[Array, "n"]], size: int, key: Key[Array, ""], *, steps: int = 20
+    matvec: Callable[[Float[Array, "n"]], Float[Array, "n"]],
+    size: int,
+    key: Key[Array, ""],
+    *,
+    steps: int = 20,
+    first: int | Integer[Array, ""] | None = None,
 ) -> Estimate:
     """Returns the algebraically largest eigenvalue of a symmetric operator, from below, from products alone.
 
@@ -283,6 +288,7 @@ def lanczos_largest_eigenvalue(
 
     Args:
         steps: products; fewer where the operator's rank allows no more.
+        first: so many numbers of a vector are the operator's, the others count as 0; all of them if None.
 
     Source: Paige (1980), Accuracy and effectiveness of the Lanczos algorithm for the symmetric eigenproblem.
     """
@@ -298,7 +304,9 @@ def lanczos_largest_eigenvalue(
         a = jnp.where(jnp.max(jnp.abs(v)) > 0, a, alpha[0])
         return v, new, alpha.at[j].set(a), beta.at[j + 1].set(b)
 
-    start = jax.random.rademacher(key, (size,), jnp.float32) * np.float32(size**-0.5)
+    count = size if first is None else first
+    signs = jnp.where(jnp.arange(size) < count, jax.random.rademacher(key, (size,), jnp.float32), 0)
+    start = signs / jnp.sqrt(jnp.asarray(count, jnp.float32))
     carry = jnp.zeros(size), start, jnp.zeros(steps), jnp.zeros(steps + 1)
     _, _, alpha, beta = jax.lax.fori_loop(0, steps, step, carry)
     tridiagonal = jnp.diag(alpha) + jnp.diag(beta[1:-1], 1) + jnp.diag(beta[1:-1], -1)

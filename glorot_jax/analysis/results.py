@@ -70,8 +70,9 @@ class Results:
     def runs(self) -> pd.DataFrame:
         """One row a run: what varies, status, where and in what it diverged, final and best values.
 
-        Errors are shares in [0, 1]. ``status`` is pending, training, done or diverged; a diverged run's final values
-        are NaN. ``in_sweep`` is False for runs that the description no longer names.
+        Errors are shares in [0, 1]. ``status`` is pending, training, done, diverged or dropped, by the sweep's search;
+        a diverged run's final values are NaN, a dropped one's best values, too. ``in_sweep`` is False for runs that the
+        description no longer names.
         """
         table = self.configurations
         parts = [s.table(s.outcome()) for s in self._shards]
@@ -98,17 +99,17 @@ class Results:
     @property
     def cohorts(self) -> list[str]:
         """Ids of the cohorts that have shards here."""
-        return list(dict.fromkeys(s.manifest["cohort"]["id"] for s in self._shards))
+        return list(dict.fromkeys(s.cohort for s in self._shards))
 
     @cached_property
     def cohort_of(self) -> pd.Series:
         """The cohort's id of each run."""
-        return pd.Series({run: s.manifest["cohort"]["id"] for s in self._shards for run in s.runs.index}, dtype=object)
+        return pd.Series({run: s.cohort for s in self._shards for run in s.runs.index}, dtype=object)
 
     @property
     def shards(self) -> list[dict[str, Any]]:
         """The manifests, one a shard."""
-        return [s.manifest for s in self._shards]
+        return list({s.folder: s.manifest for s in self._shards}.values())
 
     @property
     def baselines(self) -> pd.DataFrame:
@@ -145,7 +146,7 @@ class Results:
 
         if cohort is not None and cohort not in self.cohorts:
             raise unknown("cohort", cohort, self.cohorts)
-        shards = [s for s in self._shards if cohort in (None, s.manifest["cohort"]["id"])]
+        shards = [s for s in self._shards if cohort in (None, s.cohort)]
         shards = [s for s in shards if s.manifest["records"]]
         if not shards:
             raise InputError(f"{self.paths[0]}: it has no records yet")
@@ -187,13 +188,13 @@ class Results:
 
     def predicted(self, cohort: str) -> list[str]:
         """Returns which of a cohort's records have a prediction beside them."""
-        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        shards = [s for s in self._shards if s.cohort == cohort and s.manifest["records"]]
         found = [set(one) for s in shards if (one := s.predictions()) is not None]
         return sorted(str(name).removesuffix(THEORY) for name in set().union(*found))
 
     def recorded(self, cohort: str) -> list[str]:
         """Returns the names of a cohort's records, predictions apart; none before the first."""
-        shards = [s for s in self._shards if s.manifest["cohort"]["id"] == cohort and s.manifest["records"]]
+        shards = [s for s in self._shards if s.cohort == cohort and s.manifest["records"]]
         return sorted(n for n in set().union(*(s.names() for s in shards)) if not n.endswith(THEORY))
 
     def __repr__(self) -> str:
@@ -214,30 +215,50 @@ class _Folder:
         self.description = _json(path / "sweep.json")
         if not {"name", "runs", "sweep"} <= self.description.keys():
             raise InputError(f"{path}/sweep.json: damaged", "run the sweep's own file to write it anew")
-        self.shards = [_Shard(manifest.parent) for manifest in sorted((path / "shards").glob("*/manifest.json"))]
+        found = [part for manifest in (path / "shards").glob("*/manifest.json") for part in _parts(manifest.parent)]
+        self.shards = sorted(found, key=lambda part: part.name)
+
+
+def _parts(folder: Path) -> list[_Shard]:
+    """A shard; of one whose runs are those of several cohorts in one program, each cohort's part by itself."""
+    whole = _Shard(folder)
+    return [_Shard(folder, member) for member in whole.manifest.get("members", ())] or [whole]
 
 
 class _Shard:
-    """One shard's table and manifest as they are now."""
+    """One shard's table and manifest as they are now.
 
-    def __init__(self, folder: Path):
+    Args:
+        member: of the manifest's, if only that cohort's runs are looked at: as they would be in a shard of their own.
+
+    Attributes:
+        name: of the folder in which these runs would be by themselves.
+        cohort: the id of theirs.
+    """
+
+    def __init__(self, folder: Path, member: Mapping[str, Any] | None = None):
         self.folder = folder
         self.manifest = self._manifest()
+        self._member = member
+        self.name = folder.name if member is None else str(member["shard"])
+        self.cohort = str((self.manifest if member is None else member)["cohort"]["id"])
         try:
             self.runs = pd.read_parquet(folder / "runs.parquet").set_index("run")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder.name}/runs.parquet: can't be read ({type(error).__name__})", _REMEDY) from None
+        if member is not None:
+            self.runs = self.runs.loc[member["runs"]]
 
     def records(self, names: Sequence[str] | None = None) -> xr.Dataset | None:
         """Returns all records, None before the first; reads again where files were merged away meanwhile."""
         read = self._retry(lambda: self._read(names))
         whole = read is None or read.sizes["run"] == len(self.runs)
-        return read if whole else read.sel(run=self.runs.index.to_numpy())
+        return read if whole else self._own_layers(read.sel(run=self.runs.index.to_numpy()))
 
     def agrees(self, other: _Shard, runs: pd.Index) -> bool:
         """Returns whether these runs have the same results in both: all bits, or where others are beside them, all
         losses and errors."""
-        if len(runs) == len(self.runs) == len(other.runs):
+        if len(runs) == len(self.runs) == len(other.runs) and self._member == other._member:
             one, two = ((s.manifest.get("checkpoint") or {}).get("digest") for s in (self, other))
             return one == two
         one, two = self.records(SCALARS), other.records(SCALARS)
@@ -261,7 +282,17 @@ class _Shard:
             return None
         remedy = "remove the file: the records are whole without it"
         wanted = None if names is None else [name.removesuffix(THEORY) + THEORY for name in names]
-        return self._open("theory.nc", lambda file: _chosen(file, wanted), remedy)
+        found = self._open("theory.nc", lambda file: _chosen(file, wanted), remedy)
+        if self._member is None:
+            return found
+        mine = self._own_layers(found.sel(run=self.runs.index.to_numpy()))
+        return mine[[name for name, values in mine.items() if not values.isnull().all()]]
+
+    def _own_layers(self, found: xr.Dataset) -> xr.Dataset:
+        """Without the layers that only others of a shared program have."""
+        if self._member is None or "layer" not in found.dims:
+            return found
+        return found.isel(layer=slice(0, int(self._member["layers"])))
 
     def outcome(self) -> dict[str, Any]:
         """Returns per run, in the table's order: status, divergence, final and best values."""
@@ -270,23 +301,28 @@ class _Shard:
         begun = self.manifest["records"] or step > self.manifest.get("first_step", step)
         state = "done" if self.manifest["state"] == "done" else "training" if begun else "pending"
         lost = {d["run"]: d for d in self.manifest["diverged"]}
+        dropped = {d["run"]: d["step"] for d in self.manifest.get("dropped", ())}
         found: dict[str, Any] = {
-            "status": ["diverged" if run in lost else state for run in self.runs.index],
+            "status": [
+                "diverged" if run in lost else "dropped" if run in dropped else state for run in self.runs.index
+            ],
             "step": step,
             "diverged_step": [lost.get(run, {}).get("step", pd.NA) for run in self.runs.index],
             "diverged_in": [_where(lost.get(run)) for run in self.runs.index],
+            "dropped_step": [dropped.get(run, pd.NA) for run in self.runs.index],
         }
         if records is None:
             return found | dict.fromkeys(SCALARS, np.nan)
         present = [name for name in SCALARS if name in records]
-        found |= {name: _last(records[name].to_numpy(), self.runs.index.isin(list(lost))) for name in present}
+        gone = self.runs.index.isin([*lost, *dropped])
+        found |= {name: _last(records[name].to_numpy(), gone) for name in present}
         if "valid_error" in present:
-            found |= _best(records)
+            found |= _best(records, self.runs.index.isin(list(dropped)))
         return found
 
     def table(self, outcome: Mapping[str, Any]) -> pd.DataFrame:
         table = pd.DataFrame(outcome, index=self.runs.index)
-        return table.astype({"diverged_step": "Int64"})
+        return table.astype({"diverged_step": "Int64", "dropped_step": "Int64"})
 
     def _manifest(self) -> dict[str, Any]:
         manifest = _json(self.folder / "manifest.json")
@@ -385,19 +421,19 @@ def _where(lost: Mapping[str, Any] | None) -> str:
     return str(lost["tensor"]) + (f" of layer {lost['layer']}" if lost["layer"] is not None else "")
 
 
-def _last(values: np.ndarray, diverged: np.ndarray) -> np.ndarray:
+def _last(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """The newest values (runs,) of (runs, steps): a step at which nothing was due holds NaN for all that go on."""
-    made = np.flatnonzero(np.isfinite(values[~diverged]).any(axis=0)) if (~diverged).any() else []
-    return np.where(diverged, np.nan, values[:, made[-1] if len(made) else -1])
+    made = np.flatnonzero(np.isfinite(values[~lost]).any(axis=0)) if (~lost).any() else []
+    return np.where(lost, np.nan, values[:, made[-1] if len(made) else -1])
 
 
-def _best(records: xr.Dataset) -> dict[str, np.ndarray]:
-    """Lowest validation error of each run, where it was, and the test error there."""
+def _best(records: xr.Dataset, dropped: np.ndarray) -> dict[str, np.ndarray]:
+    """Lowest validation error of each run, where it was, and the test error there; NaN of those that were dropped."""
     valid = records["valid_error"].to_numpy()
     known = np.where(np.isnan(valid), np.inf, valid)
     at = np.argmin(known, axis=1)
     rows = np.arange(len(at))
-    never = ~np.isfinite(known[rows, at])
+    never = ~np.isfinite(known[rows, at]) | dropped
     return {
         "best_valid_error": np.where(never, np.nan, known[rows, at]),
         "best_valid_step": records["step"].to_numpy()[at],

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +16,14 @@ import pandas as pd
 
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
+from glorot_jax.kernels import GENERAL
 
 ROWS = 20
 DEAREST = 6
 """Probes of a shard that are named with what they took; JSON has all."""
 _NESTED = ("probes", "why_width", "compilation", "reckoning")
 """Of a shard, what JSON alone tells."""
-_ORDER = ("diverged", "training", "pending", "done")
+_ORDER = ("diverged", "dropped", "training", "pending", "done")
 
 
 def status(folder: str | Path) -> dict[str, Any]:
@@ -37,10 +39,13 @@ def status(folder: str | Path) -> dict[str, Any]:
         "sweep": results.name,
         "state": "done" if finished else "unfinished",
         "runs": {"pending": int(counts.get("pending", 0)) + missing}
-        | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged")},
+        | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged", "dropped")},
         "diverged": [
             {"run": r["name"], "step": int(r["diverged_step"]), "in": r["diverged_in"]}
             for _, r in runs[runs["status"] == "diverged"].iterrows()
+        ],
+        "dropped": [
+            {"run": r["name"], "step": int(r["dropped_step"])} for _, r in runs[runs["status"] == "dropped"].iterrows()
         ],
         "shards": sorted(shards, key=lambda s: s["state"] == "done"),
         "devices": results.environment.get("devices", []),
@@ -67,6 +72,10 @@ def render_status(folder: str | Path, format: str = "table") -> str:
         lines.append("  steps below 0 are of the pre-training")
     if len(facts["diverged"]) > ROWS:
         lines.append(f"  … and {len(facts['diverged']) - ROWS} more diverged; --format json has all")
+    if facts["dropped"]:
+        at = Counter(d["step"] for d in facts["dropped"])
+        told = ", ".join(f"{count} at step {step:,}" for step, count in sorted(at.items()))
+        lines.append(f"  dropped by the search: {told}; --format json names them")
     lines += [""] if format == "markdown" else []
     lines += _shard_lines(facts["shards"][:ROWS], format)
     if len(facts["shards"]) > ROWS:
@@ -85,14 +94,14 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "state": manifest["state"],
         "runs": manifest["runs"],
         "diverged": len(manifest["diverged"]),
+        "dropped": len({d["run"] for d in manifest.get("dropped", ())} - {d["run"] for d in manifest["diverged"]}),
         "width": " then ".join(str(w["width"]) for w in manifest["widths"]),
+        "kernel": " then ".join(k["kernel"] for k in manifest.get("kernels", [{"kernel": GENERAL}])),
         "step": manifest["step"],
         "steps": manifest["steps"],
         "first_step": _first(manifest),
         "wall_seconds": manifest["wall_seconds"],
-        "run_steps_per_second": round(
-            (manifest["step"] - _first(manifest)) * manifest["runs"] / max(manifest["wall_seconds"], 1e-9)
-        ),
+        "run_steps_per_second": round(_run_steps(manifest) / max(manifest["wall_seconds"], 1e-9)),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
         "checkpoint_bytes": _bytes_below(where / "checkpoints"),
         "last_commit": commit.isoformat(timespec="seconds"),
@@ -138,6 +147,12 @@ def _left(manifest: dict[str, Any], run_step: float | None) -> float | None:
     )
     left = (manifest["steps"] - manifest["step"]) * manifest["runs"] * run_step
     return left / max(1 - share, 1e-3)
+
+
+def _run_steps(manifest: dict[str, Any]) -> int:
+    """Steps that were made by all runs together; those that were lost make none once their places are free."""
+    made = (manifest["step"] - _first(manifest)) * manifest["runs"]
+    return int(manifest.get("run_steps", made))
 
 
 def _first(manifest: dict[str, Any]) -> int:
@@ -213,7 +228,8 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
         lines += [
             f"  {s['shard']}  {s['what']}",
             f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
-            f"{s['diverged']} diverged · width {s['width']}",
+            f"{s['diverged']} diverged, {s['dropped']} dropped · width {s['width']} · "
+            f"kernel {s['kernel']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
             f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
             *_reckoning_lines(s),

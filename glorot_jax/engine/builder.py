@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from glorot_jax.data.memory import free
-from glorot_jax.engine import compiling, machine, memory
+from glorot_jax.engine import compiling, form, machine, memory
 from glorot_jax.engine import cost as costs
 from glorot_jax.engine import width as widths
 from glorot_jax.engine.layout import Layout
@@ -36,12 +36,24 @@ class Builder:
     Args:
         setup: what the cohort's runs share.
         arrays: what differs between them, each (runs,).
+        kernel: what shall make the updates, see ``engine.form``; chosen by rule if not said.
+
+    Raises:
+        InputError: there is no such kernel, or not on this machine.
     """
 
-    def __init__(self, cohort: Cohort, setup: Setup, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]):
+    def __init__(
+        self,
+        cohort: Cohort,
+        setup: Setup,
+        arrays: Mapping[str, np.ndarray],
+        devices: Sequence[jax.Device],
+        kernel: str | None = None,
+    ):
         self.cohort, self.setup, self.arrays, self.devices = cohort, setup, arrays, devices
         self.platform = devices[0].platform
         self._draft = self._drafted(setup)
+        self.form = form.choose(self._draft, self.platform, kernel)
         self._programs: dict[int, Program] = {}
 
     def _drafted(self, setup: Setup) -> Draft:
@@ -49,10 +61,13 @@ class Builder:
 
         return segment.Draft(setup, {name: array[0] for name, array in self.arrays.items()})
 
+    def _signature(self, **more: object) -> str:
+        return costs.signature(self.cohort, self.form.kernel, **more)
+
     def program(self, width: int) -> Program:
         """Returns the program that vmaps so many runs."""
         if width not in self._programs:
-            self._programs[width] = self._draft.program(width)
+            self._programs[width] = self._draft.program(width, self.form.kernel)
         return self._programs[width]
 
     def layout(self, width: int) -> Layout:
@@ -95,7 +110,7 @@ class Builder:
         bare = self._drafted(self.setup._replace(probes=tuple(() for _ in self.setup.probes)))
 
         def seconds(width: int) -> float:
-            return costs.run_step_seconds(self.cohort, bare.program(width), self.arrays, self.devices)
+            return costs.run_step_seconds(self.cohort, bare.program(width, self.form.kernel), self.arrays, self.devices)
 
         facts = {"tried": tried, "runs": len(self.cohort.runs), "devices": len(self.devices)}
         return widths.calibrated(
@@ -103,15 +118,15 @@ class Builder:
             tried,
             seconds,
             training_seconds,
-            lambda: compiling.expected(self._operations(bare.program(rule.runs))),
-            cache_folder("width") / f"{costs.signature(self.cohort, **facts)}.json",
+            lambda: compiling.expected(self._operations(bare.program(rule.runs, self.form.kernel))),
+            cache_folder("width") / f"{self._signature(**facts)}.json",
         )
 
     # ---- compilation
 
     def compile_seconds(self, width: int) -> float:
         """Returns what compiling takes without the cache: as this machine remembers it, else by operations."""
-        known = compiling.remembered(costs.signature(self.cohort))
+        known = compiling.remembered(self._signature())
         return compiling.expected(self._operations(self.program(width))) if known is None else known
 
     def _operations(self, program: Program) -> int:
@@ -122,7 +137,7 @@ class Builder:
     def working(self, width: int) -> Working:
         """Returns what the program needs while it runs, by two compilations or as they were found before."""
         other = width // 2 if width > 1 else 2
-        path = cache_folder("memory") / f"{costs.signature(self.cohort, widths=[width, other])}.json"
+        path = cache_folder("memory") / f"{self._signature(widths=[width, other])}.json"
         try:
             points = {int(w): (int(t), int(c)) for w, (t, c) in json.loads(path.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, AttributeError, TypeError):

@@ -218,10 +218,10 @@ def _read(path: Path) -> Cost | None:
 def _path(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Path:
     """Where its cost is kept: named by all that it depends on."""
     layout = dataclasses.astuple(_layout(cohort, program, devices))
-    return cache_folder("cost") / f"{signature(cohort, layout=layout)}.json"
+    return cache_folder("cost") / f"{signature(cohort, program.kernel, layout=layout)}.json"
 
 
-def signature(cohort: Cohort, **more: Any) -> str:
+def signature(cohort: Cohort, kernel: str, **more: Any) -> str:
     """Returns sixteen hexadecimal digits of all that a measurement of a cohort depends on, and of ``more`` such.
 
     That is its program, but neither how long nor how often it is used; the machine; and this package's own code.
@@ -232,6 +232,7 @@ def signature(cohort: Cohort, **more: Any) -> str:
     facts = {
         "shared": {k: v for k, v in shared.items() if k.partition(".")[0] != "record"},
         "choices": cohort.choices,
+        "kernel": kernel,
         "schedules": [list(map(_name, probes)) for probes in cohort.runs[0].schedules().values()],
         "machine": machine.describe(),
         "code": _code(),
@@ -259,7 +260,7 @@ def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
     some = {name: array[: layout.runs] for name, array in arrays.items()}
     fleet = Fleet(program, layout, some, devices[: layout.devices])
     clock = _Clock(fleet)
-    compiling.remember(signature(cohort), fleet.compilation)
+    compiling.remember(signature(cohort, program.kernel), fleet.compilation)
     apart = program.setup.probes
     steps = min(STEPS, program.piece_steps)
 

@@ -8,13 +8,13 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from glorot_jax.config import canonical_json, resolve
-from glorot_jax.engine import bounds
+from glorot_jax.engine import bounds, fusing
 from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
 from glorot_jax.errors import InputError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from glorot_jax.data.dataset import Dataset
     from glorot_jax.engine.builder import Builder
     from glorot_jax.engine.cost import Cost
+    from glorot_jax.engine.form import Form
     from glorot_jax.engine.machine import Peaks
     from glorot_jax.engine.memory import Footprint, Need
     from glorot_jax.engine.segment import Program, Setup
@@ -39,17 +40,22 @@ class Cohort:
     Attributes:
         shared: everything that the program is compiled for, by path.
         choices: path -> names of the functions that its runs choose from.
-        runs: sorted by seed, so that neighbours share their batches.
+        runs: sorted by seed, so that neighbours share their batches; if it is fused by depth before.
+        functions: path -> name -> what it stands for, of all choices.
+        members: the cohorts of one depth each that were fused into it, by depth; none if it is not fused.
     """
 
     shared: Mapping[str, object]
     choices: Mapping[str, tuple[str, ...]]
     runs: tuple[Run, ...]
+    functions: Mapping[str, Mapping[str, Any]]
+    members: tuple[Cohort, ...] = ()
 
     @property
     def id(self) -> str:
         """Eight hexadecimal digits of what is shared: the same for every sweep that holds such runs."""
-        return hashlib.sha256(canonical_json(self.shared).encode()).hexdigest()[:8]
+        telling = {k: v for k, v in self.shared.items() if (k, v) != ("precision", "float32")}  # as it was before
+        return hashlib.sha256(canonical_json(telling).encode()).hexdigest()[:8]
 
     @property
     def shard_id(self) -> str:
@@ -61,13 +67,29 @@ class Cohort:
     def label(self) -> str:
         """One line for a person: network, data, optimizer."""
         shared = self.shared
-        net, before = self.runs[0].model.label(), self.runs[0].pretraining
+        net, before = " + ".join(c.runs[0].model.label() for c in self.members or (self,)), self.runs[0].pretraining
         told = f", pre-trained by {before.steps:,} steps a layer" if before is not None else ""
         return f"{net} on {shared['data']}, {shared['optimizer']}, batch {shared['batch_size']}{told}"
 
+    @property
+    def template(self) -> Run:
+        """A run that its program is made for: one of the deepest."""
+        return self.runs[-1]
 
-def cohorts(runs: Sequence[Run]) -> list[Cohort]:
-    """Returns the runs grouped by what has to be compiled into a program."""
+    @property
+    def depths(self) -> tuple[int, ...] | None:
+        """How many hidden layers each run's network has; None if the cohort is not fused, so that all have as many."""
+        if not self.members:
+            return None
+        return tuple(stack.depth for run in self.runs if (stack := run.model.stack()) is not None)
+
+
+def cohorts(runs: Sequence[Run], *, fuse: bool = False) -> list[Cohort]:
+    """Returns the runs grouped by what has to be compiled into a program.
+
+    Args:
+        fuse: put those that differ in depth alone into one where that is possible, see ``fusing``.
+    """
     groups: dict[str, list[Run]] = {}
     shared: dict[str, dict[str, object]] = {}
     for run in runs:
@@ -75,17 +97,42 @@ def cohorts(runs: Sequence[Run]) -> list[Cohort]:
         name = canonical_json(fixed)
         groups.setdefault(name, []).append(run)
         shared[name] = fixed
-    return [
-        Cohort(
-            shared=shared[name],
-            choices={
-                path: tuple(sorted({str(run.config[path]) for run in members}))
-                for path in (f"model.{name}" for name in members[0].model.choices())
-            },
-            runs=tuple(sorted(members, key=lambda run: run.seed)),
-        )
-        for name, members in groups.items()
-    ]
+    found = [_cohort(shared[name], members) for name, members in groups.items()]
+    return fusing.fuse(found, fusing.fusable(found)) if fuse else found
+
+
+def _cohort(shared: Mapping[str, object], runs: Sequence[Run]) -> Cohort:
+    functions = {
+        f"model.{name}": {str(run.config[f"model.{name}"]): run.model.per_run()[name] for run in runs}
+        for name in runs[0].model.choices()
+    }
+    return Cohort(
+        shared=shared,
+        choices={path: tuple(sorted(known)) for path, known in functions.items()},
+        runs=tuple(sorted(runs, key=lambda run: run.seed)),
+        functions=functions,
+    )
+
+
+def variants(runs: Sequence[Run]) -> list[list[int]]:
+    """Returns the places of the runs of each variant, in the order in which these first come."""
+    found: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        found.setdefault(canonical_json({k: v for k, v in run.config.items() if k != "seed"}), []).append(place)
+    return list(found.values())
+
+
+def waves(cohort: Cohort, at_once: int | None) -> list[Cohort]:
+    """Returns the cohort in parts that train one after the other, of whole variants and at most so many runs each.
+
+    A part holds one variant at least. All parts share one program.
+    """
+    parts: list[list[int]] = [[]]
+    for places in variants(cohort.runs):
+        if at_once is not None and parts[-1] and len(parts[-1]) + len(places) > at_once:
+            parts.append([])
+        parts[-1] += places
+    return [replace(cohort, runs=tuple(cohort.runs[place] for place in sorted(part))) for part in parts]
 
 
 def setup(cohort: Cohort, dataset: Dataset) -> Setup:
@@ -93,7 +140,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
     from glorot_jax.engine.segment import Setup
     from glorot_jax.probes.probe import described
 
-    run = cohort.runs[0]
+    run = cohort.template
     functions = _functions(cohort)
     picture = (*dataset.shape, 1) if len(dataset.shape) == 2 else dataset.shape
     base = run.optimizer.base(run.model)
@@ -111,6 +158,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
         pretraining_steps=run.pretraining.steps if run.pretraining else None,
+        precision=run.precision,
     )
 
 
@@ -119,8 +167,7 @@ def _functions(cohort: Cohort) -> dict[str, tuple[Callable, ...]]:
     found = {}
     for field, module in cohort.runs[0].model.choices().items():
         path = f"model.{field}"
-        by_name = {str(run.config[path]): run.model.per_run()[field] for run in cohort.runs}
-        found[field] = tuple(resolve(by_name[name], module) for name in cohort.choices[path])
+        found[field] = tuple(resolve(cohort.functions[path][name], module) for name in cohort.choices[path])
     return found
 
 
@@ -139,7 +186,7 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
             if f"{family}.{name}" not in cohort.choices:
                 values = [getattr(run, family).per_run()[name] for run in runs]
                 arrays[f"{family}.{name}"] = np.array(values, np.float32)
-    return arrays
+    return arrays if cohort.depths is None else arrays | {"depth": np.array(cohort.depths, np.int32)}
 
 
 @dataclass(frozen=True)
@@ -157,6 +204,7 @@ class CohortPlan:
 
     cohort: Cohort
     layout: Layout
+    kernel: Form
     width: Width
     param_count: int
     need: Need
@@ -200,10 +248,13 @@ class CohortPlan:
             "width": self.layout.width,
             "why_width": self.width.why,
             "width_chosen": self.width.to_dict(),
+            "kernel": self.kernel.kernel,
+            "why_kernel": self.kernel.why,
             "blocks": self.layout.blocks,
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
+            "precision": self.cohort.runs[0].precision,
             "pretraining": self._pretraining,
             "records": self.records,
             "bytes_per_device": self.footprint.device,
@@ -306,6 +357,7 @@ def plan(
     sweep: Sweep,
     width: int | None = None,
     *,
+    kernel: str | None = None,
     quick: bool = False,
     calibrate: bool = False,
     run_steps_per_second: float | None = None,
@@ -318,6 +370,7 @@ def plan(
 
     Args:
         width: runs vmapped together; chosen by rule if not said.
+        kernel: what makes an update, as ``engine.form`` names it; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
         calibrate: plan for the width that is quickest here, as ``run`` takes it where it is asked to.
@@ -337,7 +390,7 @@ def plan(
     used = devices.local()
     rows = []
     for cohort in cohorts(sweep.runs()):
-        builder = _builder(cohort, build(cohort.runs[0].data), used)
+        builder = _builder(cohort, build(cohort.runs[0].data), used, kernel)
         chosen = builder.width(width)
         row = _row(builder, chosen, quick)
         if width is None and not quick:
@@ -374,6 +427,7 @@ def _row(builder: Builder, width: Width, quick: bool) -> CohortPlan:
     return CohortPlan(
         cohort=cohort,
         layout=layout,
+        kernel=builder.form,
         width=width,
         param_count=program.param_count,
         need=need,
@@ -392,29 +446,43 @@ def _row(builder: Builder, width: Width, quick: bool) -> CohortPlan:
     )
 
 
+class Whys(NamedTuple):
+    """How a program's width and kernel were chosen."""
+
+    width: Width
+    kernel: Form
+
+
 def program_for(
-    cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], width: int | None, *, calibrate: bool = False
-) -> tuple[Program, Layout, Width]:
-    """Returns the cohort's program, where its runs lie, and why the width is what it is.
+    cohort: Cohort,
+    dataset: Dataset,
+    devices: Sequence[jax.Device],
+    width: int | None = None,
+    kernel: str | None = None,
+    *,
+    calibrate: bool = False,
+) -> tuple[Program, Layout, Whys]:
+    """Returns the cohort's program, where its runs lie, and why it is as it is.
 
     Args:
         width: the rule's if None, or what a stopwatch says if ``calibrate``.
+        kernel: see ``engine.form``; the rule's if None.
 
     Raises:
         InputError: it can't be built, or does not fit into memory.
     """
-    builder = _builder(cohort, dataset, devices)
+    builder = _builder(cohort, dataset, devices, kernel)
     chosen = builder.width(width)
     if calibrate and width is None:
         chosen = builder.calibrated(chosen, _expected_seconds(builder, chosen))
     builder.fitting(chosen.runs)
-    return builder.program(chosen.runs), builder.layout(chosen.runs), chosen
+    return builder.program(chosen.runs), builder.layout(chosen.runs), Whys(chosen, builder.form)
 
 
-def _builder(cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device]) -> Builder:
+def _builder(cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], kernel: str | None) -> Builder:
     from glorot_jax.engine.builder import Builder
 
-    return Builder(cohort, setup(cohort, dataset), per_run(cohort), devices)
+    return Builder(cohort, setup(cohort, dataset), per_run(cohort), devices, kernel)
 
 
 def _expected_seconds(builder: Builder, width: Width) -> float:

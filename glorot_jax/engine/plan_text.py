@@ -30,7 +30,7 @@ def text(plan: Plan) -> str:
         "",
     )
     for row in plan.rows:
-        lines += _cohort(row, plan.peaks)
+        lines += _cohort(row, plan.platform, plan.peaks)
     costs = [row.cost for row in plan.rows if row.cost is not None]
     if costs:
         lines += _wrapped(
@@ -49,7 +49,7 @@ def text(plan: Plan) -> str:
     return "\n".join(lines + bounds.text(plan.bounds))
 
 
-def _cohort(row: CohortPlan, peaks: Peaks | None) -> list[str]:
+def _cohort(row: CohortPlan, platform: str, peaks: Peaks | None) -> list[str]:
     layout = row.layout
     lines = [
         f"  cohort {row.cohort.id}  {row.cohort.label}",
@@ -59,7 +59,12 @@ def _cohort(row: CohortPlan, peaks: Peaks | None) -> list[str]:
         *_memory(row),
         f"    {row.records} records, {size(row.record_bytes)} · checkpoint {size(row.state_bytes * layout.runs)}",
         f"    about {duration(row.seconds)} · {_compilation(row)}",
-        f"    {row.param_count:,} parameters a run · an update moves {said(row.work.moved, 'B')}, {_operations(row)}",
+        *_wrapped(
+            f"{row.param_count:,} parameters a run · an update moves {said(row.work.moved, 'B')}, {_operations(row)}",
+            "    ",
+        ),
+        *_wrapped(f"kernel of an update: {row.kernel.kernel} ({row.kernel.why})", "    "),
+        *_precision(row, platform),
         *_speed(row, peaks),
     ]
     if (before := row.cohort.runs[0].pretraining) is not None:
@@ -71,6 +76,14 @@ def _cohort(row: CohortPlan, peaks: Peaks | None) -> list[str]:
     if row.streamed_bytes:
         lines.append(f"    training examples stay on the host; {size(row.streamed_bytes)} a step are streamed")
     return lines
+
+
+def _precision(row: CohortPlan, platform: str) -> list[str]:
+    from glorot_jax.models import precision
+
+    asked = row.cohort.runs[0].precision
+    told = f"an update's matrix products: {precision.said(asked, platform)}"
+    return [] if asked == "float32" else _wrapped(told, "    ")
 
 
 def _width(row: CohortPlan) -> list[str]:

@@ -114,16 +114,24 @@ def _dataset(found: list[Predicted | None], outputs: Mapping[str, Output], run_i
     some = [one for one in found if one is not None]
     variables = {}
     for name, label in outputs.items():
-        told = next((np.asarray(one.values[name]) for one in some if name in one.values), None)
-        if told is None or told.ndim != len(label.dims):
+        shapes = [np.shape(one.values[name]) for one in some if name in one.values]
+        if not shapes or len(shapes[0]) != len(label.dims):
             continue
-        values = [np.full(told.shape, np.nan) if one is None else one.values.get(name, np.nan) for one in found]
+        shape = tuple(np.max(shapes, axis=0))
+        values = [np.nan if one is None else one.values.get(name, np.nan) for one in found]
         attrs = {"long_name": f"{label.long_name}, predicted", "units": label.units, "valid_at_step": 0}
         attrs |= {k: v for k, v in label.attrs.items() if k == "examples"}
         attrs |= {"source": some[0].source, "assumptions": some[0].assumptions}
-        stacked = np.stack([np.broadcast_to(np.asarray(v, np.float64), told.shape) for v in values])
+        stacked = np.stack([_widened(np.asarray(v, np.float64), shape) for v in values])
         variables[f"{name}_theory"] = (("run", *label.dims), stacked, attrs)
     if not variables:
         return None
     made = xr.Dataset(variables, {"run": ("run", np.array(run_ids, dtype=object))})
     return made.assign_coords({d: (d, np.arange(1, n + 1)) for d, n in made.sizes.items() if d != "run"})
+
+
+def _widened(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """One number everywhere, or values with NaN for layers that only others have."""
+    if not values.ndim:
+        return np.full(shape, values)
+    return np.pad(values, [(0, most - n) for most, n in zip(shape, values.shape, strict=True)], constant_values=np.nan)

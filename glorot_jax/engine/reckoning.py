@@ -43,7 +43,7 @@ class Reckoning:
         Args:
             probes: what it holds of the probes, see ``cost.picked``.
         """
-        signature = costs.signature(self._cohort)
+        signature = costs.signature(self._cohort, self._fleet.program.kernel)
         before = compiling.remembered(signature)
         compiling.remember(signature, self._fleet.compilation)
         layout, known = self._fleet.layout, probes["planned"]

@@ -32,8 +32,11 @@ from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.engine.pretraining import Phase, Pretraining
+from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.errors import InputError
+from glorot_jax.kernels import GENERAL, dense
 from glorot_jax.models.points import noted
+from glorot_jax.models.precision import adopt, products_in
 from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
 from glorot_jax.probes.probe import (
     PRETRAINED,
@@ -43,6 +46,7 @@ from glorot_jax.probes.probe import (
     checked_outputs,
     forward,
     forward_with_values,
+    measured_by,
 )
 from glorot_jax.randomness import key
 
@@ -86,6 +90,7 @@ class Setup(NamedTuple):
         probes: those that are measured together, by schedule.
         cadences: the schedules in words, as a sweep writes them.
         pretraining_steps: of each hidden layer before step 0; None for no pre-training.
+        precision: of the matrix products of an update's forward and backward pass, as ``products_in`` takes it.
     """
 
     dataset: Dataset
@@ -101,6 +106,7 @@ class Setup(NamedTuple):
     jacobian_examples: int
     base_network: Callable[..., nnx.Module] | None = None
     pretraining_steps: int | None = None
+    precision: str = "float32"
 
 
 class Pieces(NamedTuple):
@@ -138,10 +144,12 @@ class Program:
 
     Attributes:
         width: runs that are vmapped together.
+        kernel: what makes an update, as ``engine.form`` names it.
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         record_size: numbers of a run's records at one step.
-        param_count: parameters of one run.
+        param_count: parameters of one run, those of layers that it may lack among them.
+        layer_params: those of each hidden layer, where it is a dense one.
         piece_steps: the longest piece.
         blame: names of the tensors that ``first_nonfinite`` counts: of each layer in forward order (kind, layer), then
             of every other parameter and point, then the loss, then the layers' reconstructions in pre-training.
@@ -156,10 +164,12 @@ class Program:
 
     setup: Setup
     width: int
+    kernel: str
     room: int
     outputs: dict[str, Output]
     record_size: int
     param_count: int
+    layer_params: tuple[int, ...]
     piece_steps: int
     blame: tuple[tuple[str, int | None], ...]
     initialize: Callable[..., Tree]
@@ -173,6 +183,10 @@ class Program:
     def first_step(self) -> int:
         """Where the schedule begins: below 0 with pre-training."""
         return self.phases[0].first if self.phases else 0
+
+    def own_param_count(self, depth: int) -> int:
+        """Returns the parameters of a run whose network has so many of the hidden layers."""
+        return self.param_count - sum(self.layer_params[depth:])
 
 
 @dataclass(frozen=True)
@@ -201,14 +215,15 @@ class Draft:
 
     Args:
         per_run: one run's settings, as an example of shapes and types: seed, stream, model.*, optimizer.*,
-            pretraining.*.
+            pretraining.*, and depth where the runs' networks have different ones.
 
     Raises:
         InputError: the network is not what it says, or can't be pre-trained.
     """
 
+    @undisturbed()
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
-        self._setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
+        self.setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
         self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
 
     def update_bytes(self) -> tuple[int, int]:
@@ -216,25 +231,38 @@ class Draft:
 
         From shapes alone.
         """
-        run = _Run(self._setup, self._network, self._per_run, self._pretraining)
+        run = _Run(self.setup, self._network, self._per_run, self._pretraining)
         return 4 * self._network.param_count, run.kept_bytes(self._per_run)
 
-    def program(self, width: int) -> Program:
-        """Returns the program that vmaps so many runs together."""
-        setup, network = self._setup, self._network
+    @property
+    def optimizer_numbers(self) -> list[str]:
+        """Names of the optimizer's numeric arguments, which may differ from run to run."""
+        return list(_Run._optimizer_settings(self._per_run))
+
+    @property
+    def has_descent(self) -> bool:
+        """Whether the network can take a step of gradient descent by itself; see ``kernels.chain``."""
+        return self._network.has_descent
+
+    @undisturbed()
+    def program(self, width: int, kernel: str = GENERAL) -> Program:
+        """Returns the program that vmaps so many runs together, its update made by a kernel; see ``engine.form``."""
+        setup, network = self.setup, self._network
         batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
         piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
         piece_steps -= piece_steps % DRAW_TOGETHER
-        blocks = _Blocks(setup, network, self._per_run, self._pretraining, piece_steps, width)
+        blocks = _Blocks(setup, network, self._per_run, self._pretraining, kernel, piece_steps, width)
         outputs, size = blocks.outputs(self._per_run)
         room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
         return Program(
             setup=setup,
             width=width,
+            kernel=kernel,
             room=room,
             outputs=outputs,
             record_size=size,
             param_count=network.param_count,
+            layer_params=network.layer_params,
             piece_steps=piece_steps,
             blame=blocks.blame,
             initialize=blocks.initialize,
@@ -283,6 +311,7 @@ class _Network:
         self._graphs = {True: training, False: nnx.graphdef(module)}
         self._params, self._random, self._rest = map(_Paths, states)
         self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        self.has_descent = getattr(module, "descent", None) is not None
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
 
@@ -296,6 +325,13 @@ class _Network:
         """Shapes of the trained parameters by path."""
         return {path: leaf.shape for path, leaf in self._params.abstract().items()}
 
+    @property
+    def layer_params(self) -> tuple[int, ...]:
+        """Parameters of each hidden layer that is a dense one."""
+        shapes = self.shapes
+        layers = [layer for layer in self.notes.layers if layer.activation and layer.weight]
+        return tuple(sum(math.prod(shapes[path]) for path in layer.own) for layer in layers)
+
     def start(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> tuple[Tree, Tree]:
         _, params, _, rest = nnx.split(self._build(key, inputs, per_run), nnx.Param, nnx.RngState, ...)
         return self._params.flat(params), self._rest.flat(rest)
@@ -303,6 +339,10 @@ class _Network:
     def merge(self, params: Tree, rest: Tree, key: Array, *, training: bool) -> nnx.Module:
         """The network in training or evaluation mode; ``key`` is the source of what it draws."""
         return nnx.merge(self._graphs[training], self._params.state(params), self._drawing(key), self._rest.state(rest))
+
+    def params(self, module: nnx.Module) -> Tree:
+        """The trained parameters as they are now."""
+        return self._params.flat(nnx.state(module, nnx.Param))
 
     def rest(self, module: nnx.Module) -> Tree:
         """What a call of a network left beside its parameters.
@@ -401,6 +441,7 @@ class _Network:
 
     def _build(self, key: Array, inputs: Array, per_run: Mapping[str, Array]) -> nnx.Module:
         settings = {k.removeprefix("model."): v for k, v in per_run.items() if k.startswith("model.")}
+        settings |= {"depth": per_run["depth"]} if "depth" in per_run else {}
         shape, classes = self.setup.input_shape, self.setup.dataset.classes
         return self.setup.network(shape, classes, key=key, inputs=inputs, **settings)
 
@@ -462,18 +503,26 @@ class _Run:
     """What happens to one run."""
 
     def __init__(
-        self, setup: Setup, network: _Network, per_run: Mapping[str, Array], pretraining: Pretraining | None = None
+        self,
+        setup: Setup,
+        network: _Network,
+        per_run: Mapping[str, Array],
+        pretraining: Pretraining | None = None,
+        kernel: str = GENERAL,
     ):
-        self.setup, self.network, self.pretraining = setup, network, pretraining
+        self.setup, self.network, self.pretraining, self.kernel = setup, network, pretraining, kernel
         self.factors = self._factors(per_run)
 
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
         """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        if pixels is None:
-            steps = jnp.arange(self.first_batches)
-            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
+        if not self.setup.reads_inputs:  # nothing is drawn that nobody looks at: half of what would be compiled
+            inputs = jnp.zeros((self.first_batches * self.setup.batch_size, *self.setup.input_shape))
+        else:
+            if pixels is None:
+                steps = jnp.arange(self.first_batches)
+                pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+            inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -505,9 +554,15 @@ class _Run:
 
     def step(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update. A run whose loss is not finite stays as it was before, and is marked with this step."""
+        update = self._by_gradient if self.kernel == GENERAL else self._by_descent
+        return update(state, hyper, inputs, labels, step)
+
+    def _by_gradient(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
+        """An update by any optimizer of Optax's form."""
         params = state["params"]
         cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=(inputs, labels), step=step)
-        (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
+        with products_in(self.setup.precision):
+            (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
@@ -528,10 +583,35 @@ class _Run:
             "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
         }
 
+    def _by_descent(self, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
+        """An update by gradient descent that the network makes itself, layer by layer; see ``kernels.chain``.
+
+        The parameters of a run that doesn't go on are not selected afterwards: they come back as they were.
+        """
+        module = self._training(state["params"], state["rest"], hyper, step)
+        logits, update = module.descent(inputs, dense.kernel(self.kernel))
+        loss, pull = jax.vjp(lambda logits: jnp.mean(self.setup.loss(logits, labels)), logits)
+        alive = state["diverged_step"] == ALIVE
+        goes_on = alive & jnp.isfinite(loss)
+        (error,) = pull(-hyper["optimizer.learning_rate"])
+        update(error, goes_on)
+        new = {
+            "rest": self.network.rest(module),
+            "loss_sum": state["loss_sum"] + loss,
+            "loss_count": state["loss_count"] + 1,
+        }
+        return {
+            **state,
+            "params": self.network.params(module),
+            **_where(goes_on, new, {name: state[name] for name in new}),
+            "diverged_step": jnp.where(alive & ~goes_on, step, state["diverged_step"]),
+        }
+
     def pretrain(self, k: int, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update of hidden layer k, the first being 0, without labels; a run may diverge in it as in ``step``."""
         assert self.pretraining is not None
-        error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
+        with products_in(self.setup.precision):
+            error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(error)
         lost = alive & ~goes_on
@@ -548,7 +628,8 @@ class _Run:
 
         def kept(state, batch, step):
             cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=batch, step=step)
-            return jax.vjp(cost, state["params"], has_aux=True)[1]
+            with products_in(self.setup.precision):
+                return jax.vjp(cost, state["params"], has_aux=True)[1]
 
         traced = jax.make_jaxpr(kept)(state, batch, step).jaxpr
         made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
@@ -557,13 +638,13 @@ class _Run:
     def update_flops(self, hyper: Mapping[str, Array]) -> float | None:
         """Floating-point operations of an update, as ``Program`` has them; nothing is compiled."""
         _, *update = self._abstract(hyper)
-        counted = jax.jit(self.step).lower(update[0], hyper, *update[1:]).cost_analysis()
+        counted = jax.jit(self._by_gradient).lower(update[0], hyper, *update[1:]).cost_analysis()
         return counted.get("flops") if counted else None
 
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
         """Mean loss of a batch, and what the network left beside its parameters."""
         inputs, labels = batch
-        module = self._training(params, rest, hyper, step)
+        module = adopt(self._training(params, rest, hyper, step))
         logits = forward(module, inputs)
         return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
 
@@ -604,7 +685,7 @@ class _Run:
         if schedule is None:
             errors = {RECONSTRUCTION: self.pretraining.errors(state, step)} if self.pretraining else {}
             return measured({"train_loss": self._train_loss(state, scene)} | errors)
-        return measured({k: v for probe in self.setup.probes[schedule] for k, v in probe.measure(scene).items()})
+        return measured({k: v for probe in self.setup.probes[schedule] for k, v in measured_by(probe, scene).items()})
 
     def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
         """What the probes of a run see; the batch is that of its next update."""
@@ -642,6 +723,7 @@ class _Run:
             learning_rate=self._optimizer_settings(hyper).get("learning_rate"),
             stable_curvature=self._stable_curvature(hyper),
             initial=lambda: self._initial_params(constants, hyper),
+            depth=hyper.get("depth"),
         )
 
     def _initial_params(self, constants: Mapping, hyper: Tree) -> Tree:
@@ -733,12 +815,14 @@ class _Blocks(_Run):
         network: _Network,
         per_run: Mapping[str, Array],
         pretraining: Pretraining | None,
+        kernel: str,
         piece_steps: int,
         width: int,
     ):
-        super().__init__(setup, network, per_run, pretraining)
+        super().__init__(setup, network, per_run, pretraining, kernel)
         self.piece_steps, self.width = piece_steps, width
 
+    @products_in("float32")
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
         """Returns the state before the first update."""
 
@@ -753,6 +837,7 @@ class _Blocks(_Run):
             return nothing
         return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
+    @products_in("float32")
     def begin(self, constants: Mapping, hyper: Tree, place: Tree, first_inputs: Array, state: Tree) -> Tree:
         """Returns the state with some runs of block ``place["block"]``, from ``place["run"]`` on, as they begin."""
 
@@ -769,6 +854,7 @@ class _Blocks(_Run):
 
         return jax.lax.fori_loop(place["block"], place["block"] + 1, block, state)
 
+    @products_in("float32")
     def train(
         self,
         constants: Mapping,
@@ -888,7 +974,7 @@ class _Blocks(_Run):
         """The block's records (width, …) by schedule, where the piece ends at one and it is due; else NaN."""
         found = []
         for schedule, shape in zip(self._schedules, nothing, strict=True):
-            look = functools.partial(self._look, constants, schedule)
+            look = functools.partial(self._look(schedule), constants)
             away = jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), shape)
             wanted = due > 0 if schedule is None else due >> schedule & 1 == 1
             found.append(jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch))
@@ -899,10 +985,16 @@ class _Blocks(_Run):
         """None is that of the training loss: whenever something is recorded."""
         return (None, *range(len(self.setup.probes)))
 
-    def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
-        *inputs_and_labels, step = batch
-        measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
-        return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+    @functools.cache  # noqa: B019 - as long as the program is traced
+    def _look(self, schedule: int | None) -> Callable[..., Tree]:
+        """What measures a block's runs; traced once, wherever it is put in."""
+
+        def look(constants: Mapping, hyper: Tree, state: Tree, batch: tuple) -> Tree:
+            *inputs_and_labels, step = batch
+            measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
+            return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+
+        return jax.jit(look, inline=True)
 
     def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> list[Tree]:
         """NaN in the shape (blocks, records, width, …) of everything measured, by schedule.
@@ -914,8 +1006,7 @@ class _Blocks(_Run):
         batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32), jnp.int32(0)
 
         def empty(schedule: int | None) -> Tree:
-            look = functools.partial(self._look, constants, schedule)
-            made = jax.eval_shape(look, _at(hyper, 0), _at(state, 0), batch)
+            made = jax.eval_shape(self._look(schedule), constants, _at(hyper, 0), _at(state, 0), batch)
             return jax.tree.map(lambda v: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, *v.shape), jnp.nan), made)
 
         return [empty(schedule) for schedule in self._schedules]

@@ -17,6 +17,7 @@ import numpy as np
 from glorot_jax.engine import checkpoint, records
 from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
+from glorot_jax.kernels import GENERAL
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
+
+
+_OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped")
+"""What the manifest holds of its step, and goes back to with it."""
 
 
 @dataclass
@@ -53,6 +58,27 @@ class Shard:
         return int(self.manifest.get("first_step", 0))
 
     @property
+    def width(self) -> int:
+        return int(self.manifest["width"])
+
+    @property
+    def kernel(self) -> str:
+        """What makes its updates; shards from before there was a choice have the general form."""
+        return self.manifest.get("kernel", GENERAL)
+
+    def change(self, width: int | None, kernel: str | None) -> None:
+        """Marks that from here on its runs go on at another width or with another kernel, where these are said."""
+        for name, now, new in (("width", self.width, width), ("kernel", self.kernel, kernel)):
+            if new not in (None, now) and not self.done:
+                before = self.manifest.get(f"{name}s", [{"from_step": self.first_step, name: now}])
+                self.manifest |= {name: new, f"{name}s": [*before, {"from_step": self.step, name: new}]}
+
+    @property
+    def fused(self) -> bool:
+        """Whether its runs are those of several cohorts in one program."""
+        return bool(self.manifest.get("members"))
+
+    @property
     def done(self) -> bool:
         return self.manifest["state"] == "done"
 
@@ -69,12 +95,14 @@ class Shard:
         new: xr.Dataset | None,
         diverged: Sequence[Mapping[str, Any]],
         seconds: float,
-        probes: Mapping[str, Any] | None = None,
+        run_steps: int = 0,
+        **facts: Any,
     ) -> None:
         """Makes a step's state and the records up to it durable together; the manifest's replacement is the moment.
 
         Args:
-            probes: what the manifest holds of them from now on, as before if None.
+            run_steps: made since the last commit by the runs that lie in a block, all together.
+            facts: what else the manifest holds from now on, such as ``probes`` and ``dropped``.
 
         Raises:
             ResumableError: the disk is full; what was committed before is whole.
@@ -83,7 +111,7 @@ class Shard:
         if new is not None and new.sizes["step"]:
             entries = records.merge(self.folder, [*entries, records.append(self.folder, new)])
         saved = checkpoint.save(self.checkpoints, step, state)
-        before = {k: self.manifest[k] for k in ("step", "records", "checkpoint", "diverged")}
+        before = {k: self.manifest[k] for k in _OF_A_STEP if k in self.manifest}
         manifest = self.manifest | {
             "generation": self.manifest["generation"] + 1,
             "step": step,
@@ -92,10 +120,10 @@ class Shard:
             "checkpoint": saved,
             "diverged": list(diverged),
             "wall_seconds": round(self.manifest["wall_seconds"] + seconds, 3),
+            "run_steps": self.manifest.get("run_steps", 0) + run_steps,
             "previous": before if before["checkpoint"] else None,
+            **facts,
         }
-        if probes is not None:
-            manifest["probes"] = dict(probes)
         write_json(self.folder / MANIFEST, manifest)
         self.manifest = manifest
         self._drop_unnamed()
@@ -116,7 +144,7 @@ class Shard:
                 before = self.manifest.get("previous")
                 back = f"going on from step {before['step']}" if before else f"starting from step {self.first_step}"
                 notes.append(f"{damage}; {kept}; {back}")
-                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": []}
+                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": [], "dropped": []}
                 self.manifest |= {**(before or start), "previous": None, "state": "training"}
                 write_json(self.folder / MANIFEST, self.manifest)
         return None, notes
@@ -146,12 +174,21 @@ class Shard:
 
 
 def create(
-    folder: Path, cohort: Cohort, width: int, first_step: int = 0, why_width: Mapping[str, Any] | None = None
+    folder: Path,
+    cohort: Cohort,
+    width: int,
+    first_step: int = 0,
+    kernel: str = GENERAL,
+    *,
+    why_width: Mapping[str, Any] | None = None,
+    search: Any = None,
 ) -> Shard:
     """Returns a new shard at its first step: its table of runs, then its first manifest.
 
     Args:
+        kernel: what makes its updates, as ``engine.form`` names it.
         why_width: how the width was chosen, in JSON's terms.
+        search: the rule by which runs are dropped, in JSON's terms.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -166,6 +203,8 @@ def create(
         "runs": len(cohort.runs),
         "width": width,
         "widths": [{"from_step": first_step, "width": width}],
+        "kernel": kernel,
+        "kernels": [{"from_step": first_step, "kernel": kernel}],
         "why_width": why_width,
         "generation": 0,
         "first_step": first_step,
@@ -176,10 +215,26 @@ def create(
         "checkpoint": None,
         "previous": None,
         "diverged": [],
+        "dropped": [],
+        "search": search,
+        "choices": {path: list(names) for path, names in cohort.choices.items()},
+        "run_steps": 0,
         "wall_seconds": 0.0,
     }
+    if cohort.members:
+        manifest["members"] = [_member(member) for member in cohort.members]
     write_json(folder / MANIFEST, manifest)
     return Shard(folder, manifest)
+
+
+def _member(cohort: Cohort) -> dict[str, Any]:
+    """What a reader needs to see a cohort that was fused into another's program as if it were not."""
+    return {
+        "shard": cohort.shard_id,
+        "cohort": {"id": cohort.id, "label": cohort.label, **cohort.shared},
+        "runs": [run.id for run in cohort.runs],
+        "layers": cohort.runs[0].model.stack().depth,
+    }
 
 
 def open_all(results: Path) -> list[tuple[Shard, list[str]]]:

@@ -13,9 +13,10 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from glorot_jax.models.precision import dot_general, rounded
 
 SMALL_BATCH = 32
 """Examples up to which a weight gradient is summed up inside the update."""
@@ -32,7 +33,7 @@ class Kernel(NamedTuple):
 def forward(
     z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"], b: Float[Array, " fan_out"]
 ) -> Float[Array, "batch fan_out"]:
-    """Returns s = z W + b in full float32."""
+    """Returns s = z W + b."""
     return contracted(z, w, 1, 0) + b
 
 
@@ -51,11 +52,23 @@ def backward_update(
         input_error: whether ∂C/∂z is wanted; the first layer has nobody below.
     """
     below = contracted(error, w, 1, 1) if input_error else None
+    error = error if below is None else _after(below, error)
     return below, w + outer_products(z, error), b + jnp.sum(error, axis=0)
 
 
+def _after(first: Float[Array, "..."], then: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns ``then`` as if it were made of ``first``.
+
+    XLA writes new weights over the old ones only if nobody can still read those: what goes into the update has to come
+    after the product that reads them, else each step copies them.
+    """
+    t = first.ravel()[0]
+    never = (t != t) & (t == 0)
+    return jnp.where(never, 0.0, then)
+
+
 def kernel(name: str) -> Kernel:
-    """Returns the kernel of a name among ``KERNELS``; whether it works here is what ``why_not`` tells."""
+    """Returns the kernel of a name among ``kernels.KERNELS``; whether it works here is what ``why_not`` tells."""
     if name == "xla":
         return Kernel(name, forward, backward_update)
     module = _module(name)
@@ -72,20 +85,18 @@ def why_not(name: str) -> str | None:
         return "it is not part of this installation"
 
 
-KERNELS = ("xla", "native", "pallas")
-
-
 def _module(name: str):
     return importlib.import_module(f"glorot_jax.kernels.{name}")
 
 
 def contracted(a: Float[Array, "..."], b: Float[Array, "..."], a_axis: int, b_axis: int) -> Float[Array, "..."]:
     """The product of two matrices over an axis of each; no transpose is formed, as XLA would before a batched one."""
-    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+    return dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())))
 
 
 def outer_products(a: Float[Array, "batch m"], b: Float[Array, "batch n"]) -> Float[Array, "m n"]:
     """aᵀ b; of a small batch example by example, which XLA works into the update that reads it."""
     if len(a) > SMALL_BATCH:
         return contracted(a, b, 0, 0)
+    a, b = rounded(a), rounded(b)
     return functools.reduce(operator.add, (a[i, :, None] * b[i] for i in range(len(a))))

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from glorot_jax import activations
 
@@ -30,6 +31,12 @@ class Activation(nnx.Module):
     def __call__(self, s: Float[Array, "..."]) -> Float[Array, "..."]:
         return activations.select(self.index[...], self.functions, s)
 
+    def where(self, has: Bool[Array, ""] | None) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
+        """Returns it for a layer that the run may lack: 0 with slope 0 then, on a CPU not computed. None: it has it."""
+        if has is None:
+            return self
+        return lambda s: activations.select(jnp.where(has, self.index[...], -1), self.functions, s)
+
 
 class LayerPoints(NamedTuple):
     """Where one layer shows itself, in forward order; layer 1 is the first, as in the paper.
@@ -47,6 +54,11 @@ class LayerPoints(NamedTuple):
     weight: str | None = None
     source: str | None = None
     bias: str | None = None
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Paths of W and b as far as they are known."""
+        return tuple(path for path in (self.weight, self.bias) if path is not None)
 
 
 def show(module: nnx.Module, name: str, value: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -72,6 +84,7 @@ def show_layer(
     *,
     kernel: nnx.Param | None = None,
     bias: nnx.Param | None = None,
+    around: tuple[Bool[Array, ""], Float[Array, "..."]] | None = None,
 ) -> Float[Array, "..."]:
     """Returns f(s), or s without an activation, and makes both points: s ``NAME_preactivation`` and f(s) ``NAME``.
 
@@ -82,13 +95,16 @@ def show_layer(
         kernel: W [fan_in, fan_out], if s = z W + b with z the layer shown before or, for the first, the network's
             input; singular values of the layer are then those of f'(s) W, without a pass through the network.
         bias: b [fan_out] beside it; a network all of whose hidden layers say both can be pre-trained.
+        around: of a hidden layer that this run's network may lack, whether it has it, and z of the layer below, which
+            then goes on in place of f(s).
     """
     if activation is None:
         z = show(module, name, s)
         layer = _Layer(module, name, None, None, kernel, bias)
     else:
         s = show(module, preactivation(name), s)
-        z = show(module, name, activation(s))
+        z = activation(s)
+        z = show(module, name, z if around is None else jnp.where(around[0], z, around[1]))
         layer = _Layer(module, preactivation(name), name, activation, kernel, bias)
     if (notes := _notes.get()) is not None:
         notes.append(layer)

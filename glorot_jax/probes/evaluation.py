@@ -55,4 +55,5 @@ evaluation = Probe(
     measure=_measure,
     outputs=_outputs,
     source="Glorot & Bengio (2010), sections 2.1 and 4.2: error on 10 000 held-out examples",
+    any_depth=True,
 )

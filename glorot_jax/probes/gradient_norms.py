@@ -38,7 +38,8 @@ def _ratio(scene: Scene, norms: dict[str, Array]) -> dict[str, Array]:
     if not scene.dense or len(scene.layers) == 1:
         return {}
     *hidden, _ = (norms[path] for path in scene.weights)
-    return {"batch_gradient_norm_ratio": jnp.stack(hidden) / hidden[-1]}
+    hidden = jnp.stack(hidden)
+    return {"batch_gradient_norm_ratio": hidden / hidden[-1 if scene.depth is None else scene.depth - 1]}
 
 
 class _Products(NamedTuple):
@@ -201,4 +202,5 @@ gradient_norms = Probe(
     outputs=_outputs,
     source="Glorot & Bengio (2010), Figure 9; McCandlish et al. (2018), arXiv:1812.06162, equation 2.9 and appendix "
     "A.1; Shwartz-Ziv & Tishby (2017), arXiv:1703.00810, section 3.3",
+    any_depth=True,
 )

@@ -73,4 +73,5 @@ gradients = Probe(
     measure=_measure,
     outputs=_outputs,
     source="Glorot & Bengio (2010), equations 2 and 3, Figures 7, 8 and 9",
+    any_depth=True,
 )

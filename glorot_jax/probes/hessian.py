@@ -13,8 +13,10 @@ _PROBE_SEED = 2
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
-    size, product = scene.flat_hessian
-    largest = spectra.lanczos_largest_eigenvalue(product, size, jax.random.key(_PROBE_SEED), steps=STEPS)
+    key = jax.random.key(_PROBE_SEED)
+    largest = spectra.lanczos_largest_eigenvalue(
+        scene.flat_hessian_product, scene.size, key, steps=STEPS, first=scene.own_size
+    )
     found = {"hessian_max_eigenvalue": largest.value, "hessian_max_eigenvalue_error": largest.error}
     if scene.stable_curvature is None:
         return found
@@ -48,4 +50,5 @@ hessian = Probe(
     outputs=_outputs,
     source="Pearlmutter (1994), Hessian-vector products; Cohen et al. (2021), arXiv:2103.00065: sharpness, the edge of "
     "stability at 2/ε",
+    any_depth=True,
 )

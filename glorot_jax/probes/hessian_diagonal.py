@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -52,23 +51,21 @@ def _diagonal(scene: Scene) -> _Diagonal:
     One vector after the other, with running moments: matfree's and traceax's estimators hold all vectors' products at
     once, and their sums change bits with what they are fused with.
     """
-    flat, unflat = jax.flatten_util.ravel_pytree(dict(scene.params))
 
     def one(moments: tuple[Array, Array], numbered: tuple[Array, Key[Array, ""]]) -> tuple[tuple[Array, Array], Array]:
         (average, squares), (count, key) = moments, numbered
-        vector = jax.random.rademacher(key, (flat.size,), jnp.float32)
-        product = jax.flatten_util.ravel_pytree(scene.hessian_product(unflat(vector)))[0]
-        entries = times(vector, product)
+        vector = jax.random.rademacher(key, (scene.size,), jnp.float32)
+        entries = times(vector, scene.flat_hessian_product(vector))
         apart = entries - average
         average = average + times(apart, 1 / count)
         squares = squares + times(apart, entries - average)
-        return (average, squares), {k: mean(v.ravel()) for k, v in unflat(entries).items()}
+        return (average, squares), {k: mean(v.ravel()) for k, v in scene.unflat(entries).items()}
 
     counts = jnp.arange(1, VECTORS + 1, dtype=jnp.float32)
     keys = jax.random.split(jax.random.key(_PROBE_SEED), VECTORS)
-    (average, squares), means = jax.lax.scan(one, (jnp.zeros(flat.size),) * 2, (counts, keys))
+    (average, squares), means = jax.lax.scan(one, (jnp.zeros(scene.size),) * 2, (counts, keys))
     error = jnp.sqrt(jnp.maximum(squares, 0) * np.float32(1 / (VECTORS * (VECTORS - 1))))
-    return _Diagonal(unflat(average), unflat(error), means)
+    return _Diagonal(scene.unflat(average), scene.unflat(error), means)
 
 
 def _over_vectors(values: Float[Array, "vectors"]) -> Estimate:
@@ -112,4 +109,5 @@ hessian_diagonal = Probe(
     outputs=_outputs,
     source="Bekas, Kokiopoulou & Saad (2007), An estimator for the diagonal of a matrix, Applied Numerical "
     "Mathematics 57",
+    any_depth=True,
 )

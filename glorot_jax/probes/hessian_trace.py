@@ -13,8 +13,8 @@ _PROBE_SEED = 3
 
 
 def _measure(scene: Scene) -> dict[str, Array]:
-    size, product = scene.flat_hessian
-    found = spectra.hutchinson_trace(product, size, jax.random.key(_PROBE_SEED), vectors=VECTORS)
+    key = jax.random.key(_PROBE_SEED)
+    found = spectra.hutchinson_trace(scene.flat_hessian_product, scene.size, key, vectors=VECTORS)
     return {"hessian_trace": found.value, "hessian_trace_error": found.error}
 
 
@@ -32,4 +32,5 @@ hessian_trace = Probe(
     measure=_measure,
     outputs=_outputs,
     source="Hutchinson (1990), Communications in Statistics 19; Ghorbani, Krishnan & Xiao (2019), arXiv:1901.10159",
+    any_depth=True,
 )

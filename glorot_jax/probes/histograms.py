@@ -140,4 +140,5 @@ histograms = Probe(
     measure=_measure,
     outputs=_outputs,
     source="Glorot & Bengio (2010), Figures 4, 6, 7 and 8: 300 fixed test examples",
+    any_depth=True,
 )

@@ -125,4 +125,5 @@ input_output_jacobian = Probe(
     measure=lambda scene: _measure("auto", _usual_pairs(scene), scene),
     outputs=lambda scene: _outputs("auto", _usual_pairs(scene), scene),
     source=_SOURCE,
+    any_depth=True,
 )

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from glorot_jax import spectra
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.models.points import INPUT, LayerPoints
-from glorot_jax.probes.probe import EXACT_UP_TO, Scene, by_point, forward_shifted, only
+from glorot_jax.probes.probe import EXACT_UP_TO, Scene, by_point, forward_shifted, only, told_by_layer
 from glorot_jax.rounding import norm, times
 
 VECTORS, STEPS = 4, 20
@@ -154,14 +154,10 @@ def by_layer(method: str, scene: Scene, **otherwise: str) -> str:
         otherwise: by method, what is said in place of ``SAID``.
     """
     said = SAID | otherwise
-    names = [chosen(method, scene, layer) for layer in scene.hidden]
-    return "; ".join(f"layer {i}: {said[name]}" for i, name in enumerate(names, start=1))
+    return told_by_layer([said[chosen(method, scene, layer)] for layer in scene.hidden])
 
 
 def known_rms(scene: Scene, layers: Sequence[LayerPoints], method: str) -> str:
     """Returns by which way the root mean square of each layer's singular values is known, for a label."""
-    ways = []
-    for i, layer in enumerate(layers, start=1):
-        estimated = layer.weight is None and chosen(method, scene, layer) == "lanczos"
-        ways.append(f"layer {i}: {f'estimated from {VECTORS} products' if estimated else 'exact, ‖J‖_F'}")
-    return "; ".join(ways)
+    estimated = [layer.weight is None and chosen(method, scene, layer) == "lanczos" for layer in layers]
+    return told_by_layer([f"estimated from {VECTORS} products" if e else "exact, ‖J‖_F" for e in estimated])

@@ -106,4 +106,5 @@ ntk = Probe(
     measure=_measure,
     outputs=_outputs,
     source="Jacot, Gabriel & Hongler (2018), arXiv:1806.07572; Fort et al. (2020), arXiv:2010.15110: how far it moves",
+    any_depth=True,
 )

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -91,6 +90,8 @@ class Probe:
         outputs: ``scene -> {output: Output}``, the same names as ``measure`` returns; or one label for all.
         source: where the quantity is defined.
         by: the same probe by another method, for one that knows some (``specs.METHODS``).
+        any_depth: whether it is right for a run that has fewer hidden layers than the network shows (``Scene.depth``);
+            where they are no more than counted off along the dimension ``layer``, it need not know.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Probe:
     outputs: Callable[[Scene], dict[str, Output]] | Output
     source: str
     by: Callable[[str], Probe] | None = None
+    any_depth: bool = False
 
 
 def by_method(
@@ -109,7 +111,7 @@ def by_method(
     """Returns a probe by its usual method, ``"auto"``, which can be had by others; both functions take it first."""
 
     def by(method: str) -> Probe:
-        return Probe(name, partial(measure, method), partial(outputs, method), source, by)
+        return Probe(name, partial(measure, method), partial(outputs, method), source, by, any_depth=True)
 
     return by("auto")
 
@@ -173,6 +175,23 @@ def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -
     return labels, sum(array.size for array in found.values())
 
 
+def measured_by(probe: Probe, scene: Scene) -> dict[str, Array]:
+    """Returns a probe's arrays; of layers that the run's network does not have they hold NaN."""
+    found = probe.measure(scene)
+    if scene.depth is None:
+        return found
+    labels = probe.outputs(scene)
+
+    def own(name: str, value: Array) -> Array:
+        dims = labels[name].dims
+        if "layer" not in dims:
+            return value
+        has = jnp.arange(1, len(scene.layers)) <= scene.depth
+        return jnp.where(jnp.expand_dims(has, [i for i, dim in enumerate(dims) if dim != "layer"]), value, jnp.nan)
+
+    return {name: own(name, value) for name, value in found.items()}
+
+
 def _arrays(name: str, found: Mapping[str, Any]) -> dict[str, Array]:
     """A probe's results as float arrays, or the line that says what else they are."""
     for key, value in found.items():
@@ -206,6 +225,8 @@ class Scene:
         stable_curvature: gives the curvature above which the optimizer's steps diverge on a quadratic; None for all
             but gradient descent.
         initial: gives the parameters that the run started from, by path.
+        depth: how many of the hidden layers, from the input on, this run's network has, in a program that it shares
+            with deeper ones; None if all. Those above pass on what they are given, and their weights count nowhere.
     """
 
     build: Callable[[Mapping[str, Array], Mapping[str, Array]], nnx.Module]
@@ -228,6 +249,7 @@ class Scene:
     learning_rate: Float[Array, ""] | None = None
     stable_curvature: Callable[[], Float[Array, ""]] | None = None
     initial: Callable[[], Mapping[str, Array]] | None = None
+    depth: Integer[Array, ""] | None = None
 
     @property
     def examples(self) -> int:
@@ -342,11 +364,49 @@ class Scene:
         gradient = jax.grad(lambda params: self.cost(params, self.inputs, self.labels))
         return jax.jvp(gradient, (dict(self.params),), (dict(vector),))[1]
 
+    def flat_hessian_product(self, vector: Float[Array, "parameters"]) -> Float[Array, "parameters"]:
+        """``hessian_product`` on vectors as ``flat`` makes them."""
+        return self.flat(self.hessian_product(self.unflat(vector)))
+
     @property
-    def flat_hessian(self) -> tuple[int, Callable[[Float[Array, "parameters"]], Float[Array, "parameters"]]]:
-        """Number of all parameters, and ``hessian_product`` on vectors of so many numbers."""
-        flat, unflat = jax.flatten_util.ravel_pytree(dict(self.params))
-        return flat.size, lambda vector: jax.flatten_util.ravel_pytree(self.hessian_product(unflat(vector)))[0]
+    def size(self) -> int:
+        """Number of all parameters, those of layers that the run's network does not have among them."""
+        return sum(value.size for value in self.params.values())
+
+    @property
+    def own_size(self) -> int | Integer[Array, ""]:
+        """Number of the parameters of the run's own network: so many come first in ``flat``."""
+        if self.depth is None:
+            return self.size
+        sizes = [sum(self.params[path].size for path in layer.own) for layer in self.hidden]
+        others = jnp.array(sizes) * (jnp.arange(1, len(sizes) + 1) > self.depth)
+        return self.size - jnp.sum(others)
+
+    def flat(self, values: Mapping[str, Array]) -> Float[Array, "parameters"]:
+        """One number or array for each parameter, by path, as one vector.
+
+        The output layer comes first, then all others in forward order: so the numbers of a network begin as those of a
+        deeper one do, and what is drawn for them is the same.
+        """
+        return jnp.concatenate([values[path].ravel() for path in self._order])
+
+    def unflat(self, vector: Float[Array, "parameters"]) -> dict[str, Array]:
+        """What ``flat`` made a vector of."""
+        ends = np.cumsum([self.params[path].size for path in self._order])
+        parts = zip(self._order, jnp.split(vector, ends[:-1]), strict=True)
+        return {path: part.reshape(self.params[path].shape) for path, part in parts}
+
+    @property
+    def _order(self) -> list[str]:
+        """The parameters' paths as ``flat`` has them."""
+        last = self.layers[-1].own
+
+        def place(path: str) -> tuple:
+            return path not in last, [
+                (not part.isdigit(), int(part) if part.isdigit() else part) for part in path.split(".")
+            ]
+
+        return sorted(self.params, key=place)
 
     @property
     def loss_units(self) -> str:
@@ -419,6 +479,20 @@ def by_weight_labels(scene: Scene, name: str, label: Output) -> dict[str, Output
     if scene.dense:
         return with_output_labels(scene, name, label)
     return {name: label._replace(dims=("weight", *label.dims[1:]), names={"weight": scene.weights})}
+
+
+def told_by_layer(texts: Sequence[str], output: str | None = None) -> str:
+    """Returns what a label says of each hidden layer, and of the output layer if that is said.
+
+    Layers of which the same is said are not counted off, so that networks of different depths are told alike.
+    """
+    begins = [i for i, text in enumerate(texts) if i == 0 or text != texts[i - 1]]
+    parts = [
+        f"{'' if i + 1 in begins else 'from '}layer {i + 1}{'' if i + 1 in begins else ' on'}: {texts[i]}"
+        for i in begins
+    ]
+    parts += [] if output is None else [f"output layer: {output}"]
+    return "; ".join(parts) if len({*texts, *([] if output is None else [output])}) > 1 else parts[0].partition(": ")[2]
 
 
 def forward(module: nnx.Module, inputs: Array) -> Array:

@@ -92,4 +92,5 @@ saturation = Probe(
     outputs=_outputs,
     source="Glorot & Bengio (2010), section 3; Roy & Vetterli (2007), effective rank; Poole et al. (2016), "
     "arXiv:1606.05340: correlation map",
+    any_depth=True,
 )

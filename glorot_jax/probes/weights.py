@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from glorot_jax import spectra
-from glorot_jax.probes.probe import EXACT_UP_TO, Output, Probe, Scene, by_weight, by_weight_labels
+from glorot_jax.probes.probe import EXACT_UP_TO, Output, Probe, Scene, by_weight, by_weight_labels, told_by_layer
 from glorot_jax.rounding import norm, std
 from glorot_jax.spectra import Estimate
 
@@ -49,8 +49,11 @@ def _ratio(norm: Float[Array, ""], spectral: Float[Array, ""]) -> Float[Array, "
 def _outputs(scene: Scene) -> dict[str, Output]:
     exact = [min(_matrix(scene.params[path]).shape) <= EXACT_UP_TO for path in scene.weights]
     estimate = f"Lanczos, {VECTORS} Rademacher vectors × {STEPS} steps, from below"
-    names = [f"layer {i}" for i in range(1, len(exact) + 1)] if scene.dense else scene.weights
-    spectral = "; ".join(f"{name}: {'exact SVD' if e else estimate}" for name, e in zip(names, exact, strict=True))
+    ways = ["exact SVD" if e else estimate for e in exact]
+    if scene.dense:
+        spectral = told_by_layer(ways[:-1], ways[-1])
+    else:
+        spectral = "; ".join(f"{name}: {way}" for name, way in zip(scene.weights, ways, strict=True))
     labels = {
         "weight_norm": ("Frobenius norm of the weights", "exact"),
         "weight_std": ("standard deviation of the weights", "exact, the mean taken off"),
@@ -72,4 +75,5 @@ weights = Probe(
     measure=_measure,
     outputs=_outputs,
     source="Rudelson & Vershynin (2007), Sampling from large matrices: stable rank",
+    any_depth=True,
 )

@@ -10,7 +10,7 @@ from glorot_jax.engine.grouping import Candidate, grouped
 
 
 def depths(compiling, seconds_a_layer, runs):
-    """Networks of 1, 2, … layers: compiling is in proportion to a program's deepest, and so is each of its runs."""
+    """Networks of 1, 2, … layers: a program compiles in proportion to its deepest, and so do its runs."""
     return lambda first, last: Candidate(compiling * last, seconds_a_layer * last * sum(runs[first:last]))
 
 

@@ -51,6 +51,7 @@ SPLITS = {
     "pretraining": {"pretraining": grid(None, denoising(steps=9, learning_rate=0.1))},
     "pretraining.steps": {"pretraining": denoising(steps=grid(8, 9), learning_rate=0.1)},
     "order": {"order": grid("paired", "independent")},
+    "precision": {"precision": grid("float32", "bfloat16")},
 }
 SHARED = {
     "model.activation": {"model": mlp(widths=(8,), activation=grid("tanh", "relu", softsign_of_mine))},

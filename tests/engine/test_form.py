@@ -1,0 +1,193 @@
+"""What makes a cohort's updates: chosen with a reason, recorded, kept by a resume, and the same training either way."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from glorot_jax import adam, every, grid, load, mlp, module, optimizer, resume, run, sgd
+from glorot_jax.analysis.status import status
+from glorot_jax.engine import form
+from glorot_jax.engine.fleet import Fleet
+from glorot_jax.engine.plan import plan
+from glorot_jax.errors import InputError
+from glorot_jax.kernels import GENERAL, chain
+from glorot_jax.models.mlp import Dense
+from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep, training_programs
+
+WIDTH = 4
+SIZES = (48, 56)
+
+
+def watched(**changes):
+    """Half of its runs diverge at once, in both forms; the others are trained."""
+    model = mlp(widths=SIZES, activation=grid("tanh", "relu"), gain=grid(1.0, 1e15))
+    return sweep(**{"model": model, "probes": ("evaluation",)} | changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The same runs with the general form and with the plain kernel: results and programs by kernel."""
+    found = {}
+    for kernel in (GENERAL, "xla"):
+        with training_programs() as programs:
+            out = run(watched(), tmp_path_factory.mktemp(kernel) / "small", width=WIDTH, kernel=kernel)
+        found[kernel] = out, programs[0]
+    return found
+
+
+def manifests(out: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in out.glob("shards/*/manifest.json")]
+
+
+def test_both_forms_train_the_same_networks(trained):
+    general, plain = (trained[kernel][0] for kernel in (GENERAL, "xla"))
+    one, other = parameters(general), parameters(plain)
+    for name in one:
+        for path, array in one[name].items():
+            np.testing.assert_allclose(other[name][path], array, rtol=2e-4, atol=2e-5, err_msg=path)
+    runs, same = load(general).runs, load(plain).runs
+    lost = runs["model.gain"] == 1e15
+    assert (runs["status"] == "diverged").equals(same["status"] == "diverged")
+    assert (runs.loc[lost & (runs["model.activation"] == "relu"), "status"] == "diverged").all()
+    assert (runs.loc[~lost, "status"] == "done").all()
+    assert runs["diverged_in"].equals(same["diverged_in"])
+    np.testing.assert_allclose(load(plain).records()["train_loss"], load(general).records()["train_loss"], rtol=1e-3)
+
+
+def test_weights_are_written_over_in_place_and_no_gradient_is_kept(trained):
+    """In the compiled program a weight-sized array is made by one operation a step: the update of the weights."""
+    general, plain = (_made_of_weights_size(trained[kernel][1]) for kernel in (GENERAL, "xla"))
+    assert general["copy"] == 1, "the general form copies: what is looked for is found"
+    assert plain["copy"] == plain["dot"] == 0
+    assert plain["fusion"] == 2, "the update, and the block's weights put back after a piece"
+
+
+def _made_of_weights_size(program: str) -> dict[str, int]:
+    shape = rf"f32\[{WIDTH},{SIZES[0]},{SIZES[1]}\]"
+    inside = re.sub(r"^%fused_computation.*?\n}", "", program, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"= {shape}\S* ([\w-]+)\(", inside)
+    return {name: found.count(name) for name in ("copy", "dot", "fusion")}
+
+
+def test_a_shard_goes_on_with_the_form_that_it_began_with(trained, tmp_path):
+    """Also where the manifest is from before there was a choice: the general one."""
+    whole, _ = trained[GENERAL]
+    out = tmp_path / "small"
+    with pytest.raises(KeyboardInterrupt):
+        run(watched(), out, width=WIDTH, kernel=GENERAL, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+    (path,) = out.glob("shards/*/manifest.json")
+    old = json.loads(path.read_text())
+    assert (old.pop("kernel"), old.pop("kernels")) == (GENERAL, [{"from_step": 0, "kernel": GENERAL}])
+    path.write_text(json.dumps(old))
+    assert status(out)["shards"][0]["kernel"] == GENERAL
+    resume(out)
+    assert_same_bits(parameters(whole), parameters(out))
+    assert_same_bits(records(whole), records(out))
+
+
+def test_another_form_is_marked_where_it_is_asked_for(trained, tmp_path):
+    out = tmp_path / "small"
+    with pytest.raises(KeyboardInterrupt):
+        run(watched(), out, width=WIDTH, kernel="xla", progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+    (before,) = manifests(out)
+    resume(out, kernel=GENERAL)
+    (after,) = manifests(out)
+    assert after["kernel"] == GENERAL
+    assert after["kernels"] == [{"from_step": 0, "kernel": "xla"}, {"from_step": before["step"], "kernel": GENERAL}]
+    assert after["widths"] == before["widths"]
+    assert status(out)["shards"][0]["kernel"] == "xla then general"
+
+
+def test_a_form_that_is_not_to_be_had_is_refused_and_nothing_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(form, "why_not", lambda name: None if name == "xla" else "no compiler is there")
+    with pytest.raises(InputError, match=r"^kernel: 'native' can't be used here: no compiler is there"):
+        run(watched(), tmp_path / "new", kernel="native")
+    assert not (tmp_path / "new").exists()
+    unmade = watched(steps=1, record=every(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Fleet, "start", _dies)
+        with pytest.raises(RuntimeError):
+            run(unmade, tmp_path / "begun", width=WIDTH)
+    (path,) = (tmp_path / "begun").glob("shards/*/manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel": "native"}))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"^kernel: 'native' can't be used here: no compiler is there"):
+        run(unmade, tmp_path / "begun")
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match=r"^kernel: 'cuda' is not 'general' \| 'xla' \| 'native' \| 'pallas'"):
+        run(watched(), tmp_path / "new", kernel="cuda")
+
+
+def _dies(fleet):
+    raise RuntimeError
+
+
+class Plain(nnx.Module):
+    """A chain like any other, which can't step by itself."""
+
+    def __init__(self, features: int, classes: int, rngs: nnx.Rngs):
+        self.layer = Dense(rngs.normal((features, classes)))
+
+    def __call__(self, x):
+        return self.layer(x)
+
+
+class Stepping(Plain):
+    """The same with a step of its own."""
+
+    def descent(self, x, kernel):
+        logits, updated = chain.descent(x, [(self.layer.kernel[...], self.layer.bias[...])], lambda s: s, kernel)
+
+        def update(error, goes_on):
+            ((w, b),) = updated(error, goes_on)
+            self.layer.kernel[...], self.layer.bias[...] = w, b
+
+        return logits, update
+
+
+def planned(**changes):
+    (row,) = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True).rows
+    said = row.to_dict()
+    return said["kernel"], said["why_kernel"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"optimizer": adam(learning_rate=0.01)}, "the optimizer is more than SGD with a learning rate"),
+        ({"optimizer": sgd(learning_rate=0.01, momentum=0.9)}, "the optimizer is more than SGD with a learning rate"),
+        ({"optimizer": sgd(learning_rate=0.01, mup={"widths": (8, 8)})}, "learning rates differ by layer"),
+        ({"model": module(Plain, flatten=True)}, "the network has no step of its own"),
+    ],
+)
+def test_what_is_not_plain_descent_on_a_chain_keeps_the_general_form(changes, reason):
+    assert planned(**changes) == (GENERAL, reason)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"model": module(Stepping, flatten=True)}, {"optimizer": optimizer(optax.sgd, learning_rate=0.1)}]
+)
+def test_plain_descent_on_a_chain_takes_the_fastest_kernel_there_is(changes, monkeypatch):
+    monkeypatch.setattr(form, "PREFERRED", {"cpu": "fast"})
+    monkeypatch.setattr(form, "why_not", lambda name: "no compiler is there" if name == "fast" else None)
+    assert planned(**changes) == ("xla", "fast: no compiler is there")
+    text = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True).text()
+    assert "    its kernel: xla (fast: no compiler is there)" in text
+
+
+def test_a_users_module_may_bring_its_own_step(tmp_path):
+    one, other = (
+        run(sweep(model=module(made, flatten=True), probes=("evaluation",)), tmp_path / made.__name__, width=2)
+        for made in (Plain, Stepping)
+    )
+    assert [m["kernel"] for m in manifests(one)] == [GENERAL]
+    assert [m["kernel"] for m in manifests(other)] == ["xla"]
+    losses = [load(out).records()["train_loss"].to_numpy() for out in (one, other)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
