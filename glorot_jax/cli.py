@@ -131,6 +131,7 @@ def cli() -> None:
 
 _sets = click.option("--set", "settings", multiple=True, metavar="K=V", help="Override a value, such as steps=2000.")
 _width = click.option("--width", type=int, help="Runs vmapped together; chosen by rule if not said.")
+_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -142,6 +143,7 @@ _bound = click.option(
 @click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
 @_sets
 @_width
+@_at_once
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -152,6 +154,7 @@ def run(
     out: str | None,
     settings: tuple[str, ...],
     width: int | None,
+    at_once: int | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -168,6 +171,7 @@ def run(
         described,
         out,
         width=width,
+        at_once=at_once,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
@@ -179,15 +183,28 @@ def run(
 @cli.command()
 @click.argument("folder", metavar="DIR")
 @_width
+@_at_once
 @_quiet
 @_bound
 @click.pass_obj
-def resume(signals: Signals | None, folder: str, width: int | None, no_progress: bool, segment_seconds: float) -> None:
+def resume(
+    signals: Signals | None,
+    folder: str,
+    width: int | None,
+    at_once: int | None,
+    no_progress: bool,
+    segment_seconds: float,
+) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
     from glorot_jax.engine import drive
 
     results = drive.resume(
-        folder, width=width, progress=_watcher(no_progress), segment_seconds=segment_seconds, signals=signals
+        folder,
+        width=width,
+        at_once=at_once,
+        progress=_watcher(no_progress),
+        segment_seconds=segment_seconds,
+        signals=signals,
     )
     _finish(results)
 
