@@ -41,10 +41,13 @@ def choose(draft: Draft, platform: str, asked: str | None = None) -> Form:
         check(asked)
     if (reason := _only_general(draft)) is not None:
         return Form(GENERAL, reason)
+    precision = draft.setup.precision
     if asked is not None:
+        if (reason := _too_precise(asked, precision)) is not None:
+            raise _refused(asked, reason)
         return Form(asked, "as asked")
     wanted = PREFERRED.get(platform, "xla")
-    missing = why_not(wanted)
+    missing = why_not(wanted) or _too_precise(wanted, precision)
     return Form(wanted, "plain SGD on dense layers") if missing is None else Form("xla", f"{wanted}: {missing}")
 
 
@@ -53,9 +56,17 @@ def check(asked: str) -> None:
     if asked not in (choices := (GENERAL, *KERNELS)):
         raise InputError(f"kernel: {asked!r} is not {' | '.join(map(repr, choices))}")
     if asked != GENERAL and (missing := why_not(asked)) is not None:
-        raise InputError(
-            f"kernel: {asked!r} can't be used here: {missing}", "'xla' works everywhere; what was begun is then marked"
-        )
+        raise _refused(asked, missing)
+
+
+def _refused(asked: str, reason: str) -> InputError:
+    hint = "'xla' works everywhere; what was begun is then marked"
+    return InputError(f"kernel: {asked!r} can't be used here: {reason}", hint)
+
+
+def _too_precise(kernel: str, precision: str) -> str | None:
+    """Why a kernel's products are not those that are asked for, if so; on a CPU tensorfloat32 is float32."""
+    return "its products are float32" if (kernel, precision) == ("native", "bfloat16") else None
 
 
 def _only_general(draft: Draft) -> str | None:

@@ -32,7 +32,7 @@ def watched(**changes):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(compiled_quickly, tmp_path_factory):
     """The same runs with the general form and with the plain kernel: results and programs by kernel."""
     found = {}
     for kernel in (GENERAL, "xla"):
@@ -153,9 +153,10 @@ class Stepping(Plain):
 
 
 def planned(**changes):
-    (row,) = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True).rows
-    said = row.to_dict()
-    return said["kernel"], said["why_kernel"]
+    """A plan's one row, in JSON's terms, and its text."""
+    made = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True)
+    (row,) = made.rows
+    return row.to_dict(), made.text()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,8 @@ def planned(**changes):
     ],
 )
 def test_what_is_not_plain_descent_on_a_chain_keeps_the_general_form(changes, reason):
-    assert planned(**changes) == (GENERAL, reason)
+    said, _ = planned(**changes)
+    assert (said["kernel"], said["why_kernel"]) == (GENERAL, reason)
 
 
 @pytest.mark.parametrize(
@@ -177,17 +179,14 @@ def test_what_is_not_plain_descent_on_a_chain_keeps_the_general_form(changes, re
 def test_plain_descent_on_a_chain_takes_the_fastest_kernel_there_is(changes, monkeypatch):
     monkeypatch.setattr(form, "PREFERRED", {"cpu": "fast"})
     monkeypatch.setattr(form, "why_not", lambda name: "no compiler is there" if name == "fast" else None)
-    assert planned(**changes) == ("xla", "fast: no compiler is there")
-    text = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True).text()
-    assert "    its kernel: xla (fast: no compiler is there)" in text
+    said, text = planned(**changes)
+    assert (said["kernel"], said["why_kernel"]) == ("xla", "fast: no compiler is there")
+    assert "    kernel of an update: xla (fast: no compiler is there)" in text
 
 
-def test_a_users_module_may_bring_its_own_step(tmp_path):
-    one, other = (
-        run(sweep(model=module(made, flatten=True), probes=("evaluation",)), tmp_path / made.__name__, width=2)
-        for made in (Plain, Stepping)
-    )
-    assert [m["kernel"] for m in manifests(one)] == [GENERAL]
-    assert [m["kernel"] for m in manifests(other)] == ["xla"]
-    losses = [load(out).records()["train_loss"].to_numpy() for out in (one, other)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+def test_a_kernel_of_other_products_than_those_asked_for_is_not_taken(monkeypatch):
+    monkeypatch.setattr(form, "why_not", lambda name: None)
+    said, _ = planned(precision="bfloat16")
+    assert (said["kernel"], said["why_kernel"]) == ("xla", "native: its products are float32")
+    with pytest.raises(InputError, match=r"^kernel: 'native' can't be used here: its products are float32"):
+        plan(sweep(precision="bfloat16"), width=2, kernel="native", quick=True)
