@@ -136,6 +136,7 @@ _kernel = click.option(
     "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
 )
 _calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
+_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -149,6 +150,7 @@ _bound = click.option(
 @_width
 @_kernel
 @_calibrate
+@_at_once
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -161,6 +163,7 @@ def run(
     width: int | None,
     kernel: str | None,
     calibrate: bool,
+    at_once: int | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -178,6 +181,7 @@ def run(
         out,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
@@ -191,6 +195,7 @@ def run(
 @click.argument("folder", metavar="DIR")
 @_width
 @_kernel
+@_at_once
 @_quiet
 @_bound
 @click.pass_obj
@@ -199,6 +204,7 @@ def resume(
     folder: str,
     width: int | None,
     kernel: str | None,
+    at_once: int | None,
     no_progress: bool,
     segment_seconds: float,
 ) -> None:
@@ -209,6 +215,7 @@ def resume(
         folder,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,

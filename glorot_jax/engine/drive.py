@@ -503,6 +503,7 @@ class _Trainer:
         self.predictions = Predictions(shard.folder, cohort, self.program)
         self._committer = ThreadPoolExecutor(1)
         self._commit: Future[_Committed] | None = None
+        self.reckoning: Reckoning | None = None
 
     def train(self) -> None:
         try:
@@ -527,7 +528,7 @@ class _Trainer:
         del state
         self.watcher.phase("compiling")
         live = self._placed()
-        reckoning = None if live is None else self._reckon(live)
+        self.reckoning = None if live is None else self._reckon(live)
         phase: tuple[Phase | None, ...] = ()
         while True:
             if phase != (now := self._phase(),):
@@ -545,8 +546,8 @@ class _Trainer:
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved = None
-            if live is not None and reckoning is not None:
-                self.shard.manifest["measured_bytes"] = reckoning.measured_bytes()
+            if live is not None and self.reckoning is not None:
+                self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
                 if self.step in self.rungs:
@@ -748,6 +749,8 @@ class _Trainer:
         """A tenth of a second at most, or until something has ended."""
         wait_for([*work, *([self._commit] if self._commit else [])], 0.1, FIRST_COMPLETED)
         self.watcher.tick()
+        if self.reckoning is not None:
+            self.reckoning.look()
         if self._commit is not None and self._commit.done():
             commit, self._commit = self._commit, None
             self._tell(commit.result())
