@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,10 @@ class Builder:
 
         return segment.Draft(setup, {name: array[0] for name, array in self.arrays.items()})
 
+    def _bare(self) -> Draft:
+        """The same without probes."""
+        return self._drafted(self.setup._replace(probes=tuple(() for _ in self.setup.probes)))
+
     def _signature(self, **more: object) -> str:
         return costs.signature(self.cohort, self.form.kernel, **more)
 
@@ -107,7 +112,7 @@ class Builder:
     def calibrated(self, rule: Width, training_seconds: float) -> Width:
         """Returns the width that a stopwatch says, updates alone; see ``width.calibrated``."""
         tried = widths.candidates(rule.runs, len(self.cohort.runs), len(self.devices), self.platform)
-        bare = self._drafted(self.setup._replace(probes=tuple(() for _ in self.setup.probes)))
+        bare = self._bare()
 
         def seconds(width: int) -> float:
             return costs.run_step_seconds(self.cohort, bare.program(width, self.form.kernel), self.arrays, self.devices)
@@ -121,6 +126,33 @@ class Builder:
             lambda: compiling.expected(self._operations(bare.program(rule.runs, self.form.kernel))),
             cache_folder("width") / f"{self._signature(**facts)}.json",
         )
+
+    # ---- kernel
+
+    def calibrate_kernel(self, width: int, training_seconds: float) -> None:
+        """Takes the kernel that a stopwatch says at a width, updates alone; see ``form.calibrated``."""
+        bare = self._bare()
+
+        def seconds(kernel: str) -> float:
+            import jax
+
+            try:
+                return costs.run_step_seconds(self.cohort, bare.program(width, kernel), self.arrays, self.devices)
+            except jax.errors.JaxRuntimeError:  # the compiler's, or the device's
+                return math.inf
+
+        facts = {"width": width, "runs": len(self.cohort.runs), "devices": len(self.devices)}
+        found = form.calibrated(
+            self.form,
+            self.setup.precision,
+            seconds,
+            training_seconds,
+            lambda: compiling.expected(self._operations(bare.program(width, self.form.kernel))),
+            cache_folder("kernel") / f"{self._signature(**facts)}.json",
+        )
+        if found.kernel != self.form.kernel:
+            self._programs.clear()
+        self.form = found
 
     # ---- compilation
 

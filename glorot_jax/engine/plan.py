@@ -250,6 +250,7 @@ class CohortPlan:
             "width_chosen": self.width.to_dict(),
             "kernel": self.kernel.kernel,
             "why_kernel": self.kernel.why,
+            "kernels_tried_seconds_per_run_step": self.kernel.tried,
             "blocks": self.layout.blocks,
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
@@ -373,7 +374,7 @@ def plan(
         kernel: what makes an update, as ``engine.form`` names it; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
-        calibrate: plan for the width that is quickest here, as ``run`` takes it where it is asked to.
+        calibrate: plan for the width and the kernel that are quickest here, as ``run`` takes it where it is asked to.
         run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
 
     Raises:
@@ -393,6 +394,9 @@ def plan(
         builder = _builder(cohort, build(cohort.runs[0].data), used, kernel)
         chosen = builder.width(width)
         row = _row(builder, chosen, quick)
+        if calibrate and not quick:
+            builder.calibrate_kernel(chosen.runs, row.seconds)
+            row = _row(builder, chosen, quick)
         if width is None and not quick:
             found = builder.calibrated(chosen, row.seconds)
             row = _row(builder, found, quick) if calibrate else dataclasses.replace(row, width=chosen.beside(found))
@@ -466,13 +470,15 @@ def program_for(
 
     Args:
         width: the rule's if None, or what a stopwatch says if ``calibrate``.
-        kernel: see ``engine.form``; the rule's if None.
+        kernel: see ``engine.form``; as ``width``.
 
     Raises:
         InputError: it can't be built, or does not fit into memory.
     """
     builder = _builder(cohort, dataset, devices, kernel)
     chosen = builder.width(width)
+    if calibrate:
+        builder.calibrate_kernel(chosen.runs, _expected_seconds(builder, chosen))
     if calibrate and width is None:
         chosen = builder.calibrated(chosen, _expected_seconds(builder, chosen))
     builder.fitting(chosen.runs)
