@@ -83,3 +83,42 @@ def test_where_nothing_was_compiled_the_usual_rate_holds(monkeypatch, tmp_path):
 def test_seconds_that_lie_on_a_line_are_foretold(offset, slope, known, asked):
     line = compiling.line([(n, offset + slope * n) for n in known])
     assert line(asked) == pytest.approx(offset + slope * asked, rel=1e-3)
+
+
+# ---- options
+
+
+CUDA = "PJRT C API\ncuda 12090"
+
+
+def on_gpu(text: str = "", version: str = CUDA, flags: str = "") -> dict:
+    return compiling.options("gpu", text, version, flags)
+
+
+@pytest.mark.parametrize("name", [*on_gpu(), "xla_gpu_no_such_option"])
+def test_xla_knows_every_option_of_a_gpus_programs_and_takes_its_value(name):
+    """XLA checks names and values whatever it compiles for."""
+    options = {name: on_gpu().get(name, True)}
+    if name in on_gpu():
+        lowered(0.4).compile(compiler_options=options)
+    else:
+        with pytest.raises(jax.errors.JaxRuntimeError, match=name):
+            lowered(0.4).compile(compiler_options=options)
+
+
+def test_a_gpus_programs_are_graphs_whose_bits_depend_on_nothing_else():
+    made = on_gpu()
+    assert made["xla_gpu_autotune_level"] == 0
+    assert made["xla_gpu_exclude_nondeterministic_ops"]
+    assert made["xla_gpu_graph_min_graph_size"] == 1
+    assert {"CUSTOM_CALL", "CONDITIONAL", "WHILE"} <= set(made["xla_gpu_enable_command_buffer"].split(","))
+    for version in ("PJRT C API\ncuda 12080", "rocm 60000", ""):
+        assert "WHILE" not in on_gpu(version=version)["xla_gpu_enable_command_buffer"]
+    assert not on_gpu("stablehlo.select_and_scatter")["xla_gpu_exclude_nondeterministic_ops"]
+
+
+def test_what_a_person_has_set_stays_and_no_other_platform_gets_a_gpus_options():
+    flags = "--xla_gpu_autotune_level=4 --xla_gpu_enable_command_buffer="
+    assert on_gpu(flags=flags).keys() == {"xla_gpu_exclude_nondeterministic_ops", "xla_gpu_graph_min_graph_size"}
+    assert not [name for name in compiling.options("cpu", "", CUDA) if "gpu" in name]
+    assert compiling.options("tpu", "") is None
