@@ -108,7 +108,9 @@ def test_another_form_is_marked_where_it_is_asked_for(trained, tmp_path):
 
 
 def test_a_form_that_is_not_to_be_had_is_refused_and_nothing_is_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr(form, "why_not", lambda name: None if name == "xla" else "no compiler is there")
+    monkeypatch.setattr(
+        form, "why_not", lambda name, precision="float32": None if name == "xla" else "no compiler is there"
+    )
     with pytest.raises(InputError, match=r"^kernel: 'native' can't be used here: no compiler is there"):
         run(watched(), tmp_path / "new", kernel="native")
     assert not (tmp_path / "new").exists()
