@@ -137,6 +137,13 @@ _kernel = click.option(
 )
 _calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
 _at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
+_fuse = click.option(
+    "--fuse",
+    type=_OneOf(["auto", "always", "never"]),
+    default="never",
+    show_default=True,
+    help="Networks that differ in depth alone in one program; auto: where that is quicker.",
+)
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -151,6 +158,7 @@ _bound = click.option(
 @_kernel
 @_calibrate
 @_at_once
+@_fuse
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -164,6 +172,7 @@ def run(
     kernel: str | None,
     calibrate: bool,
     at_once: int | None,
+    fuse: Any,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -187,6 +196,7 @@ def run(
         segment_seconds=segment_seconds,
         signals=signals,
         calibrate=calibrate,
+        fuse=fuse,
     )
     _finish(results)
 
@@ -257,6 +267,7 @@ def status(folder: str, form: str) -> None:
 @_width
 @_kernel
 @_calibrate
+@_fuse
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
@@ -266,6 +277,7 @@ def plan(
     width: int | None,
     kernel: str | None,
     calibrate: bool,
+    fuse: Any,
     quick: bool,
     speed: float | None,
     form: str,
@@ -278,8 +290,9 @@ def plan(
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
-    made = make(described, width, quick=quick, calibrate=calibrate, run_steps_per_second=speed)
+    made = make(
+        described, width, kernel=kernel, quick=quick, calibrate=calibrate, fuse=fuse, run_steps_per_second=speed
+    )
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

@@ -43,10 +43,9 @@ from glorot_jax.probes.probe import (
     Output,
     Probe,
     Scene,
-    checked_outputs,
+    checked,
     forward,
     forward_with_values,
-    measured_by,
 )
 from glorot_jax.randomness import key
 
@@ -500,7 +499,11 @@ def _path(path: tuple) -> str:
 
 
 class _Run:
-    """What happens to one run."""
+    """What happens to one run.
+
+    Attributes:
+        labels: by schedule, once it has been traced: each probe's labels, and how many numbers it returns.
+    """
 
     def __init__(
         self,
@@ -512,6 +515,7 @@ class _Run:
     ):
         self.setup, self.network, self.pretraining, self.kernel = setup, network, pretraining, kernel
         self.factors = self._factors(per_run)
+        self.labels: dict[int, list[tuple[dict[str, Output], int]]] = {}
 
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
         """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
@@ -687,7 +691,9 @@ class _Run:
         if schedule is None:
             errors = {RECONSTRUCTION: self.pretraining.errors(state, step)} if self.pretraining else {}
             return measured({"train_loss": self._train_loss(state, scene)} | errors)
-        return measured({k: v for probe in self.setup.probes[schedule] for k, v in measured_by(probe, scene).items()})
+        found = [checked(probe, scene) for probe in self.setup.probes[schedule]]
+        self.labels[schedule] = [(one.labels, one.numbers) for one in found]
+        return measured({k: v for one in found for k, v in one.values.items()})
 
     def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
         """What the probes of a run see; the batch is that of its next update."""
@@ -746,25 +752,6 @@ class _Run:
             lambda constants, hyper: self.start(constants, hyper, pixels)["params"]
         )
         return again(constants, hyper)
-
-    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
-        """How each record is labelled, and how many numbers a run's records of one step are."""
-        loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
-        always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
-        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
-        size = 1
-        if self.pretraining:
-            found[RECONSTRUCTION] = self.pretraining.output
-            size += len(self.pretraining.layers) * len(PRETRAINED)
-        constants, *update = self._abstract(hyper)
-        for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
-            for probe in schedule:
-                made, numbers = checked_outputs(probe, self.scene, constants, hyper, *update)
-                if twice := found.keys() & made.keys():
-                    raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
-                found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in made.items()}
-                size += numbers
-        return found, size
 
     def _abstract(self, hyper: Mapping[str, Array]) -> tuple[Any, ...]:
         """The data's constants; a run's state, inputs, labels and step by their shapes."""
@@ -825,6 +812,27 @@ class _Blocks(_Run):
         self.piece_steps, self.width = piece_steps, width
 
     @products_in("float32")
+    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
+        """How each record is labelled, and how many numbers a run's records of one step are."""
+        loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
+        always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
+        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
+        size = 1
+        if self.pretraining:
+            found[RECONSTRUCTION] = self.pretraining.output
+            size += len(self.pretraining.layers) * len(PRETRAINED)
+        constants, *run, step = self._abstract(hyper)
+        state, *batch = jax.tree.map(lambda v: jax.ShapeDtypeStruct((self.width, *v.shape), v.dtype), run)
+        settings = {name: jax.ShapeDtypeStruct((self.width, *np.shape(v)), v.dtype) for name, v in hyper.items()}
+        for schedule, (probes, cadence) in enumerate(zip(self.setup.probes, self.setup.cadences, strict=True)):
+            jax.eval_shape(self._look(schedule), constants, settings, state, (*batch, step))
+            for probe, (labels, numbers) in zip(probes, self.labels[schedule], strict=True):
+                if twice := found.keys() & labels.keys():
+                    raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
+                found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in labels.items()}
+                size += numbers
+        return found, size
+
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
         """Returns the state before the first update."""
 

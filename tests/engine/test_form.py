@@ -145,7 +145,7 @@ class Stepping(Plain):
     """The same with a step of its own."""
 
     def descent(self, x, kernel):
-        logits, updated = chain.descent(x, [(self.layer.kernel[...], self.layer.bias[...])], lambda s: s, kernel)
+        logits, updated = chain.descent(x, [(self.layer.kernel[...], self.layer.bias[...])], [], kernel)
 
         def update(error, goes_on):
             ((w, b),) = updated(error, goes_on)
