@@ -143,6 +143,7 @@ _fuse = click.option(
     show_default=True,
     help="Networks that differ in depth alone in one program; auto: where that is quicker.",
 )
+_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -157,6 +158,7 @@ _bound = click.option(
 @_kernel
 @_calibrate
 @_fuse
+@_at_once
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -170,6 +172,7 @@ def run(
     kernel: str | None,
     calibrate: bool,
     fuse: Any,
+    at_once: int | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -187,6 +190,7 @@ def run(
         out,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
@@ -201,6 +205,7 @@ def run(
 @click.argument("folder", metavar="DIR")
 @_width
 @_kernel
+@_at_once
 @_quiet
 @_bound
 @click.pass_obj
@@ -209,6 +214,7 @@ def resume(
     folder: str,
     width: int | None,
     kernel: str | None,
+    at_once: int | None,
     no_progress: bool,
     segment_seconds: float,
 ) -> None:
@@ -219,6 +225,7 @@ def resume(
         folder,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
