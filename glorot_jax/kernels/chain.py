@@ -25,9 +25,9 @@ Layer = tuple[Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]
 def descent(
     x: Float[Array, "batch features"],
     layers: Sequence[Layer],
-    activations: Sequence[Callable[[Array], Array]],
+    activation: Callable[[Array], Array],
     kernel: Kernel,
-    has: Sequence[Bool[Array, ""] | None],
+    has: Sequence[Bool[Array, ""] | None] | None = None,
 ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], list[Layer]]]:
     """Returns the logits, and what makes the updated layers of the logits' error.
 
@@ -35,9 +35,9 @@ def descent(
     first, each layer's error by the weights before their update: no gradient is kept, and no second copy of weights.
 
     Args:
-        activations: f of each hidden layer, elementwise.
-        has: of each hidden layer that this run may lack, whether it has it; else None. Where it doesn't, z goes on as
-            it is and the layer's W and b, which are 0, stay so; f has value and slope 0 then.
+        activation: f, elementwise.
+        has: of each hidden layer that this run may lack, whether it has it, else None; where it doesn't, z goes on as
+            it is and the layer's W and b, which are 0, stay so. f is a ``models.points.Activation`` then.
 
     Returns:
         The second takes ``error`` [batch, classes], −ε ∂C/∂logits with ε the learning rate, and ``goes_on``, a scalar:
@@ -45,8 +45,10 @@ def descent(
     """
     inputs, pulls, z = [], [], x
     *hidden, last = layers
-    for layer, f, own in zip(hidden, activations, has, strict=True):
+    has = has or [None] * len(hidden)
+    for layer, own in zip(hidden, has, strict=True):
         inputs.append(z)
+        f = activation if own is None else activation.where(own)
         above, pull = jax.vjp(f, _optional(own, kernel.forward)(z, *layer))
         pulls.append(pull)
         z = above if own is None else jnp.where(own, above, z)

@@ -174,7 +174,7 @@ class Mlp(nnx.Module):
         """Returns the logits, and what takes a step of gradient descent; see ``kernels.chain``."""
         layers = [(layer.kernel[...], layer.bias[...]) for layer in self.layers]
         has = [self._has(i) for i in range(1, len(layers))]
-        logits, updated = chain.descent(x, layers, [self.activation.where(h) for h in has], kernel, has)
+        logits, updated = chain.descent(x, layers, self.activation, kernel, has)
 
         def update(error: Float[Array, "batch classes"], goes_on: Bool[Array, ""]) -> None:
             for layer, (w, b) in zip(self.layers, updated(error, goes_on), strict=True):
