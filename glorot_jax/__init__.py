@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from glorot_jax.config import grid
 from glorot_jax.engine.sweep import Sweep, load_sweep
+from glorot_jax.search import dropping, successive_halving
 from glorot_jax.specs import (
     adam,
     arrays,
@@ -60,6 +61,7 @@ __all__ = [
     "compare",
     "denoising",
     "digits",
+    "dropping",
     "every",
     "fashion_mnist",
     "gradient_variance",
@@ -88,6 +90,7 @@ __all__ = [
     "show",
     "show_layer",
     "small_imagenet",
+    "successive_halving",
     "table",
     "tfds",
     "transformer",

@@ -18,7 +18,7 @@ def if_any(
     *operands: Array,
     otherwise: Callable[..., _T] | None = None,
 ) -> _T:
-    """Returns ``function(*operands)``, or where no run of the block wants that ``otherwise`` of them, or zeros.
+    """Returns ``function(*operands)`` where a run of the block wants it, else ``otherwise`` of them or zeros.
 
     On a CPU it is a branch, and what nobody wants costs nothing. Elsewhere it is always computed: branches cost more
     there than arithmetic.

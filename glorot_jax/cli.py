@@ -135,6 +135,15 @@ _width = click.option("--width", type=int, help="Runs vmapped together; chosen b
 _kernel = click.option(
     "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
 )
+_calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
+_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
+_fuse = click.option(
+    "--fuse",
+    type=_OneOf(["auto", "always", "never"]),
+    default="never",
+    show_default=True,
+    help="Networks that differ in depth alone in one program; auto: where that is quicker.",
+)
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -147,6 +156,9 @@ _bound = click.option(
 @_sets
 @_width
 @_kernel
+@_calibrate
+@_at_once
+@_fuse
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -158,6 +170,9 @@ def run(
     settings: tuple[str, ...],
     width: int | None,
     kernel: str | None,
+    calibrate: bool,
+    at_once: int | None,
+    fuse: Any,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -175,10 +190,13 @@ def run(
         out,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
+        calibrate=calibrate,
+        fuse=fuse,
     )
     _finish(results)
 
@@ -187,6 +205,7 @@ def run(
 @click.argument("folder", metavar="DIR")
 @_width
 @_kernel
+@_at_once
 @_quiet
 @_bound
 @click.pass_obj
@@ -195,6 +214,7 @@ def resume(
     folder: str,
     width: int | None,
     kernel: str | None,
+    at_once: int | None,
     no_progress: bool,
     segment_seconds: float,
 ) -> None:
@@ -205,6 +225,7 @@ def resume(
         folder,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
@@ -245,6 +266,8 @@ def status(folder: str, form: str) -> None:
 @_sets
 @_width
 @_kernel
+@_calibrate
+@_fuse
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
@@ -253,6 +276,8 @@ def plan(
     settings: tuple[str, ...],
     width: int | None,
     kernel: str | None,
+    calibrate: bool,
+    fuse: Any,
     quick: bool,
     speed: float | None,
     form: str,
@@ -265,7 +290,9 @@ def plan(
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
+    made = make(
+        described, width, kernel=kernel, quick=quick, calibrate=calibrate, fuse=fuse, run_steps_per_second=speed
+    )
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 
@@ -383,6 +410,44 @@ def paper(
         signals=signals,
     )
     click.echo(page)
+
+
+@cli.command()
+@click.option("--only", callback=_split, help="Of sizes, scaling, start, probes, checkpoint; or data.  [default: five]")
+@click.option("--quick", is_flag=True, help="About a minute: fewer rounds, numbers of runs and presets.")
+@click.option("--json", "to_json", type=click.Path(), help="File for every round's number.")
+@click.option("--figure", "to_figure", type=click.Path(), help="File for the figure of scaling: .png, .pdf or .svg.")
+@click.option("--out", type=click.Path(), help="Folder for bench.json, bench.md and scaling.png.")
+@click.option(
+    "--clock", type=_OneOf(["wall", "process"]), default="wall", help="process: on a machine that others use, too."
+)
+@_quiet
+def bench(
+    only: list[str] | None,
+    quick: bool,
+    to_json: str | None,
+    to_figure: str | None,
+    out: str | None,
+    clock: str,
+    no_progress: bool,
+) -> None:
+    """Measure the engine on this machine, beside its bounds, JAX run by run, and PyTorch if it is installed."""
+    from glorot_jax.bench.command import bench as measure
+    from glorot_jax.bench.command import write_files
+
+    files = {"to_json": _file(to_json) if to_json else None, "to_figure": _file(to_figure) if to_figure else None}
+    if to_figure:
+        from glorot_jax.analysis.figures.style import require_matplotlib
+
+        require_matplotlib()
+    say = (lambda line: None) if no_progress else (lambda line: click.echo(line, err=True))
+    result = measure(only or (), quick=quick, clock=clock, say=say)
+    from glorot_jax.bench.report import markdown
+
+    click.echo(markdown(result))
+    written, notes = write_files(result, out=Path(out) if out else None, **files)
+    for line in [*map(str, written), *notes]:
+        click.echo(line, err=True)
 
 
 @cli.group(cls=_Group)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, field, identity, named_function, names_in, plain
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.models import choices
+from glorot_jax.search import dropping, successive_halving
 
 if TYPE_CHECKING:
     from glorot_jax.models.predictions import Predicted, Start
@@ -1194,6 +1195,7 @@ SPECS: dict[str, Callable] = {
         *(mlp, residual_mlp, cnn, resnet, transformer),
         *(sgd, adam, rmsprop, gradient_variance, levenberg_marquardt),
         *(denoising, every, log_spaced, at, probe, jacobian),
+        *(successive_halving, dropping),
     )
 }
 """What ``--set`` may build by name."""

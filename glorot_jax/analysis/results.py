@@ -70,8 +70,9 @@ class Results:
     def runs(self) -> pd.DataFrame:
         """One row a run: what varies, status, where and in what it diverged, final and best values.
 
-        Errors are shares in [0, 1]. ``status`` is pending, training, done or diverged; a diverged run's final values
-        are NaN. ``in_sweep`` is False for runs that the description no longer names.
+        Errors are shares in [0, 1]. ``status`` is pending, training, done, diverged or dropped (by the sweep's search).
+        Final values of the last two are NaN, best values of dropped ones, too: they were not trained to the end.
+        ``in_sweep`` is False for runs that the description no longer names.
         """
         table = self.configurations
         parts = [s.table(s.outcome()) for s in self._shards]
@@ -300,23 +301,28 @@ class _Shard:
         begun = self.manifest["records"] or step > self.manifest.get("first_step", step)
         state = "done" if self.manifest["state"] == "done" else "training" if begun else "pending"
         lost = {d["run"]: d for d in self.manifest["diverged"]}
+        dropped = {d["run"]: d["step"] for d in self.manifest.get("dropped", ())}
         found: dict[str, Any] = {
-            "status": ["diverged" if run in lost else state for run in self.runs.index],
+            "status": [
+                "diverged" if run in lost else "dropped" if run in dropped else state for run in self.runs.index
+            ],
             "step": step,
             "diverged_step": [lost.get(run, {}).get("step", pd.NA) for run in self.runs.index],
             "diverged_in": [_where(lost.get(run)) for run in self.runs.index],
+            "dropped_step": [dropped.get(run, pd.NA) for run in self.runs.index],
         }
         if records is None:
             return found | dict.fromkeys(SCALARS, np.nan)
         present = [name for name in SCALARS if name in records]
-        found |= {name: _last(records[name].to_numpy(), self.runs.index.isin(list(lost))) for name in present}
+        gone = self.runs.index.isin([*lost, *dropped])
+        found |= {name: _last(records[name].to_numpy(), gone) for name in present}
         if "valid_error" in present:
-            found |= _best(records)
+            found |= _best(records, self.runs.index.isin(list(dropped)))
         return found
 
     def table(self, outcome: Mapping[str, Any]) -> pd.DataFrame:
         table = pd.DataFrame(outcome, index=self.runs.index)
-        return table.astype({"diverged_step": "Int64"})
+        return table.astype({"diverged_step": "Int64", "dropped_step": "Int64"})
 
     def _manifest(self) -> dict[str, Any]:
         manifest = _json(self.folder / "manifest.json")
@@ -415,19 +421,19 @@ def _where(lost: Mapping[str, Any] | None) -> str:
     return str(lost["tensor"]) + (f" of layer {lost['layer']}" if lost["layer"] is not None else "")
 
 
-def _last(values: np.ndarray, diverged: np.ndarray) -> np.ndarray:
+def _last(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """The newest values (runs,) of (runs, steps): a step at which nothing was due holds NaN for all that go on."""
-    made = np.flatnonzero(np.isfinite(values[~diverged]).any(axis=0)) if (~diverged).any() else []
-    return np.where(diverged, np.nan, values[:, made[-1] if len(made) else -1])
+    made = np.flatnonzero(np.isfinite(values[~lost]).any(axis=0)) if (~lost).any() else []
+    return np.where(lost, np.nan, values[:, made[-1] if len(made) else -1])
 
 
-def _best(records: xr.Dataset) -> dict[str, np.ndarray]:
-    """Lowest validation error of each run, where it was, and the test error there."""
+def _best(records: xr.Dataset, dropped: np.ndarray) -> dict[str, np.ndarray]:
+    """Lowest validation error of each run, where it was, and the test error there; NaN of those that were dropped."""
     valid = records["valid_error"].to_numpy()
     known = np.where(np.isnan(valid), np.inf, valid)
     at = np.argmin(known, axis=1)
     rows = np.arange(len(at))
-    never = ~np.isfinite(known[rows, at])
+    never = ~np.isfinite(known[rows, at]) | dropped
     return {
         "best_valid_error": np.where(never, np.nan, known[rows, at]),
         "best_valid_step": records["step"].to_numpy()[at],

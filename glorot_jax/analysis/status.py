@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from glorot_jax.kernels import GENERAL
 ROWS = 20
 DEAREST = 6
 """Probes of a shard that are named with what they took; JSON has all."""
-_ORDER = ("diverged", "training", "pending", "done")
+_NESTED = ("probes", "why_width", "compilation", "reckoning")
+"""Of a shard, what JSON alone tells."""
+_ORDER = ("diverged", "dropped", "training", "pending", "done")
 
 
 def status(folder: str | Path) -> dict[str, Any]:
@@ -35,10 +39,13 @@ def status(folder: str | Path) -> dict[str, Any]:
         "sweep": results.name,
         "state": "done" if finished else "unfinished",
         "runs": {"pending": int(counts.get("pending", 0)) + missing}
-        | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged")},
+        | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged", "dropped")},
         "diverged": [
             {"run": r["name"], "step": int(r["diverged_step"]), "in": r["diverged_in"]}
             for _, r in runs[runs["status"] == "diverged"].iterrows()
+        ],
+        "dropped": [
+            {"run": r["name"], "step": int(r["dropped_step"])} for _, r in runs[runs["status"] == "dropped"].iterrows()
         ],
         "shards": sorted(shards, key=lambda s: s["state"] == "done"),
         "devices": results.environment.get("devices", []),
@@ -51,7 +58,7 @@ def render_status(folder: str | Path, format: str = "table") -> str:
     facts = status(folder)
     if format == "json":
         return json.dumps(facts, indent=1, ensure_ascii=False)
-    rows = pd.DataFrame(facts["shards"]).drop(columns="probes", errors="ignore")
+    rows = pd.DataFrame(facts["shards"]).drop(columns=list(_NESTED), errors="ignore")
     if format == "csv":
         buffer = io.StringIO()
         rows.to_csv(buffer, index=False)
@@ -65,6 +72,10 @@ def render_status(folder: str | Path, format: str = "table") -> str:
         lines.append("  steps below 0 are of the pre-training")
     if len(facts["diverged"]) > ROWS:
         lines.append(f"  … and {len(facts['diverged']) - ROWS} more diverged; --format json has all")
+    if facts["dropped"]:
+        at = Counter(d["step"] for d in facts["dropped"])
+        told = ", ".join(f"{count} at step {step:,}" for step, count in sorted(at.items()))
+        lines.append(f"  dropped by the search: {told}; --format json names them")
     lines += [""] if format == "markdown" else []
     lines += _shard_lines(facts["shards"][:ROWS], format)
     if len(facts["shards"]) > ROWS:
@@ -83,21 +94,65 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "state": manifest["state"],
         "runs": manifest["runs"],
         "diverged": len(manifest["diverged"]),
+        "dropped": len({d["run"] for d in manifest.get("dropped", ())} - {d["run"] for d in manifest["diverged"]}),
         "width": " then ".join(str(w["width"]) for w in manifest["widths"]),
         "kernel": " then ".join(k["kernel"] for k in manifest.get("kernels", [{"kernel": GENERAL}])),
         "step": manifest["step"],
         "steps": manifest["steps"],
         "first_step": _first(manifest),
         "wall_seconds": manifest["wall_seconds"],
-        "run_steps_per_second": round(
-            (manifest["step"] - _first(manifest)) * manifest["runs"] / max(manifest["wall_seconds"], 1e-9)
-        ),
+        "run_steps_per_second": round(_run_steps(manifest) / max(manifest["wall_seconds"], 1e-9)),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
         "checkpoint_bytes": _bytes_below(where / "checkpoints"),
         "last_commit": commit.isoformat(timespec="seconds"),
+        "why_width": manifest.get("why_width"),
+        "compilation": manifest.get("compilation"),
+        "reckoning": _reckoning(manifest),
         "probe_share": None if (told := _probes(manifest)) is None else told["share"],
         "probes": told,
     }
+
+
+def _reckoning(manifest: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """What was planned and what it came to: seconds of a run-step and of compiling, bytes, and seconds that are left.
+
+    Each ``planned`` and ``measured``, None where nobody knows.
+    """
+    planned, probes = manifest.get("planned") or {}, manifest.get("probes")
+    first, step = _first(manifest), manifest["step"]
+    updates = 0.0 if probes is None else probes["measured"]["step_seconds"]
+    steps = (step - first) * manifest["runs"]
+    run_step = updates / steps if updates and steps else None
+    compilation = manifest.get("compilation")
+    return {
+        "seconds_per_run_step": {"planned": planned.get("seconds_per_run_step"), "measured": run_step},
+        "compile_seconds": {
+            "planned": planned.get("compile_seconds"),
+            "measured": None if compilation is None else compilation["seconds"],
+        },
+        "bytes": {"planned": planned.get("bytes_taken"), "measured": manifest.get("measured_bytes")},
+        "seconds_left": {"planned": None, "measured": _left(manifest, run_step)},
+    }
+
+
+def _left(manifest: dict[str, Any], run_step: float | None) -> float | None:
+    """Seconds until a shard is done: of updates as they were, with the probes' planned share, or else that so far."""
+    if manifest["state"] == "done" or run_step is None:
+        return 0.0 if manifest["state"] == "done" else None
+    probes = manifest["probes"]
+    share = (
+        probes["planned"]["share"]
+        if probes["planned"]
+        else 1 - probes["measured"]["step_seconds"] / _seconds(probes["measured"])
+    )
+    left = (manifest["steps"] - manifest["step"]) * manifest["runs"] * run_step
+    return left / max(1 - share, 1e-3)
+
+
+def _run_steps(manifest: dict[str, Any]) -> int:
+    """Steps that were made by all runs together; those that were lost make none once their places are free."""
+    made = (manifest["step"] - _first(manifest)) * manifest["runs"]
+    return int(manifest.get("run_steps", made))
 
 
 def _first(manifest: dict[str, Any]) -> int:
@@ -168,17 +223,48 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
         first, whole = s["first_step"], s["steps"] - s["first_step"]
         share = (s["step"] - first) / whole if whole else 1.0
         step = f"step {s['step']:,} of {s['steps']:,}"
+        dropped = f", {s['dropped']} dropped" if s["dropped"] else ""
         if s["step"] < 0:
             step = f"pre-training step {s['step'] - first:,} of {-first:,}"
         lines += [
             f"  {s['shard']}  {s['what']}",
             f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
-            f"{s['diverged']} diverged · width {s['width']} · kernel {s['kernel']}",
+            f"{s['diverged']} diverged{dropped} · width {s['width']} · kernel {s['kernel']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
             f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
+            *_reckoning_lines(s),
             *(_probe_lines(s["probes"]) if s["probes"] is not None else []),
         ]
     return lines
+
+
+def _reckoning_lines(shard: dict[str, Any]) -> list[str]:
+    """Measured, and beside it what was planned, of all that is known."""
+    found, made = shard["reckoning"], shard["compilation"]
+    told = []
+    if (step := found["seconds_per_run_step"])["measured"] is not None:
+        told.append(f"{1e6 * step['measured']:.3g} µs a run-step{_beside(step['planned'], lambda s: f'{1e6 * s:.3g}')}")
+    if (taken := found["bytes"])["measured"] is not None:
+        told.append(f"{_size(taken['measured'])} of memory{_beside(taken['planned'], _size)}")
+    elif taken["planned"] is not None:
+        told.append(f"memory planned {_size(taken['planned'])}")
+    if (left := found["seconds_left"]["measured"]) and shard["state"] != "done":
+        told.append(f"about {_span(left)} left")
+    lines = [f"    {' · '.join(told)}"] if told else []
+    if made is not None:
+        seconds = f"{made['seconds']:.3g} s{_beside(found['compile_seconds']['planned'], lambda s: f'{s:.3g} s cold')}"
+        lines.append(f"    {made['programs']} programs compiled in {seconds}, {made['from_cache']} from the cache")
+    return lines
+
+
+def _beside(planned: float | None, said: Callable[[float], str]) -> str:
+    return "" if planned is None else f" (planned {said(planned)})"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _probe_lines(probes: dict[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ class Cell:
     Attributes:
         mean, half_width, n: over the seeds that have a value, with the half-width of the 95 % interval.
         diverged: seeds lost to divergence.
+        dropped: seeds that the sweep's search did not let train to the end; they have no value and are not compared.
         chosen: values of the settings that were chosen for it.
         best: whether its mean, diverged runs counted, is the lowest of its column.
         bold: whether it is the best or not told apart from it, and has a mean; without a test the best alone.
@@ -51,6 +52,7 @@ class Cell:
     bold: bool = False
     p: float = math.nan
     p_corrected: float = math.nan
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ class Table:
 
     def sheet(self) -> Sheet:
         """Returns it as texts: a row's label, and for each column what was chosen, the value, lost seeds."""
-        lost = any(cell.diverged for cell in self.cells.values())
+        lost, dropped = (any(getattr(cell, name) for cell in self.cells.values()) for name in ("diverged", "dropped"))
         header = [""]
         for column in self.columns:
-            header += [*self.chosen_names, column, *["diverged"] * lost]
+            header += [*self.chosen_names, column, *["diverged"] * lost, *["dropped"] * dropped]
         lines = []
         for row in self.rows:
             line = [Entry(row)]
@@ -88,6 +90,7 @@ class Table:
                 line += map(Entry, cell.chosen if cell else [""] * len(self.chosen_names))
                 line.append(shown(cell, self.percent))
                 line += [Entry(str(cell.diverged if cell else 0))] * lost
+                line += [Entry(str(cell.dropped if cell else 0))] * dropped
             lines.append(tuple(line))
         return Sheet(tuple(header), tuple(lines), self.caption)
 
@@ -98,7 +101,8 @@ class Table:
             {**vars(cell), **dict(zip(names, cell.chosen or [""] * len(names), strict=True))}
             for cell in self.cells.values()
         ]
-        order = ["row", "column", "mean", "half_width", "n", "diverged", *names, "best", "bold", "p", "p_corrected"]
+        lost = ["diverged", *["dropped"] * any(cell.dropped for cell in self.cells.values())]
+        order = ["row", "column", "mean", "half_width", "n", *lost, *names, "best", "bold", "p", "p_corrected"]
         return pd.DataFrame(rows, columns=order).rename(
             columns={"mean": self.value, "half_width": "ci95_half_width", "n": "n_seeds"}
         )
@@ -159,6 +163,7 @@ def table(
         "" if depth is None else f"All of {depth} hidden layers.",
         f"{listed(map(name_of, chosen)).capitalize()} chosen for each row by {plain(by)}." if chosen else "",
         *said_of_tests(made, test),
+        said_of_dropped(made),
         said_of_progress(results),
     ]
     return replace(made, caption=" ".join(filter(None, sentences)))
@@ -262,7 +267,8 @@ def fill(
         mean, half, n = interval(part[value].to_numpy(float))
         lost = part["status"] == "diverged"
         picked = tuple(number(part[c].iloc[0]) for c in chosen)
-        cells[row, column] = Cell(row, column, mean, half, n, int(lost.sum()), picked)
+        dropped = int((part["status"] == "dropped").sum())
+        cells[row, column] = Cell(row, column, mean, half, n, int(lost.sum()), picked, dropped=dropped)
         counted = part[value].astype(float).where(part[value].notna() | ~lost, worst.get(column, math.nan))
         by_seed = counted.groupby(part["seed"]).mean().dropna().to_dict()
         if judged and by_seed:
@@ -357,7 +363,8 @@ def said_of_means(
     """Returns the sentence on what the cells hold; of the settings ``elsewhere`` it names those that are pooled."""
     cells = [part for _, part in runs.groupby([labels["row"], labels["column"]], sort=False)]
     pooled = [name_of(c) for c in elsewhere if any(part[c].astype(str).nunique(dropna=False) > 1 for part in cells)]
-    seeds = sorted({cell.n for cell in made.cells.values()})
+    counts = [cell.n for cell in made.cells.values() if cell.n or not cell.dropped]
+    seeds = sorted(set(counts)) or [0]
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]}"
     over, counted = (f"seeds and, pooled, {listed(pooled)}", "run") if pooled else ("seeds", "seed")
     return (
@@ -381,6 +388,15 @@ def said_of_tests(made: Table, test: str | None) -> list[str]:
         f"Marked: not told apart from the column's lowest mean by {said_of(made.differences, test == 'proportions')}",
         f"The test counts a diverged run as {counted}; the means shown leave it out." if lost else "",
     ]
+
+
+def said_of_dropped(made: Table) -> str:
+    """Returns the sentence on runs that a search dropped; empty if it dropped none."""
+    dropped = sum(cell.dropped for cell in made.cells.values())
+    if not dropped:
+        return ""
+    what, have = ("1 run", "it has") if dropped == 1 else (f"{dropped} runs", "they have")
+    return f"The search dropped {what} before the end: {have} no final value, and the test leaves such out."
 
 
 def said_of_progress(results: Results) -> str:
@@ -429,5 +445,7 @@ def shown(cell: Cell | None, percent: bool) -> Entry:
     """Returns mean ± half-width, cut by the interval."""
     if cell is None:
         return Entry("–")
+    if cell.dropped and not cell.n:
+        return Entry("dropped")
     mean, half = cut(cell.mean, cell.half_width, percent)
     return Entry(f"{mean} ± {half}" if half else mean, cell.bold)

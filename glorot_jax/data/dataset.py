@@ -146,8 +146,12 @@ def size(spec: Any) -> int:
     return pictures.size(spec)
 
 
+_KEPT = 1000
+"""Drawn examples from which on they are kept on the disk: to draw fewer takes no longer than to read them."""
+
+
 def _shapeset(spec) -> Dataset:
-    from glorot_jax.data import arrays, shapeset
+    from glorot_jax.data import arrays, cache, shapeset
     from glorot_jax.randomness import key
 
     name = f"Shapeset-3×2, {spec.size}×{spec.size}"
@@ -156,8 +160,15 @@ def _shapeset(spec) -> Dataset:
         return shapeset.draw(key(seed, "train", stream=stream, step=step), batch_size, spec.size)
 
     def fixed(purpose: str, count: int) -> Batch:
-        images, labels = shapeset.drawn(key(0, purpose), count, spec.size)
-        return images.reshape(count, -1), labels  # outside: XLA would fuse it in and work out each row for each pixel
+        def make() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            images, labels = map(np.asarray, shapeset.drawn(key(0, purpose), count, spec.size))
+            return {"images": images.reshape(count, -1), "labels": labels}, {}
+
+        if count < _KEPT:
+            found, _ = make()
+        else:
+            found, _ = cache.load(f"shapeset-{spec.size}-{purpose}-{count}", shapeset.digest(), make)
+        return jnp.asarray(found["images"]), jnp.asarray(found["labels"])
 
     valid, test = fixed("validation", spec.validation), fixed("test", spec.test)
     if spec.examples is not None:

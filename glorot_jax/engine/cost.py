@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import statistics
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from glorot_jax.config import canonical_json, plain
+from glorot_jax.config import plain
+from glorot_jax.engine import compiling
 from glorot_jax.engine.layout import Layout
-from glorot_jax.files import cache_folder, write_json
+from glorot_jax.engine.machine import digest, keep
+from glorot_jax.files import cache_folder
 
 if TYPE_CHECKING:
     import jax
@@ -51,6 +54,7 @@ class Cost:
             doesn't.
         seconds: what it took to find all this, compilation included.
         pretraining: an update of each hidden layer in pre-training; none without.
+        compilation: of the training program, as ``compiling.summary`` says it.
     """
 
     step: float
@@ -60,6 +64,7 @@ class Cost:
     temporary_bytes: Mapping[str, int | None]
     seconds: float
     pretraining: tuple[float, ...] = ()
+    compilation: Mapping[str, Any] | None = None
 
     @property
     def probes(self) -> tuple[dict[str, float], ...]:
@@ -192,11 +197,7 @@ def measured(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
     found = _read(path)
     if found is None:
         found = _measure(cohort, program, arrays, devices)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, dataclasses.asdict(found))
-        except OSError:
-            pass  # it is measured again the next time
+        keep(path, dataclasses.asdict(found))
     return found
 
 
@@ -215,21 +216,34 @@ def _read(path: Path) -> Cost | None:
 
 
 def _path(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Path:
-    """Where its cost is kept: named by all that it depends on, this package's own code included."""
+    """Where its cost is kept: named by all that it depends on."""
+    layout = dataclasses.astuple(_layout(cohort, program, devices))
+    return cache_folder("cost") / f"{signature(cohort, program.kernel, layout=layout)}.json"
+
+
+def signature(cohort: Cohort, kernel: str, **more: Any) -> str:
+    """Returns sixteen hexadecimal digits of all that a measurement of a cohort depends on, and of ``more`` such.
+
+    That is its program, but neither how long nor how often it is used; the machine; and this package's own code.
+    """
     from glorot_jax.engine import devices as machine
 
-    run, package = cohort.runs[0], Path(__file__).parents[1]
     shared = {k: v for k, v in cohort.shared.items() if k not in ("steps", "probe_budget", "pretraining.steps")}
     facts = {
         "shared": {k: v for k, v in shared.items() if k.partition(".")[0] != "record"},
         "choices": cohort.choices,
-        "schedules": [list(map(_name, probes)) for probes in run.schedules().values()],
-        "kernel": program.kernel,
-        "layout": dataclasses.astuple(_layout(cohort, program, devices)),
+        "kernel": kernel,
+        "schedules": [list(map(_name, probes)) for probes in cohort.runs[0].schedules().values()],
         "machine": machine.describe(),
-        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"))],
+        "code": _code(),
     }
-    return cache_folder("cost") / f"{hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]}.json"
+    return digest(facts | more)
+
+
+@functools.cache
+def _code() -> str:
+    package = Path(__file__).parents[1]
+    return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"))])
 
 
 def _layout(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Layout:
@@ -246,6 +260,7 @@ def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
     some = {name: array[: layout.runs] for name, array in arrays.items()}
     fleet = Fleet(program, layout, some, devices[: layout.devices])
     clock = _Clock(fleet)
+    compiling.remember(signature(cohort, program.kernel), fleet.compilation)
     apart = program.setup.probes
     steps = min(STEPS, program.piece_steps)
 
@@ -264,6 +279,26 @@ def _measure(cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray],
         temporary_bytes={name: size for name, (_, size) in alone.items()},
         pretraining=tuple(update(phase.first) for phase in program.phases),
         seconds=time.perf_counter() - begin,
+        compilation=compiling.summary(fleet.compilations),
+    )
+
+
+def run_step_seconds(
+    cohort: Cohort, program: Program, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]
+) -> float:
+    """Returns the seconds of one update of one run at a program's width, while all devices are busy.
+
+    Places that stay empty at this width count: it is the time of all runs, divided by the runs.
+    """
+    from glorot_jax.engine.fleet import Fleet
+
+    layout = _layout(cohort, program, devices)
+    some = {name: array[: layout.runs] for name, array in arrays.items()}
+    clock = _Clock(Fleet(program, layout, some, devices[: layout.devices]))
+    steps = min(STEPS, program.piece_steps)
+    block = clock.seconds((0, steps, -1, 0)) / steps / layout.blocks_per_device
+    return (
+        block * Layout(len(cohort.runs), program.width, len(devices), program.room).blocks_per_device / len(cohort.runs)
     )
 
 

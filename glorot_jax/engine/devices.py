@@ -30,11 +30,18 @@ def configure() -> None:
         jax.config.update("jax_num_cpu_devices", cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # fifty small programs take seconds, too
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def cores() -> int:
     """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable())
+
+
+def usable() -> set[int]:
+    """Returns the numbers of the cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def local() -> list[jax.Device]:
@@ -54,6 +61,7 @@ def describe() -> dict[str, object]:
     import orbax.checkpoint as ocp
 
     from glorot_jax import __version__
+    from glorot_jax.engine.compiling import options
 
     flags = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_DEBUG_NANS")
     return {
@@ -71,6 +79,7 @@ def describe() -> dict[str, object]:
         "platform": jax.default_backend(),
         "processor": _processor(),
         "cores": cores(),
+        "compiler_options": options(jax.default_backend(), "", jax.local_devices()[0].client.platform_version),
         "flags": {name: os.environ[name] for name in flags if name in os.environ},
     }
 

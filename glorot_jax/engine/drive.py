@@ -16,20 +16,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from glorot_jax.config import canonical_json, plain
+from glorot_jax.engine import compiling, form, fusing
 from glorot_jax.engine import cost as costs
-from glorot_jax.engine import form
 from glorot_jax.engine import shard as shards
-from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for
+from glorot_jax.engine.places import Places
+from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
-from glorot_jax.errors import InputError, Stopped
+from glorot_jax.errors import InputError, Stopped, unknown
 from glorot_jax.files import TEMPORARY, append_json_line, write_json
 from glorot_jax.signals import Signals
 
@@ -37,14 +39,23 @@ if TYPE_CHECKING:
     import jax
     import xarray as xr
 
+    from glorot_jax.engine.fleet import Fleet
+    from glorot_jax.engine.grouping import Fuse
     from glorot_jax.engine.layout import Layout
+    from glorot_jax.engine.plan import Whys
     from glorot_jax.engine.pretraining import Phase
+    from glorot_jax.engine.reckoning import Reckoning
     from glorot_jax.engine.segment import Pieces, Program
+    from glorot_jax.engine.sharing import Shared
+    from glorot_jax.engine.sweep import Run
+    from glorot_jax.search import Search
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
 FIRST_STEPS = 8
 """Steps of a segment as long as nobody knows what a step takes."""
+BLANK_BYTES = 64 * 2**20
+"""Of records that are written in one go where all runs are lost."""
 GROWTH = 16
 """Times that a segment may be as long as the longest before it."""
 
@@ -68,7 +79,7 @@ class Advance:
         run_steps: made in it, all runs together.
         seconds: it took, compilation apart.
         step, steps: where its shard stands; below 0 it is pre-trained.
-        alive, diverged: runs of the shard.
+        alive, diverged, dropped: runs of the shard; those that had diverged when a search dropped them are diverged.
         rate: run-steps per second while it trains, records apart.
         seconds_left: until the shard is done, records included.
         valid_error: newest validation error by run name; diverged runs are left out.
@@ -85,6 +96,7 @@ class Advance:
     seconds_left: float
     valid_error: Mapping[str, float]
     first_step: int = 0
+    dropped: int = 0
 
 
 def run(
@@ -93,11 +105,13 @@ def run(
     *,
     width: int | None = None,
     kernel: str | None = None,
+    at_once: int | None = None,
     fresh: bool = False,
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
-    fuse: bool = False,
     signals: Signals | None = None,
+    calibrate: bool = False,
+    fuse: Fuse = "never",
 ) -> Path:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
@@ -107,21 +121,28 @@ def run(
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
         kernel: what makes an update, as ``engine.form`` names it; as of ``width``.
+        at_once: runs of a cohort that train together, at most; the others wait until these are done. A search
+            compares those that train together. As many as fit into memory if not said; what has begun stays as it was
+            divided.
         fresh: start over; what was there is moved beside it, never deleted.
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
-        fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``);
-            what is unfinished goes on as it began.
         signals: what catches SIGINT and SIGTERM, of a caller that says how they are met after the stop.
+        calibrate: where no width is said, new shards get the one that is quickest here by the stopwatch, see
+            ``engine.width``.
+        fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``):
+            ``always``, ``never``, or ``auto`` where it is quicker; what is unfinished goes on as it began.
 
     Raises:
-        InputError: the folder holds another sweep, or is damaged.
+        InputError: the folder holds another sweep, or is damaged; or what is new does not fit into memory.
         Stopped: SIGINT or SIGTERM came; all is saved.
         ResumableError: the disk is full; what was committed is whole.
     """
     results = Path(out) if out is not None else Path("results") / sweep.name
     if width is not None and (not isinstance(width, int) or width < 1):
         raise InputError(f"width: {width!r} is not an integer ≥ 1")
+    if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
+        raise InputError(f"at_once: {at_once!r} is not an integer ≥ 1")
     if not 0 < segment_seconds < float("inf"):
         raise InputError(f"segment_seconds: {segment_seconds!r} is not a finite number > 0")
     _check_folder(results, sweep, fresh)
@@ -130,16 +151,17 @@ def run(
 
     devices.configure()
     begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
-    new = cohorts([run for run in sweep.runs() if run.id not in begun], fuse=fuse)
-    programs = _Programs(devices.local())
-    for cohort in new:
-        programs.of(cohort, width, kernel)  # what can't be built is refused before anything is touched
+    programs = _Programs(devices.local(), calibrate, fuse)
+    new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
+    for cohort in new:  # what can't be built is refused before anything is touched
+        program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), signals or Signals() as signals:
-        work = _prepare(results, sweep, width, kernel, programs, fuse)
+        work = _prepare(results, sweep, width, kernel, at_once, programs)
         _describe(results, sweep, devices.describe())
         total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
         made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
@@ -151,7 +173,7 @@ def run(
                     if signals.caught:
                         signals.saved()
                         raise Stopped("saved; the same command goes on", 128 + signals.caught)
-                    _Trainer(results, shard, cohort, programs, watcher, signals, segment_seconds).train()
+                    _Trainer(results, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
         except Stopped as stop:
             _event(results, "stop", code=stop.code)
             raise
@@ -166,6 +188,7 @@ def resume(
     *,
     width: int | None = None,
     kernel: str | None = None,
+    at_once: int | None = None,
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
     signals: Signals | None = None,
@@ -176,6 +199,7 @@ def resume(
         folder,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         progress=progress,
         segment_seconds=segment_seconds,
         signals=signals,
@@ -239,7 +263,12 @@ def _read_description(results: Path) -> dict[str, Any]:
 
 
 def _prepare(
-    results: Path, sweep: Sweep, width: int | None, kernel: str | None, programs: _Programs, fuse: bool
+    results: Path,
+    sweep: Sweep,
+    width: int | None,
+    kernel: str | None,
+    at_once: int | None,
+    programs: _Programs,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
@@ -248,18 +277,39 @@ def _prepare(
         here = [wanted.pop(i) for i in ids if i in wanted]
         if len(here) == len(ids):
             (cohort,) = cohorts(here, fuse=shard.fused)
+            if not shard.done:
+                cohort = _as_begun(results, shard, cohort, sweep)
+            if not shard.done and shard.manifest.get("search") != plain(sweep.search):
+                raise InputError(
+                    f"{results}: {shard.folder.name} is half trained under another search",
+                    f"finish it first with `glorot resume {results}`, or start over with --fresh",
+                )
             work.append((shard, cohort))
         elif here and not shard.done:
             raise InputError(
                 f"{results}: {shard.folder.name} is half trained and holds runs that the sweep no longer names",
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
-    for cohort in cohorts(list(wanted.values()), fuse=fuse):
+    for cohort in (
+        wave
+        for one in programs.shared(list(wanted.values()), kernel)
+        for wave in programs.waves(one, at_once, width, kernel)
+    ):
         program, layout = programs.of(cohort, width, kernel)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
             shutil.rmtree(folder)
-        work.append((shards.create(folder, cohort, layout.width, program.first_step, program.kernel), cohort))
+        made = shards.create(
+            folder,
+            cohort,
+            layout.width,
+            program.first_step,
+            program.kernel,
+            why_width=programs.width(cohort),
+            why_shared=programs.why_shared(cohort),
+            search=plain(sweep.search),
+        )
+        work.append((made, cohort))
     for shard, cohort in work:
         if shard.done:
             continue
@@ -270,21 +320,92 @@ def _prepare(
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-class _Programs:
-    """The programs of cohorts on some devices, each traced once."""
+def _check_search(search: Search | None, run: Run, program: Program) -> None:
+    """A rule compares what is recorded, as one number a run, at each of its rungs."""
+    due, cadences = run.due(), [str(schedule) for schedule in run.schedules()]
+    numbers = sorted(name for name, output in program.outputs.items() if not output.dims)
+    for name in search.looks_at if search else ():
+        if name not in numbers:
+            raise unknown("search.by", name, numbers)
+        cadence = program.outputs[name].attrs.get("cadence")
+        bit = 1 << cadences.index(cadence) if cadence in cadences else -1
+        for step in search.rungs(run.steps):
+            if not due[step] & bit:
+                raise InputError(f"search: {name} is not recorded at step {step}", f"it is recorded {cadence}")
 
-    def __init__(self, devices: Sequence[jax.Device]):
-        self.devices = devices
-        self._built: dict[str, tuple[Program, Layout]] = {}
+
+def _as_begun(results: Path, shard: Shard, cohort: Cohort, sweep: Sweep) -> Cohort:
+    """The cohort with the choices of all runs that shared its program when the shard was begun."""
+    told = {path: tuple(names) for path, names in (shard.manifest.get("choices") or cohort.choices).items()}
+    ids = {member.id for member in cohort.members or (cohort,)}
+    functions = fusing.functions([one for one in cohorts(sweep.runs()) if one.id in ids])
+    for path, names in told.items():
+        if missing := [name for name in names if name not in functions[path]]:
+            raise InputError(
+                f"{results}: {shard.folder.name} is half trained beside runs of {path} {missing[0]!r}, which the sweep "
+                "no longer names",
+                f"finish it first with `glorot resume {results}`, or start over with --fresh",
+            )
+    return replace(cohort, choices=told, functions=functions)
+
+
+class _Programs:
+    """The programs of cohorts on some devices, each traced once, and what is compiled of them."""
+
+    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse):
+        self.devices, self.calibrate, self.fuse = devices, calibrate, fuse
+        self._shared: dict[tuple[str, ...], Shared] = {}
+        self._built: dict[str, tuple[Program, Layout, Whys]] = {}
+        self._fleets: dict[int, Fleet] = {}
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
         from glorot_jax.data.dataset import build
 
-        found = self._built.get(cohort.shard_id)
+        name = self._name(cohort)
+        found = self._built.get(name)
         if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
-            program, layout, _ = program_for(cohort, build(cohort.runs[0].data), self.devices, width, kernel)
-            found = self._built[cohort.shard_id] = program, layout
+            dataset = build(cohort.runs[0].data)
+            found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
+            self._built[name] = found
+        return found[0], replace(found[1], runs=len(cohort.runs))
+
+    def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
+        """The cohort in parts that train one after the other: as many runs as are asked for, or fit into memory."""
+        if at_once is None:
+            self.of(cohort, width, kernel)
+            at_once = self._built[self._name(cohort)][2].at_once
+        return waves(cohort, at_once)
+
+    def shared(self, runs: Sequence[Run], kernel: str | None) -> tuple[Cohort, ...]:
+        """The runs' cohorts, those that share a program as one; decided once."""
+        name = tuple(run.id for run in runs)
+        if name not in self._shared:
+            self._shared[name] = shared(runs, self.fuse, self.devices, kernel, stopwatch=self.calibrate)
+        return self._shared[name].cohorts
+
+    def why_shared(self, cohort: Cohort) -> str | None:
+        """Why a cohort shares its program, or has its own, where it had a choice."""
+        return next((why for made in self._shared.values() if (why := made.why(cohort)) is not None), None)
+
+    def width(self, cohort: Cohort) -> dict[str, Any]:
+        """What a manifest says of the width of a cohort whose program is there."""
+        _, _, whys = self._built[self._name(cohort)]
+        return {"why": whys.width.why, **whys.width.to_dict()}
+
+    @staticmethod
+    def _name(cohort: Cohort) -> str:
+        return canonical_json([cohort.id, cohort.choices])
+
+    def fleet(self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Fleet:
+        """A fleet whose places these runs have; what was compiled of the program for others serves them, too."""
+        from glorot_jax.engine.fleet import Fleet
+
+        found = self._fleets.get(id(program))
+        if found is None:
+            found = self._fleets[id(program)] = Fleet(program, layout, arrays, self.devices)
+        else:
+            found.lay(layout, arrays)
         return found
 
 
@@ -303,7 +424,19 @@ def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> No
             "runs": [run.id for run in sweep.runs()],
         },
     )
-    write_json(results / "environment.json", {**environment, "git_commit": _commit(source), "started": _now()})
+    facts = {
+        "precision": _products(sweep, str(environment["platform"])),
+        "git_commit": _commit(source),
+        "started": _now(),
+    }
+    write_json(results / "environment.json", {**environment, **facts})
+
+
+def _products(sweep: Sweep, platform: str) -> dict[str, str]:
+    """What the precisions that a sweep asks for are on this platform."""
+    from glorot_jax.models.precision import said
+
+    return {name: said(name, platform) for name in sorted({run.precision for run in sweep.runs()})}
 
 
 def _commit(source: Path | None) -> str | None:
@@ -336,8 +469,10 @@ class _Segment:
         state: path -> (runs, …).
         records: name -> (runs, records, …), those of ``recorded`` steps.
         made: steps of each run.
+        run_steps: steps of those that lay in a block, all together.
         seconds: it took.
         probes: what the manifest holds of them from its commit on.
+        dropped: runs that the search has dropped by then, each with the step.
         rate, seconds_left: as in ``Advance``.
     """
 
@@ -346,8 +481,10 @@ class _Segment:
     records: Mapping[str, np.ndarray]
     recorded: Sequence[int]
     made: int
+    run_steps: int
     seconds: float
     probes: Mapping[str, Any]
+    dropped: Sequence[Mapping[str, Any]]
     rate: float
     seconds_left: float
 
@@ -373,25 +510,27 @@ class _Trainer:
         results: Path,
         shard: Shard,
         cohort: Cohort,
+        search: Search | None,
         programs: _Programs,
         watcher: Watcher,
         signals: Signals,
         segment_seconds: float,
     ):
         self.results, self.shard, self.cohort, self.watcher = results, shard, cohort, watcher
-        self.signals = signals
+        self.search, self.signals = search, signals
         watcher.phase("drawing the evaluation sets")
-        from glorot_jax.engine.fleet import Fleet
         from glorot_jax.engine.predictions import Predictions
 
-        self.program, layout = programs.of(cohort, shard.width, shard.kernel)
-        self.devices = programs.devices
-        self.fleet = Fleet(self.program, layout, per_run(cohort), self.devices)
+        self.program, self.layout = programs.of(cohort, shard.width, shard.kernel)
+        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), [run.id for run in cohort.runs]
+        self.fleet = programs.fleet(self.program, self.layout, self.arrays)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
+        self.updated = False
         self.predictions = Predictions(shard.folder, cohort, self.program)
         self._committer = ThreadPoolExecutor(1)
         self._commit: Future[_Committed] | None = None
+        self.reckoning: Reckoning | None = None
 
     def train(self) -> None:
         try:
@@ -406,57 +545,135 @@ class _Trainer:
             self.watcher.note(note)
             _event(self.results, "damaged", shard=self.shard.folder.name, what=note)
         self._plan_probes()
-        self.due = self.cohort.runs[0].due(self.shard.manifest["probes"]["keep_every"])
-        self.watcher.phase("compiling")
-        live = self._waiting(lambda: self.fleet.start() if state is None else self.fleet.place(state))
-        self._waiting(lambda: self.fleet.compile(live))
+        run, manifest = self.cohort.runs[0], self.shard.manifest
+        self.rungs = self.search.rungs(run.steps) if self.search else ()
+        every = run.due()
+        self.due = dict(sorted((run.due(manifest["probes"]["keep_every"]) | {r: every[r] for r in self.rungs}).items()))
+        self.dropped = list(manifest.get("dropped", ()))
+        self.places = Places(self.layout, [self.ids.index(lost["run"]) for lost in self.dropped], state)
+        self.step, self.recorded, self.probes = self.shard.step, self.shard.last_recorded, manifest["probes"]
         del state
-        self.step, self.recorded, self.probes = self.shard.step, self.shard.last_recorded, self.shard.manifest["probes"]
+        self.watcher.phase("compiling")
+        live = self._placed()
+        self.reckoning = None if live is None else self._reckon(live)
         phase: tuple[Phase | None, ...] = ()
         while True:
             if phase != (now := self._phase(),):
                 self._begin(now, resumed=not phase)
                 phase = (now,)
-            pieces, recorded = self._schedule(now)
-            begin = time.perf_counter()
-            live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
-            segment = self._ended(pieces, recorded, time.perf_counter() - begin, spent)
+            if live is None:
+                segment, records = self._without_runs()
+            else:
+                pieces, recorded = self._schedule(now)
+                begin = time.perf_counter()
+                live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
+                segment = self._ended(int(pieces.steps.sum()), recorded, time.perf_counter() - begin, spent)
             last = self.step == self.steps
-            self.predictions.begin()  # not before: the first segment has the machine to itself
+            if self.updated:  # not before: the first update has the machine to itself
+                self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
-            state = self._waiting(lambda s=live: self.fleet.gather(s))
-            self._commit = self._committer.submit(self._committed, segment(state=state, records=records))
-            del state, records
+            moved = None
+            if live is not None and self.reckoning is not None:
+                self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
+                self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
+                records = self.places.whole(records)
+                if self.step in self.rungs:
+                    self._waiting(lambda r=records, steps=recorded: self._drop(r, steps))
+                moved = self.places.tighten()
+            made = segment(state=self.places.state, records=records, dropped=tuple(self.dropped))
+            self._commit = self._committer.submit(self._committed, made)
+            del made, records
             if last or self.signals.caught:
                 self._durable()
                 break
+            if moved is not None:
+                self.pace.scale(moved)
+                live = None  # its memory is free before the others come
+                live = self._placed()
         if not last:
             self.signals.saved()
             raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+
+    def _placed(self) -> Any:
+        """The state of the runs that have places, on the devices; None if nobody is left."""
+        places = self.places
+        if not len(places.runs):
+            return None
+        if places.layout != self.fleet.layout:
+            self.fleet.lay(places.layout, {name: array[places.runs] for name, array in self.arrays.items()})
+        live = self._waiting(lambda: self.fleet.place(places.here()) if places.state else self.fleet.start())
+        if not self.fleet.ready:
+            self._waiting(lambda: self.fleet.compile(live))
+        return live
+
+    def _without_runs(self) -> tuple[Callable[..., _Segment], dict[str, np.ndarray]]:
+        """What is left to be written where all runs are lost: NaN at every step, as many as fit into memory."""
+        due, runs = [r for r in self.due if r > self.recorded], len(self.ids)
+        recorded = due[: max(1, BLANK_BYTES // (4 * self.program.record_size * runs))]
+        shapes = self._waiting(self.fleet.record_shapes) if recorded else {}
+        none = {name: np.full((runs, len(recorded), *shape), np.nan, np.float32) for name, shape in shapes.items()}
+        return self._ended((recorded[-1] if recorded else self.steps) - self.step, recorded, 0.0, []), none
+
+    def _drop(self, records: Mapping[str, np.ndarray], recorded: Sequence[int]) -> None:
+        """Asks the search who goes on; what it says is committed with the segment that it looked at."""
+        from glorot_jax.engine import records as files
+
+        assert self.search is not None
+        flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
+        new = files.dataset(flat, self.program.outputs, self.ids, recorded)
+        seen = files.scalars(self.shard.folder, self.shard.manifest["records"], new)
+        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
+        try:
+            named = set(self.search.drop(seen, [[self.ids[place] for place in places] for places in there]))
+        except Exception as error:
+            what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise InputError(f"search: {self.search.kind()} failed at step {self.step}: {what}") from error
+        if strangers := sorted(map(str, named - set(self.ids))):
+            raise InputError(
+                f"search: {self.search.kind()} names {strangers[0]!r}, which is no run of those it was shown"
+            )
+        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
+        self.places.drop(gone)
+        rung = self.rungs.index(self.step) + 1
+        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
 
     @property
     def steps(self) -> int:
         return int(self.shard.manifest["steps"])
 
     def _ended(
-        self, pieces: Pieces, recorded: Sequence[int], seconds: float, spent: Sequence[tuple[int, float]]
+        self, made: int, recorded: Sequence[int], seconds: float, spent: Sequence[tuple[int, float]]
     ) -> Callable[..., _Segment]:
-        """Takes in what a segment took, and returns it but for its state and records."""
-        made = int(pieces.steps.sum())
+        """Takes in a segment of so many steps, and returns it but for state, records and who was dropped."""
+        runs = len(self.places.runs)
         self.step += made
         self.recorded = recorded[-1] if recorded else self.recorded
-        self.pace.learn(made, len(recorded), seconds)
+        if runs:
+            self.pace.learn(made, len(recorded), seconds)
         self.probes = self.probes | {"measured": costs.added(self.probes["measured"], spent)}
         return functools.partial(
             _Segment,
             step=self.step,
             recorded=recorded,
             made=made,
+            run_steps=made * runs,
             seconds=seconds,
             probes=self.probes,
-            rate=len(self.cohort.runs) / self.pace.step if self.pace.step else 0.0,
+            rate=runs / self.pace.step if self.pace.step else 0.0,
             seconds_left=self.pace.left(self.steps - self.step, sum(r > self.step for r in self.due)),
         )
+
+    def _reckon(self, live: Any) -> Reckoning:
+        """Notes what compiling took, and what is expected: in the manifest from the next commit on."""
+        from glorot_jax.engine.reckoning import Reckoning
+
+        reckoning = Reckoning(self.cohort, self.fleet, live)
+        made, manifest = reckoning.compilation, self.shard.manifest
+        manifest["compilation"] = made
+        manifest.setdefault("planned", reckoning.planned(manifest["probes"]))
+        _event(self.results, "compiled", shard=self.shard.folder.name, **made)
+        self.watcher.phase(compiling.said(made))
+        return reckoning
 
     def _phase(self) -> Phase | None:
         """The pre-training of which the next step is a part; None in training proper."""
@@ -501,16 +718,23 @@ class _Trainer:
             if due:
                 found.append(self.fleet.records(records, 1))
             spent.append((due, time.perf_counter() - begin))
+            if part.steps.any() and not self.updated:
+                self.updated = True
+                taken = {"process_seconds": round(time.process_time(), 3)}
+                _event(self.results, "first update", shard=self.shard.folder.name, **taken)
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take.
 
-        It ends with the phase; the record of step 0 belongs to the last of the pre-training.
+        It ends with the phase, and where the search decides; the record of step 0 belongs to the last of the
+        pre-training.
         """
         from glorot_jax.engine.segment import PIECES, RECORDS_PER_SEGMENT, Pieces
 
-        step, last = self.step, self.steps if phase is None else phase.last
+        step = self.step
+        last = min(rung for rung in (*self.rungs, self.steps) if rung > step) if step < self.steps else step
+        last = last if phase is None else phase.last
         due = [r for r in self.due if r > self.recorded and step <= r <= last]
         pieces, recorded = [], []
         budget = self.pace.budget()
@@ -552,6 +776,8 @@ class _Trainer:
         """A tenth of a second at most, or until something has ended."""
         wait_for([*work, *([self._commit] if self._commit else [])], 0.1, FIRST_COMPLETED)
         self.watcher.tick()
+        if self.reckoning is not None:
+            self.reckoning.look()
         if self._commit is not None and self._commit.done():
             commit, self._commit = self._commit, None
             self._tell(commit.result())
@@ -564,20 +790,24 @@ class _Trainer:
             self.predictions.finish()  # they are on the disk before the last commit
         new = None
         if segment.recorded:
-            ids = [run.id for run in self.cohort.runs]
-            new = files.dataset(segment.records, self.program.outputs, ids, segment.recorded)
+            new = files.dataset(segment.records, self.program.outputs, self.ids, segment.recorded)
         diverged = self._diverged(segment.state)
         known = {d["run"] for d in self.shard.manifest["diverged"]}
-        self.shard.commit(segment.step, segment.state, new, diverged, segment.seconds, segment.probes)
+        facts = {"probes": dict(segment.probes), "dropped": list(segment.dropped)}
+        self.shard.commit(segment.step, segment.state, new, diverged, segment.seconds, segment.run_steps, **facts)
         return _Committed(segment, new, diverged, [d for d in diverged if d["run"] not in known])
 
     def _tell(self, done: _Committed) -> None:
         segment, diverged = done.segment, len(done.diverged)
+        dropped = len({d["run"] for d in segment.dropped} - {d["run"] for d in done.diverged})
         if segment.step == self.steps:
             for note in self.predictions.notes:
                 self.watcher.note(note)
         for lost in done.lost:
             _event(self.results, "diverged", **lost)
+        for lost in segment.dropped:
+            if lost["step"] == segment.step:
+                _event(self.results, "dropped", **lost)
         _event(
             self.results,
             "commit",
@@ -592,12 +822,13 @@ class _Trainer:
                 seconds=segment.seconds,
                 step=segment.step,
                 steps=self.steps,
-                alive=len(self.cohort.runs) - diverged,
+                alive=len(self.cohort.runs) - diverged - dropped,
                 diverged=diverged,
                 rate=segment.rate,
                 seconds_left=segment.seconds_left,
                 valid_error=self._newest("valid_error", done.records),
                 first_step=self.shard.first_step,
+                dropped=dropped,
             )
         )
 
@@ -647,6 +878,11 @@ class _Pace:
         self._seen.append((steps, records, max(seconds, 1e-6)))
         rows = np.array([[s / t, r / t] for s, r, t in self._seen[-8:]])
         (self.step, self.record), _ = nnls(rows, np.ones(len(rows)))
+
+    def scale(self, factor: float) -> None:
+        """Takes it that all will take so many times what it took."""
+        self._seen = [(steps, records, seconds * factor) for steps, records, seconds in self._seen]
+        self.step, self.record = self.step * factor, self.record * factor
 
     def left(self, steps: int, records: int) -> float:
         """Returns the seconds that so much work will take."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,9 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from glorot_jax.engine import compiling
 from glorot_jax.engine.feed import Feed, merged
 from glorot_jax.engine.layout import Layout
 from glorot_jax.engine.segment import Pieces, Program
+from glorot_jax.engine.tracing import undisturbed
 
 Programs = dict[jax.Device, Callable]
 State = list[Any]
@@ -28,44 +29,85 @@ State = list[Any]
 
 
 class Fleet:
-    """The devices that train one cohort.
+    """The devices that train runs of one cohort.
 
     Args:
         program: what is compiled.
-        layout: which runs lie where.
-        arrays: what differs between the runs, each (runs,): seed, stream, model.*, optimizer.*.
+        layout, arrays: as ``lay`` takes them.
         devices: as many as ``layout.devices``.
+
+    Attributes:
+        compilations: programs that were made ready so far, once for each device.
     """
 
     def __init__(
         self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]
     ):
-        self.program, self.layout = program, layout
-        self._places = [devices[chunk.device] for chunk in layout.chunks]
+        self.program, self._offered = program, devices
+        self._workers = ThreadPoolExecutor(len(devices))
+        self._constants: dict[jax.Device, Any] = {}
+        self._train: Programs = {}
+        self.compilations: list[compiling.Compilation] = []
+        self.lay(layout, arrays)
+
+    def lay(self, layout: Layout, arrays: Mapping[str, np.ndarray]) -> None:
+        """Gives the places to these runs; what is compiled stays as it is, a state that lies there does not fit.
+
+        Args:
+            layout: which runs lie where.
+            arrays: what differs between the runs, each (runs,): seed, stream, model.*, optimizer.*.
+        """
+        self.layout = layout
+        self._places = [self._offered[chunk.device] for chunk in layout.chunks]
         self._devices = list(dict.fromkeys(self._places))
-        self._workers = ThreadPoolExecutor(len(self._devices))
         self._hyper = self._put(layout.spread_all(arrays))
         self._blocks = self._put(layout.block_plans(arrays["seed"], arrays["stream"]))
-        constants = program.setup.dataset.constants()
-        self._constants = {device: jax.device_put(constants, device) for device in self._devices}
-        self._train: Programs = {}
-        self._feed = Feed(program, layout, arrays) if program.feeding else None
+        constants = self.program.setup.dataset.constants()
+        self._constants |= {d: jax.device_put(constants, d) for d in self._devices if d not in self._constants}
+        self._feed = Feed(self.program, layout, arrays) if self.program.feeding else None
 
     def compile(self, state: State) -> float:
-        """Compiles the training program, once, and returns the seconds that it took."""
+        """Compiles the training program, once for each device in use, and returns the seconds that it took."""
         begin = time.perf_counter()
-        self._train = self._everywhere(
+        self._train |= self._everywhere(
             self.program.segment,
             lambda device: self._arguments(self._first(device), _NO_PIECES, state),
             donate_argnums=4,
         )
         return time.perf_counter() - begin
 
+    @property
+    def ready(self) -> bool:
+        """Whether every device in use has the training program."""
+        return self._train.keys() >= set(self._devices)
+
+    def record_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of a run's record at one step by its name; nothing is computed."""
+        state = jax.eval_shape(self.program.initialize, *self._settings(0))
+        arguments = *self._settings(0), _NO_PIECES, state, *([self._feed.feeding.brought] if self._feed else [])
+        _, found = jax.eval_shape(self.program.segment, *arguments)
+        return {name: leaf.shape[3:] for name, leaf in found.items()}
+
     def text(self, state: State) -> str:
         """Returns the compiled training program as text."""
-        if not self._train:
+        if not self.ready:
             self.compile(state)
         return self._train[self._devices[0]].as_text()
+
+    @property
+    def home(self) -> jax.Device:
+        """The first device."""
+        return self._devices[0]
+
+    @property
+    def training(self) -> jax.stages.Compiled:
+        """The compiled training program of the first device."""
+        return self._train[self.home]
+
+    @property
+    def compilation(self) -> compiling.Compilation:
+        """What it took to have that program."""
+        return next(note for note in self.compilations if note.program == self.program.segment.__name__)
 
     def first_block(self, state: State) -> tuple[Any, ...]:
         """Returns constants, settings and state of the first block of runs, leaves of the latter two (width, …)."""
@@ -76,15 +118,8 @@ class Fleet:
         return jax.jit(function).lower(*arguments)
 
     def compiled(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-        """Returns a traced function compiled as the training program is.
-
-        On a CPU a device is a core: matrix products of one thread, whose sums have one order on every machine. And 16
-        numbers at a time, unless the program has an arctangent, which jaxlib 0.10 gets wrong then and crashes.
-        """
-        if self._devices[0].platform != "cpu":
-            return lowered.compile()
-        wide = {} if _ARCTANGENT.search(lowered.as_text()) else {"xla_cpu_prefer_vector_width": 512}
-        return lowered.compile(compiler_options={"xla_cpu_multi_thread_eigen": False, **wide})
+        """Returns a traced function compiled as the training program is."""
+        return compiling.compiled(lowered, self._devices[0].platform)
 
     def start(self) -> State:
         """Returns the state of all runs before their first update."""
@@ -104,7 +139,7 @@ class Fleet:
 
     def train(self, pieces: Pieces, state: State) -> tuple[State, list[Any]]:
         """Returns state and records of every chunk after one segment; the state that went in is used up."""
-        if not self._train:
+        if not self.ready:
             self.compile(state)
         feed = self._feed
         if feed:
@@ -181,16 +216,16 @@ class Fleet:
         jitted = jax.jit(function, **options)
 
         def compiled(device: jax.Device) -> Callable:
-            return self.compiled(jitted.lower(*arguments(device)))
+            return compiling.noted(
+                function.__name__, lambda: self.compiled(jitted.lower(*arguments(device))), self.compilations
+            )
 
         home, *others = self._devices
-        with _one_key_for_all_devices():
+        with _one_key_for_all_devices(), undisturbed():
             return {home: compiled(home)} | dict(zip(others, self._workers.map(compiled, others), strict=True))
 
 
 _NO_PIECES = Pieces.of([])
-_ARCTANGENT = re.compile(r"(chlo|stablehlo)\.(atan2?|asin|acos)\b")
-"""What XLA makes an arctangent of."""
 
 
 @contextlib.contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,19 +17,22 @@ from glorot_jax.config import canonical_json, resolve
 from glorot_jax.engine import bounds, fusing
 from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
+from glorot_jax.engine.sharing import Shared, depth, share
 from glorot_jax.errors import InputError
 
 if TYPE_CHECKING:
     import jax
 
     from glorot_jax.data.dataset import Dataset
+    from glorot_jax.engine.builder import Builder
     from glorot_jax.engine.cost import Cost
+    from glorot_jax.engine.form import Form
+    from glorot_jax.engine.grouping import Fuse
+    from glorot_jax.engine.machine import Peaks
+    from glorot_jax.engine.memory import Footprint, Need
     from glorot_jax.engine.segment import Program, Setup
     from glorot_jax.engine.sweep import Run, Sweep
-
-BLOCK_BYTES = {"weights": 4 * 2**20, "activations": 8 * 2**20}
-"""Of a block on a CPU, at most: measured on 1 MiB of L2 a core, wider blocks gained nothing or lost."""
-MAX_WIDTH = {"cpu": 16, "gpu": 1024, "tpu": 1024}
+    from glorot_jax.engine.width import Width
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,21 @@ class Cohort:
         shared: everything that the program is compiled for, by path.
         choices: path -> names of the functions that its runs choose from.
         runs: sorted by seed, so that neighbours share their batches; if it is fused by depth before.
+        functions: path -> name -> what it stands for, of all choices.
         members: the cohorts of one depth each that were fused into it, by depth; none if it is not fused.
     """
 
     shared: Mapping[str, object]
     choices: Mapping[str, tuple[str, ...]]
     runs: tuple[Run, ...]
+    functions: Mapping[str, Mapping[str, Any]]
     members: tuple[Cohort, ...] = ()
 
     @property
     def id(self) -> str:
         """Eight hexadecimal digits of what is shared: the same for every sweep that holds such runs."""
-        return hashlib.sha256(canonical_json(self.shared).encode()).hexdigest()[:8]
+        telling = {k: v for k, v in self.shared.items() if (k, v) != ("precision", "float32")}  # as it was before
+        return hashlib.sha256(canonical_json(telling).encode()).hexdigest()[:8]
 
     @property
     def shard_id(self) -> str:
@@ -91,18 +99,42 @@ def cohorts(runs: Sequence[Run], *, fuse: bool = False) -> list[Cohort]:
         name = canonical_json(fixed)
         groups.setdefault(name, []).append(run)
         shared[name] = fixed
-    found = [
-        Cohort(
-            shared=shared[name],
-            choices={
-                path: tuple(sorted({str(run.config[path]) for run in members}))
-                for path in (f"model.{name}" for name in members[0].model.choices())
-            },
-            runs=tuple(sorted(members, key=lambda run: run.seed)),
-        )
-        for name, members in groups.items()
-    ]
+    found = [_cohort(shared[name], members) for name, members in groups.items()]
     return fusing.fuse(found, fusing.fusable(found)) if fuse else found
+
+
+def _cohort(shared: Mapping[str, object], runs: Sequence[Run]) -> Cohort:
+    functions = {
+        f"model.{name}": {str(run.config[f"model.{name}"]): run.model.per_run()[name] for run in runs}
+        for name in runs[0].model.choices()
+    }
+    return Cohort(
+        shared=shared,
+        choices={path: tuple(sorted(known)) for path, known in functions.items()},
+        runs=tuple(sorted(runs, key=lambda run: run.seed)),
+        functions=functions,
+    )
+
+
+def variants(runs: Sequence[Run]) -> list[list[int]]:
+    """Returns the places of the runs of each variant, in the order in which these first come."""
+    found: dict[str, list[int]] = {}
+    for place, run in enumerate(runs):
+        found.setdefault(canonical_json({k: v for k, v in run.config.items() if k != "seed"}), []).append(place)
+    return list(found.values())
+
+
+def waves(cohort: Cohort, at_once: int | None) -> list[Cohort]:
+    """Returns the cohort in parts that train one after the other, of whole variants and at most so many runs each.
+
+    A part holds one variant at least. All parts share one program.
+    """
+    parts: list[list[int]] = [[]]
+    for places in variants(cohort.runs):
+        if at_once is not None and parts[-1] and len(parts[-1]) + len(places) > at_once:
+            parts.append([])
+        parts[-1] += places
+    return [replace(cohort, runs=tuple(cohort.runs[place] for place in sorted(part))) for part in parts]
 
 
 def setup(cohort: Cohort, dataset: Dataset) -> Setup:
@@ -128,6 +160,7 @@ def setup(cohort: Cohort, dataset: Dataset) -> Setup:
         examples=run.examples,
         jacobian_examples=run.jacobian_examples,
         pretraining_steps=run.pretraining.steps if run.pretraining else None,
+        precision=run.precision,
     )
 
 
@@ -136,8 +169,7 @@ def _functions(cohort: Cohort) -> dict[str, tuple[Callable, ...]]:
     found = {}
     for field, module in cohort.runs[0].model.choices().items():
         path = f"model.{field}"
-        by_name = {str(run.config[path]): run.model.per_run()[field] for run in cohort.runs}
-        found[field] = tuple(resolve(by_name[name], module) for name in cohort.choices[path])
+        found[field] = tuple(resolve(cohort.functions[path][name], module) for name in cohort.choices[path])
     return found
 
 
@@ -159,44 +191,28 @@ def per_run(cohort: Cohort) -> dict[str, np.ndarray]:
     return arrays if cohort.depths is None else arrays | {"depth": np.array(cohort.depths, np.int32)}
 
 
-def choose_width(weights: int, activations: int, runs: int, platform: str, devices: int) -> tuple[int, str]:
-    """Returns how many runs to vmap together, a power of two, and the reason in a few words.
-
-    Args:
-        weights, activations: bytes of one run: its parameters, and what its update keeps for the way back.
-    """
-    most = MAX_WIDTH.get(platform, 16)
-    if platform == "cpu":
-        sizes = {"weights": weights, "activations": activations}
-        what = max(sizes, key=lambda name: sizes[name] / BLOCK_BYTES[name])
-        fits = max(1, BLOCK_BYTES[what] // sizes[what])
-        why = f"{sizes[what] / 2**20:.2g} MiB of {what} a run, up to {BLOCK_BYTES[what] // 2**20} MiB a block"
-    else:
-        fits, why = most, "an accelerator takes them all at once"
-    width, share = min(most, fits), -(-runs // devices)
-    if width > share:
-        width, why = share, f"{runs} runs on {devices} device{'s' * (devices > 1)}"
-    return 2 ** int(np.log2(width)), why
-
-
-class Whys(NamedTuple):
-    """Reasons for what was chosen, each in a few words."""
-
-    width: str
-    kernel: str
-
-
 @dataclass(frozen=True)
 class CohortPlan:
-    """One row of a plan."""
+    """One row of a plan.
+
+    Attributes:
+        need: what its runs need of a device; ``compiled`` by the compiler's word, else by shapes, which say the least.
+        free: bytes that may be taken, of a device or of all that share a memory; None if nobody says.
+        at_once: runs that fit at once.
+        compile_seconds: without the compilation cache.
+        seconds: of all training.
+        cost: None if it was never measured here.
+    """
 
     cohort: Cohort
     layout: Layout
-    kernel: str
-    whys: Whys
+    kernel: Form
+    width: Width
     param_count: int
-    state_bytes: int
-    constant_bytes: int
+    need: Need
+    free: int | None
+    at_once: int
+    compile_seconds: float
     record_bytes: int
     records: int
     seconds: float
@@ -207,31 +223,67 @@ class CohortPlan:
     pretrained_layers: int = 0
     pretraining_seconds: float = 0.0
 
-    def to_dict(self) -> dict[str, object]:
+    @property
+    def state_bytes(self) -> int:
+        """Of one run."""
+        return self.need.chunk.copied
+
+    @property
+    def footprint(self) -> Footprint:
+        return self.need.of(self.layout)
+
+    @property
+    def run_step_seconds(self) -> float | None:
+        """Seconds of an update by the number of runs; None if it was never measured here."""
+        return None if self.cost is None else self.cost.step * self.layout.blocks_per_device / self.layout.runs
+
+    @property
+    def arithmetic(self) -> float:
+        """Operations of a run-step in its products: 6 × parameters × batch."""
+        return 6.0 * self.param_count * self.cohort.runs[0].batch_size
+
+    def to_dict(self, peaks: Peaks | None = None) -> dict[str, object]:
         return {
             "cohort": self.cohort.id,
             "label": self.cohort.label,
             "runs": self.layout.runs,
             "width": self.layout.width,
-            "why_width": self.whys.width,
-            "kernel": self.kernel,
-            "why_kernel": self.whys.kernel,
+            "why_width": self.width.why,
+            "width_chosen": self.width.to_dict(),
+            "kernel": self.kernel.kernel,
+            "why_kernel": self.kernel.why,
+            "kernels_tried_seconds_per_run_step": self.kernel.tried,
             "blocks": self.layout.blocks,
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
             "steps": self.cohort.runs[0].steps,
+            "precision": self.cohort.runs[0].precision,
             "pretraining": self._pretraining,
             "records": self.records,
-            "bytes_per_device": self.bytes_per_device,
+            "bytes_per_device": self.footprint.device,
+            "bytes": self.footprint.parts() | {"by": "compiler" if self.need.working.widths else "shapes, the least"},
+            "free_bytes": self.free,
+            "runs_at_once": self.at_once,
             "record_bytes": self.record_bytes,
             "checkpoint_bytes": self.state_bytes * self.layout.runs,
             "streamed_bytes_per_step": self.streamed_bytes,
+            "compile_seconds": round(self.compile_seconds, 1),
+            "compilation": None if self.cost is None else self.cost.compilation,
             "flops_per_update": self.work.flops,
             "flops_counted_by": "compiler" if self.work.counted else "6 × parameters × batch",
             "bytes_moved_per_update": self.work.moved,
+            "seconds_per_run_step": self.run_step_seconds,
+            "shares_of_peaks": self.shares(peaks),
             "estimated_seconds": round(self.seconds, 1),
-            "probes": None if self.cost is None else self._probes(self.cost),
+            "probes": None if self.cost is None else self.probes(self.cost),
         }
+
+    def shares(self, peaks: Peaks | None) -> dict[str, float] | None:
+        """Returns which parts of the machine's peaks updates reach; None where either was not measured."""
+        if peaks is None or self.run_step_seconds is None:
+            return None
+        arithmetic, copying = peaks.shares(self.arithmetic, self.work.moved, self.run_step_seconds)
+        return {"arithmetic": arithmetic, "copying": copying}
 
     @property
     def _pretraining(self) -> dict[str, object] | None:
@@ -242,7 +294,8 @@ class CohortPlan:
         steps = {"steps_per_layer": before.steps, "layers": self.pretrained_layers}
         return steps | {"estimated_seconds": round(self.pretraining_seconds, 1)}
 
-    def _probes(self, cost: Cost) -> dict[str, object]:
+    def probes(self, cost: Cost) -> dict[str, Any]:
+        """Returns what probes take of all the time, together and each."""
         from glorot_jax.engine.cost import forecast
 
         run, blocks = self.cohort.runs[0], self.layout.blocks_per_device
@@ -266,41 +319,23 @@ class CohortPlan:
             ],
         }
 
-    def _update_line(self) -> str:
-        rule = bounds.said(6 * self.param_count * self.cohort.runs[0].batch_size, "FLOP")
-        counted = f"{bounds.said(self.work.flops, 'FLOP')} (compiler), " if self.work.counted else ""
-        return f"{counted}{rule} (6 × parameters × batch) · {bounds.said(self.work.moved, 'B')} moved"
-
-    def _probe_lines(self, cost: Cost) -> list[str]:
-        from glorot_jax.engine.cost import budget_said
-
-        facts, run = self._probes(cost), self.cohort.runs[0]
-        lines = [f"    probes take {facts['share']:.1%} of the time, {bounds.duration(facts['seconds'])}"]
-        if run.probe_budget is not None:
-            lines.append(f"    {budget_said(facts['share'], run.probe_budget, self.keep_every)}")
-        widest = max(len(one["probe"]) for one in facts["each"])
-        for one in sorted(facts["each"], key=lambda one: -one["share"]):
-            memory = "" if one["temporary_bytes"] is None else f" · {one['temporary_bytes'] / 2**20:8.1f} MiB"
-            lines.append(
-                f"      {one['probe']:<{widest}}  {one['share']:6.1%} · {one['records']:6,} records × "
-                f"{one['seconds_per_record']:.2g} s{memory}"
-            )
-        return lines
-
-    @property
-    def bytes_per_device(self) -> int:
-        places = self.layout.chunks_per_device * self.layout.room * self.layout.width
-        return self.state_bytes * places + self.constant_bytes
-
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``glorot plan`` prints: nothing was trained for it."""
+    """What ``glorot plan`` prints: nothing was trained for it.
+
+    Attributes:
+        peaks: of this machine; None in a quick plan on a machine that was never measured.
+        shared: which cohorts share a program as ``fuse`` has it, or would if it were ``auto``.
+    """
 
     sweep: Sweep
     rows: tuple[CohortPlan, ...]
     platform: str
     run_steps_per_second: float | None = None
+    peaks: Peaks | None = None
+    shared: Shared | None = None
+    fuse: Fuse = "never"
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -312,56 +347,35 @@ class Plan:
             "sweep": self.sweep.name,
             "runs": sum(row.layout.runs for row in self.rows),
             "platform": self.platform,
-            "cohorts": [row.to_dict() for row in self.rows],
+            "compile_seconds": round(sum(row.compile_seconds for row in self.rows), 1),
+            "machine": None if self.peaks is None else dataclasses.asdict(self.peaks),
+            "fuse": self.fuse,
+            "families": self.families(),
+            "cohorts": [row.to_dict(self.peaks) for row in self.rows],
             "bounds": self.bounds,
         }
 
-    def text(self) -> str:
-        runs = sum(row.layout.runs for row in self.rows)
-        steps = {row.cohort.runs[0].steps for row in self.rows}
-        lines = [
-            f"{self.sweep.name}: {runs} runs · {len(self.rows)} program{'s' * (len(self.rows) > 1)} · "
-            f"{'/'.join(f'{s:,}' for s in sorted(steps))} steps · about "
-            f"{bounds.duration(sum(row.seconds for row in self.rows))} on {self.rows[0].layout.devices} "
-            f"{self.platform} device{'s' * (self.rows[0].layout.devices > 1)}"
+    def families(self) -> list[dict[str, Any]]:
+        """Returns for networks that could share programs how they do, or would with ``auto``, and the seconds."""
+        if self.shared is None:
+            return []
+        return [
+            {
+                "cohorts": [cohort.id for cohort in family],
+                "depths": [depth(cohort) for cohort in family],
+                "programs": [[depth(family[i]) for i in group] for group in made.groups],
+                "seconds": sum(candidate.seconds for candidate in made.chosen),
+                "seconds_together": made.together.seconds,
+                "seconds_apart": sum(candidate.seconds for candidate in made.apart),
+                "why": made.why,
+            }
+            for family, made in self.shared.families
         ]
-        for row in self.rows:
-            layout = row.layout
-            lines += [
-                f"  cohort {row.cohort.id}  {row.cohort.label}",
-                f"    {layout.runs} runs = {layout.devices_used} devices × up to {layout.blocks_per_device} "
-                f"blocks × width {layout.width} ({row.whys.width})",
-                f"    {row.param_count:,} parameters a run · {_bytes(row.bytes_per_device)} a device · "
-                f"checkpoint {_bytes(row.state_bytes * row.layout.runs)}",
-                f"    {row.records} records, {_bytes(row.record_bytes)} · about {bounds.duration(row.seconds)}",
-                f"    an update: {row._update_line()}",
-                f"    its kernel: {row.kernel} ({row.whys.kernel})",
-            ]
-            if (before := row.cohort.runs[0].pretraining) is not None:
-                lines.append(
-                    f"    pre-training: {row.pretrained_layers} layers × {before.steps:,} steps, about "
-                    f"{bounds.duration(row.pretraining_seconds)} of it"
-                )
-            lines += [] if row.cost is None else row._probe_lines(row.cost)
-            if row.streamed_bytes:
-                lines.append(
-                    f"    training examples stay on the host; {_bytes(row.streamed_bytes)} a step are streamed"
-                )
-        costs = [row.cost for row in self.rows if row.cost is not None]
-        if costs:
-            taken = bounds.duration(sum(cost.seconds for cost in costs))
-            lines += [
-                f"  measured on this machine in {taken}, with all that had to be compiled, and kept: the next plan",
-                "  is quick; probes that share passes split their time in proportion to what each takes alone;",
-                "  MiB are what a probe needs by itself",
-            ]
-        if len(costs) < len(self.rows):
-            lines += [
-                "  times are estimated from the matrix products of a block, timed just now, and of the probes",
-                "  the evaluation alone; compilation comes on top",
-            ]
-        lines += bounds.text(self.bounds)
-        return "\n".join(lines)
+
+    def text(self) -> str:
+        from glorot_jax.engine.plan_text import text
+
+        return text(self)
 
 
 def plan(
@@ -370,75 +384,135 @@ def plan(
     *,
     kernel: str | None = None,
     quick: bool = False,
+    calibrate: bool = False,
+    fuse: Fuse = "never",
     run_steps_per_second: float | None = None,
 ) -> Plan:
     """Returns cohorts, width, blocks, devices, bytes, time, what each probe takes of it, and bounds on accelerators.
 
     Nothing is kept of what is trained for it: a few updates and records of some runs of each cohort, through the
-    program that the sweep will use, which stays in the compilation cache.
+    program that the sweep will use, which stays in the compilation cache. Where training takes much longer than
+    compiling, updates are timed at a few other widths, too.
 
     Args:
         width: runs vmapped together; chosen by rule if not said.
         kernel: what makes an update, as ``engine.form`` names it; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
+        calibrate: plan for the width and the kernel that are quickest here, as ``run`` takes it where it is asked to.
+        fuse: networks that differ in depth alone in one program: ``always``, ``never``, or where that is quicker.
         run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
+
+    Raises:
+        InputError: a cohort does not fit into memory; the line says what would.
     """
     import jax
 
     from glorot_jax.data.dataset import build
-    from glorot_jax.engine import cost as costs
-    from glorot_jax.engine import devices
-    from glorot_jax.engine.feed import Feed
+    from glorot_jax.engine import devices, machine
 
     if run_steps_per_second is not None and not 0 < run_steps_per_second < float("inf"):
         raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
     devices.configure()
     used = devices.local()
+    found = shared(sweep.runs(), fuse, used, kernel, stopwatch=calibrate)
+    other = None
+    if fuse == "never" and not quick:  # what would be, if it were asked for
+        other = shared(sweep.runs(), "auto", used, kernel, stopwatch=True)
     rows = []
-    for cohort in cohorts(sweep.runs()):
-        run = cohort.runs[0]
-        program, layout, whys = program_for(cohort, build(run.data), used, width, kernel)
-        arrays = per_run(cohort)
-        feed = Feed(program, layout, arrays) if program.feeding else None
-        constants, hyper = program.setup.dataset.constants(), layout.spread_all(arrays)[0]
-        state = jax.eval_shape(
-            program.initialize, constants, hyper, layout.block_plans(arrays["seed"], arrays["stream"])[0]
+    for cohort in found.cohorts:
+        builder = _builder(cohort, build(cohort.runs[0].data), used, kernel)
+        chosen = builder.width(width)
+        row = _row(builder, chosen, quick)
+        if calibrate and not quick:
+            builder.calibrate_kernel(chosen.runs, row.seconds)
+            row = _row(builder, chosen, quick)
+        if width is None and not quick:
+            found = builder.calibrated(chosen, row.seconds)
+            row = _row(builder, found, quick) if calibrate else dataclasses.replace(row, width=chosen.beside(found))
+        rows.append(row)
+    return Plan(
+        sweep,
+        tuple(rows),
+        jax.default_backend(),
+        run_steps_per_second,
+        machine.known() if quick else machine.peaks(),
+        other or found,
+        fuse,
+    )
+
+
+def _row(builder: Builder, width: Width, quick: bool) -> CohortPlan:
+    """The plan of one cohort at one width."""
+    from glorot_jax.engine import cost as costs
+    from glorot_jax.engine.feed import Feed
+
+    cohort, arrays = builder.cohort, builder.arrays
+    run, program, layout = cohort.runs[0], builder.program(width.runs), builder.layout(width.runs)
+    feed = Feed(program, layout, arrays) if program.feeding else None
+    builder.fitting(width.runs)
+    measure = costs.known if quick else functools.partial(costs.measured, arrays=arrays)
+    cost = measure(cohort, program, devices=builder.devices)
+    keep = 1 if cost is None else costs.keep_every(cost, run)
+    records = run.due(keep)
+    if cost is None:
+        before, training = _estimate(program, layout, builder.params, run)
+    else:
+        forecast = costs.forecast(cost, run, keep)
+        before, training = (
+            part * layout.blocks_per_device for part in (forecast.pretraining, forecast.steps + forecast.records)
         )
-        places = layout.room * layout.width
-        cost = costs.known(cohort, program, used) if quick else costs.measured(cohort, program, arrays, used)
-        keep = 1 if cost is None else costs.keep_every(cost, run)
-        records = run.due(keep)
-        if cost is None:
-            before, training = _estimate(program, layout, state["params"], run)
-        else:
-            forecast = costs.forecast(cost, run, keep)
-            before, training = (
-                part * layout.blocks_per_device for part in (forecast.pretraining, forecast.steps + forecast.records)
-            )
-        state_bytes = _tree_bytes(state) // places
-        sizes = len(cohort.runs), run.steps, program.param_count, run.batch_size, state_bytes
-        rows.append(
-            CohortPlan(
-                cohort=cohort,
-                layout=layout,
-                kernel=program.kernel,
-                whys=whys,
-                param_count=program.param_count,
-                state_bytes=state_bytes,
-                constant_bytes=_tree_bytes(constants) + (2 * _tree_bytes(feed.feeding.brought) if feed else 0),
-                record_bytes=4 * program.record_size * len(records) * layout.runs,
-                records=len(records),
-                seconds=before + training,
-                keep_every=keep,
-                cost=cost,
-                work=bounds.work(*sizes, program.update_flops()),
-                streamed_bytes=feed.bytes_per_step if feed else 0,
-                pretrained_layers=len(program.phases),
-                pretraining_seconds=before,
-            )
-        )
-    return Plan(sweep, tuple(rows), jax.default_backend(), run_steps_per_second)
+    need = builder.need(width.runs, compiled=not quick)
+    sizes = len(cohort.runs), run.steps, program.param_count, run.batch_size, need.chunk.copied
+    return CohortPlan(
+        cohort=cohort,
+        layout=layout,
+        kernel=builder.form,
+        width=width,
+        param_count=program.param_count,
+        need=need,
+        free=builder.free(),
+        at_once=builder.at_once(need, width.runs),
+        compile_seconds=builder.compile_seconds(width.runs),
+        record_bytes=4 * program.record_size * len(records) * layout.runs,
+        records=len(records),
+        seconds=before + training,
+        keep_every=keep,
+        cost=cost,
+        work=bounds.work(*sizes, program.update_flops()),
+        streamed_bytes=feed.bytes_per_step if feed else 0,
+        pretrained_layers=len(program.phases),
+        pretraining_seconds=before,
+    )
+
+
+def shared(
+    runs: Sequence[Run],
+    fuse: Fuse,
+    devices: Sequence[jax.Device],
+    kernel: str | None = None,
+    *,
+    stopwatch: bool = False,
+) -> Shared:
+    """Returns the runs' cohorts, with those of several depths put together that shall share a program.
+
+    Args:
+        fuse, stopwatch: as for ``sharing.share``.
+    """
+    from glorot_jax.data.dataset import build
+
+    def builder(cohort: Cohort) -> Builder:
+        return _builder(cohort, build(cohort.runs[0].data), devices, kernel)
+
+    return share(cohorts(runs), fuse, builder, stopwatch=stopwatch)
+
+
+class Whys(NamedTuple):
+    """How a program's width and kernel were chosen, and how many of its runs fit into memory at once."""
+
+    width: Width
+    kernel: Form
+    at_once: int
 
 
 def program_for(
@@ -447,30 +521,43 @@ def program_for(
     devices: Sequence[jax.Device],
     width: int | None = None,
     kernel: str | None = None,
+    *,
+    calibrate: bool = False,
 ) -> tuple[Program, Layout, Whys]:
     """Returns the cohort's program, where its runs lie, and why it is as it is.
 
     Args:
-        width, kernel: as asked; chosen by rule if not said.
+        width: the rule's if None, or what a stopwatch says if ``calibrate``.
+        kernel: see ``engine.form``; as ``width``.
+
+    Raises:
+        InputError: it can't be built, or does not fit into memory.
     """
-    from glorot_jax.engine import form, segment
-
-    if width is not None and width < 1:
-        raise InputError(f"width: {width} is not a positive integer")
-    example = {name: array[0] for name, array in per_run(cohort).items()}
-    draft = segment.Draft(setup(cohort, dataset), example)
-    why = "as asked"
-    if width is None:
-        width, why = choose_width(*draft.update_bytes(), len(cohort.runs), devices[0].platform, len(devices))
-    chosen = form.choose(draft, devices[0].platform, kernel)
-    program = draft.program(width, chosen.kernel)
-    return program, Layout(len(cohort.runs), width, len(devices), program.room), Whys(why, chosen.why)
+    builder = _builder(cohort, dataset, devices, kernel)
+    chosen = builder.width(width)
+    if calibrate:
+        builder.calibrate_kernel(chosen.runs, _expected_seconds(builder, chosen))
+    if calibrate and width is None:
+        chosen = builder.calibrated(chosen, _expected_seconds(builder, chosen))
+    fit = builder.fitting(chosen.runs)
+    return builder.program(chosen.runs), builder.layout(chosen.runs), Whys(chosen, builder.form, fit)
 
 
-def _tree_bytes(tree: object) -> int:
-    import jax
+def _builder(cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], kernel: str | None) -> Builder:
+    from glorot_jax.engine.builder import Builder
 
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return Builder(cohort, setup(cohort, dataset), per_run(cohort), devices, kernel)
+
+
+def _expected_seconds(builder: Builder, width: Width) -> float:
+    """What all of a cohort's training is thought to take, nothing compiled."""
+    from glorot_jax.engine import cost as costs
+
+    run, program, layout = builder.cohort.runs[0], builder.program(width.runs), builder.layout(width.runs)
+    cost = costs.known(builder.cohort, program, builder.devices)
+    if cost is None:
+        return sum(_estimate(program, layout, builder.params, run))
+    return costs.forecast(cost, run, costs.keep_every(cost, run)).seconds * layout.blocks_per_device
 
 
 def _estimate(
@@ -524,11 +611,3 @@ def _block_seconds(shapes: Sequence[tuple[int, int]], width: int, batch: int, *,
     seconds(1)
     count = int(np.clip(0.05 / seconds(1), 1, 1000))
     return statistics.median(seconds(count) for _ in range(3)) / count
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"

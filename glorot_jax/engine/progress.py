@@ -77,12 +77,14 @@ class Plain:
             parts.append(f"{'pre-training ' * before}step {made:,}/{of:,}")
         parts.append(f"{share:.0%}")
         if news is not None and news.rate:
-            elsewhere = self._work - self._made - (news.steps - news.step) * (news.alive + news.diverged)
+            elsewhere = self._work - self._made - (news.steps - news.step) * (news.alive + news.diverged + news.dropped)
             left = news.seconds_left + elsewhere / news.rate
             ready = datetime.now() + timedelta(seconds=left)
             parts += [f"{news.rate:,.0f} run-steps/s", f"ready {ready:%H:%M}, {_span(left)} left"]
         if news is not None and news.diverged:
             parts.append(f"{news.diverged} diverged")
+        if news is not None and news.dropped:
+            parts.append(f"{news.dropped} dropped")
         best = min(self.variants().items(), key=lambda kv: kv[1][0], default=None)
         if best is not None:
             parts.append(f"best validation error {best[1][0]:.1%} ({best[0]})")

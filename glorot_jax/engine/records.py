@@ -105,6 +105,15 @@ def _level(entry: Entry) -> int:
     return int(entry.get("level", 0))
 
 
+def scalars(folder: Path, entries: Sequence[Entry], new: xr.Dataset) -> xr.Dataset:
+    """Returns what has one number a run and step, of the files that entries name and of ``new`` behind them."""
+    import xarray as xr
+
+    parts = [*(read(folder / str(e["file"])) for e in entries), new]
+    flat = [part[[name for name, v in part.data_vars.items() if v.dims == ("run", "step")]] for part in parts]
+    return xr.concat(flat, "step", data_vars="minimal", coords="minimal", compat="override", join="override")
+
+
 def read(path: Path) -> xr.Dataset:
     """Returns a record file's content, in memory."""
     import xarray as xr

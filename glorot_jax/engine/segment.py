@@ -32,19 +32,20 @@ from jaxtyping import Array
 
 from glorot_jax.data.dataset import Dataset
 from glorot_jax.engine.pretraining import Phase, Pretraining
+from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL, dense
 from glorot_jax.models.points import noted
+from glorot_jax.models.precision import adopt, products_in
 from glorot_jax.optimizers import mup_factors, scaled, stable_curvature, transformation
 from glorot_jax.probes.probe import (
     PRETRAINED,
     Output,
     Probe,
     Scene,
-    checked_outputs,
+    checked,
     forward,
     forward_with_values,
-    measured_by,
 )
 from glorot_jax.randomness import key
 
@@ -88,6 +89,7 @@ class Setup(NamedTuple):
         probes: those that are measured together, by schedule.
         cadences: the schedules in words, as a sweep writes them.
         pretraining_steps: of each hidden layer before step 0; None for no pre-training.
+        precision: of the matrix products of an update's forward and backward pass, as ``products_in`` takes it.
     """
 
     dataset: Dataset
@@ -103,6 +105,7 @@ class Setup(NamedTuple):
     jacobian_examples: int
     base_network: Callable[..., nnx.Module] | None = None
     pretraining_steps: int | None = None
+    precision: str = "float32"
 
 
 class Pieces(NamedTuple):
@@ -217,6 +220,7 @@ class Draft:
         InputError: the network is not what it says, or can't be pre-trained.
     """
 
+    @undisturbed()
     def __init__(self, setup: Setup, per_run: Mapping[str, Array]):
         self.setup, self._per_run, self._network = setup, per_run, _Network(setup, per_run)
         self._pretraining = None if setup.pretraining_steps is None else Pretraining(setup, self._network)
@@ -239,6 +243,7 @@ class Draft:
         """Whether the network can take a step of gradient descent by itself; see ``kernels.chain``."""
         return self._network.has_descent
 
+    @undisturbed()
     def program(self, width: int, kernel: str = GENERAL) -> Program:
         """Returns the program that vmaps so many runs together, its update made by a kernel; see ``engine.form``."""
         setup, network = self.setup, self._network
@@ -305,7 +310,7 @@ class _Network:
         self._graphs = {True: training, False: nnx.graphdef(module)}
         self._params, self._random, self._rest = map(_Paths, states)
         self.param_count = sum(int(np.prod(shape)) for shape in self.shapes.values())
-        self.has_descent = hasattr(module, "descent")
+        self.has_descent = getattr(module, "descent", None) is not None
         self.normalizes_batches = any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(module))
         self._look(per_run)
 
@@ -494,7 +499,11 @@ def _path(path: tuple) -> str:
 
 
 class _Run:
-    """What happens to one run."""
+    """What happens to one run.
+
+    Attributes:
+        labels: by schedule, once it has been traced: each probe's labels, and how many numbers it returns.
+    """
 
     def __init__(
         self,
@@ -506,14 +515,18 @@ class _Run:
     ):
         self.setup, self.network, self.pretraining, self.kernel = setup, network, pretraining, kernel
         self.factors = self._factors(per_run)
+        self.labels: dict[int, list[tuple[dict[str, Output], int]]] = {}
 
     def start(self, constants: Mapping, hyper: Tree, pixels: Array | None = None) -> Tree:
         """State of a run before its first update; ``pixels`` are its first batches if the host brings them."""
         seed, stream = hyper["seed"], hyper["stream"]
-        if pixels is None:
-            steps = jnp.arange(self.first_batches)
-            pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
-        inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
+        if not self.setup.reads_inputs:  # nothing is drawn that nobody looks at: half of what would be compiled
+            inputs = jnp.zeros((self.first_batches * self.setup.batch_size, *self.setup.input_shape))
+        else:
+            if pixels is None:
+                steps = jnp.arange(self.first_batches)
+                pixels, _ = jax.vmap(lambda step: self._draw(constants, seed, stream, step))(steps)
+            inputs = jax.vmap(self.scaled)(pixels).reshape(-1, *self.setup.input_shape)
         params, rest = self.network.start(key(seed, "init", stream=stream), inputs, hyper)
         return {
             "params": params,
@@ -552,7 +565,8 @@ class _Run:
         """An update by any optimizer of Optax's form."""
         params = state["params"]
         cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=(inputs, labels), step=step)
-        (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
+        with products_in(self.setup.precision):
+            (loss, new_rest), gradient = jax.value_and_grad(cost, has_aux=True)(params)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
         optimizer = self._optimizer(hyper)
@@ -579,12 +593,14 @@ class _Run:
         The parameters of a run that doesn't go on are not selected afterwards: they come back as they were.
         """
         module = self._training(state["params"], state["rest"], hyper, step)
-        logits, update = module.descent(inputs, dense.kernel(self.kernel))
+        with products_in(self.setup.precision):
+            logits, update = module.descent(inputs, dense.kernel(self.kernel))
         loss, pull = jax.vjp(lambda logits: jnp.mean(self.setup.loss(logits, labels)), logits)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
         (error,) = pull(-hyper["optimizer.learning_rate"])
-        update(error, goes_on)
+        with products_in(self.setup.precision):
+            update(error, goes_on)
         new = {
             "rest": self.network.rest(module),
             "loss_sum": state["loss_sum"] + loss,
@@ -600,7 +616,8 @@ class _Run:
     def pretrain(self, k: int, state: Tree, hyper: Tree, inputs: Array, labels: Array, step: Array) -> Tree:
         """One update of hidden layer k, the first being 0, without labels; a run may diverge in it as in ``step``."""
         assert self.pretraining is not None
-        error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
+        with products_in(self.setup.precision):
+            error, new = self.pretraining.error_and_update(k, state, hyper, inputs, step)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(error)
         lost = alive & ~goes_on
@@ -617,7 +634,8 @@ class _Run:
 
         def kept(state, batch, step):
             cost = functools.partial(self._cost, rest=state["rest"], hyper=hyper, batch=batch, step=step)
-            return jax.vjp(cost, state["params"], has_aux=True)[1]
+            with products_in(self.setup.precision):
+                return jax.vjp(cost, state["params"], has_aux=True)[1]
 
         traced = jax.make_jaxpr(kept)(state, batch, step).jaxpr
         made = {v for v in traced.outvars if isinstance(v, Var)} - set(traced.invars)
@@ -632,7 +650,7 @@ class _Run:
     def _cost(self, params: Tree, *, rest: Tree, hyper: Tree, batch: tuple[Array, Array], step: Array):
         """Mean loss of a batch, and what the network left beside its parameters."""
         inputs, labels = batch
-        module = self._training(params, rest, hyper, step)
+        module = adopt(self._training(params, rest, hyper, step))
         logits = forward(module, inputs)
         return jnp.mean(self.setup.loss(logits, labels)), self.network.rest(module)
 
@@ -673,7 +691,9 @@ class _Run:
         if schedule is None:
             errors = {RECONSTRUCTION: self.pretraining.errors(state, step)} if self.pretraining else {}
             return measured({"train_loss": self._train_loss(state, scene)} | errors)
-        return measured({k: v for probe in self.setup.probes[schedule] for k, v in measured_by(probe, scene).items()})
+        found = [checked(probe, scene) for probe in self.setup.probes[schedule]]
+        self.labels[schedule] = [(one.labels, one.numbers) for one in found]
+        return measured({k: v for one in found for k, v in one.values.items()})
 
     def scene(self, constants: Mapping, hyper: Tree, state: Tree, inputs: Array, labels: Array, step: Array) -> Scene:
         """What the probes of a run see; the batch is that of its next update."""
@@ -733,25 +753,6 @@ class _Run:
         )
         return again(constants, hyper)
 
-    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
-        """How each record is labelled, and how many numbers a run's records of one step are."""
-        loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
-        always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
-        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
-        size = 1
-        if self.pretraining:
-            found[RECONSTRUCTION] = self.pretraining.output
-            size += len(self.pretraining.layers) * len(PRETRAINED)
-        constants, *update = self._abstract(hyper)
-        for schedule, cadence in zip(self.setup.probes, self.setup.cadences, strict=True):
-            for probe in schedule:
-                made, numbers = checked_outputs(probe, self.scene, constants, hyper, *update)
-                if twice := found.keys() & made.keys():
-                    raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
-                found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in made.items()}
-                size += numbers
-        return found, size
-
     def _abstract(self, hyper: Mapping[str, Array]) -> tuple[Any, ...]:
         """The data's constants; a run's state, inputs, labels and step by their shapes."""
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
@@ -810,6 +811,28 @@ class _Blocks(_Run):
         super().__init__(setup, network, per_run, pretraining, kernel)
         self.piece_steps, self.width = piece_steps, width
 
+    @products_in("float32")
+    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
+        """How each record is labelled, and how many numbers a run's records of one step are."""
+        loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
+        always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
+        found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
+        size = 1
+        if self.pretraining:
+            found[RECONSTRUCTION] = self.pretraining.output
+            size += len(self.pretraining.layers) * len(PRETRAINED)
+        constants, *run, step = self._abstract(hyper)
+        state, *batch = jax.tree.map(lambda v: jax.ShapeDtypeStruct((self.width, *v.shape), v.dtype), run)
+        settings = {name: jax.ShapeDtypeStruct((self.width, *np.shape(v)), v.dtype) for name, v in hyper.items()}
+        for schedule, (probes, cadence) in enumerate(zip(self.setup.probes, self.setup.cadences, strict=True)):
+            jax.eval_shape(self._look(schedule), constants, settings, state, (*batch, step))
+            for probe, (labels, numbers) in zip(probes, self.labels[schedule], strict=True):
+                if twice := found.keys() & labels.keys():
+                    raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
+                found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in labels.items()}
+                size += numbers
+        return found, size
+
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
         """Returns the state before the first update."""
 
@@ -824,6 +847,7 @@ class _Blocks(_Run):
             return nothing
         return jax.lax.fori_loop(0, blocks["count"], block, nothing)
 
+    @products_in("float32")
     def begin(self, constants: Mapping, hyper: Tree, place: Tree, first_inputs: Array, state: Tree) -> Tree:
         """Returns the state with some runs of block ``place["block"]``, from ``place["run"]`` on, as they begin."""
 
@@ -840,6 +864,7 @@ class _Blocks(_Run):
 
         return jax.lax.fori_loop(place["block"], place["block"] + 1, block, state)
 
+    @products_in("float32")
     def train(
         self,
         constants: Mapping,
@@ -959,7 +984,7 @@ class _Blocks(_Run):
         """The block's records (width, …) by schedule, where the piece ends at one and it is due; else NaN."""
         found = []
         for schedule, shape in zip(self._schedules, nothing, strict=True):
-            look = functools.partial(self._look, constants, schedule)
+            look = functools.partial(self._look(schedule), constants)
             away = jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), shape)
             wanted = due > 0 if schedule is None else due >> schedule & 1 == 1
             found.append(jax.lax.cond(wanted, look, lambda *_, a=away: a, hyper, state, batch))
@@ -970,10 +995,16 @@ class _Blocks(_Run):
         """None is that of the training loss: whenever something is recorded."""
         return (None, *range(len(self.setup.probes)))
 
-    def _look(self, constants: Mapping, schedule: int | None, hyper: Tree, state: Tree, batch: tuple) -> Tree:
-        *inputs_and_labels, step = batch
-        measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
-        return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+    @functools.cache  # noqa: B019 - as long as the program is traced
+    def _look(self, schedule: int | None) -> Callable[..., Tree]:
+        """What measures a block's runs; traced once, wherever it is put in."""
+
+        def look(constants: Mapping, hyper: Tree, state: Tree, batch: tuple) -> Tree:
+            *inputs_and_labels, step = batch
+            measure = lambda h, s, x, y: self.measure(constants, schedule, h, s, x, y, step)  # noqa: E731
+            return jax.vmap(measure)(hyper, state, *inputs_and_labels)
+
+        return jax.jit(look, inline=True)
 
     def _empty_records(self, constants: Mapping, hyper: Tree, state: Tree) -> list[Tree]:
         """NaN in the shape (blocks, records, width, …) of everything measured, by schedule.
@@ -985,8 +1016,7 @@ class _Blocks(_Run):
         batch = jnp.zeros(shape), jnp.zeros(shape[:2], jnp.int32), jnp.int32(0)
 
         def empty(schedule: int | None) -> Tree:
-            look = functools.partial(self._look, constants, schedule)
-            made = jax.eval_shape(look, _at(hyper, 0), _at(state, 0), batch)
+            made = jax.eval_shape(self._look(schedule), constants, _at(hyper, 0), _at(state, 0), batch)
             return jax.tree.map(lambda v: jnp.full((blocks, RECORDS_PER_SEGMENT + 1, *v.shape), jnp.nan), made)
 
         return [empty(schedule) for schedule in self._schedules]

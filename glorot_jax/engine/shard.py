@@ -29,6 +29,10 @@ MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
 
 
+_OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped")
+"""What the manifest holds of its step, and goes back to with it."""
+
+
 @dataclass
 class Shard:
     """A folder of the results, and what its manifest says.
@@ -54,11 +58,6 @@ class Shard:
         return int(self.manifest.get("first_step", 0))
 
     @property
-    def fused(self) -> bool:
-        """Whether its runs are those of several cohorts in one program."""
-        return bool(self.manifest.get("members"))
-
-    @property
     def width(self) -> int:
         return int(self.manifest["width"])
 
@@ -73,6 +72,11 @@ class Shard:
             if new not in (None, now) and not self.done:
                 before = self.manifest.get(f"{name}s", [{"from_step": self.first_step, name: now}])
                 self.manifest |= {name: new, f"{name}s": [*before, {"from_step": self.step, name: new}]}
+
+    @property
+    def fused(self) -> bool:
+        """Whether its runs are those of several cohorts in one program."""
+        return bool(self.manifest.get("members"))
 
     @property
     def done(self) -> bool:
@@ -91,12 +95,14 @@ class Shard:
         new: xr.Dataset | None,
         diverged: Sequence[Mapping[str, Any]],
         seconds: float,
-        probes: Mapping[str, Any] | None = None,
+        run_steps: int = 0,
+        **facts: Any,
     ) -> None:
         """Makes a step's state and the records up to it durable together; the manifest's replacement is the moment.
 
         Args:
-            probes: what the manifest holds of them from now on, as before if None.
+            run_steps: made since the last commit by the runs that lie in a block, all together.
+            facts: what else the manifest holds from now on, such as ``probes`` and ``dropped``.
 
         Raises:
             ResumableError: the disk is full; what was committed before is whole.
@@ -105,7 +111,7 @@ class Shard:
         if new is not None and new.sizes["step"]:
             entries = records.merge(self.folder, [*entries, records.append(self.folder, new)])
         saved = checkpoint.save(self.checkpoints, step, state)
-        before = {k: self.manifest[k] for k in ("step", "records", "checkpoint", "diverged")}
+        before = {k: self.manifest[k] for k in _OF_A_STEP if k in self.manifest}
         manifest = self.manifest | {
             "generation": self.manifest["generation"] + 1,
             "step": step,
@@ -114,10 +120,10 @@ class Shard:
             "checkpoint": saved,
             "diverged": list(diverged),
             "wall_seconds": round(self.manifest["wall_seconds"] + seconds, 3),
+            "run_steps": self.manifest.get("run_steps", 0) + run_steps,
             "previous": before if before["checkpoint"] else None,
+            **facts,
         }
-        if probes is not None:
-            manifest["probes"] = dict(probes)
         write_json(self.folder / MANIFEST, manifest)
         self.manifest = manifest
         self._drop_unnamed()
@@ -138,7 +144,7 @@ class Shard:
                 before = self.manifest.get("previous")
                 back = f"going on from step {before['step']}" if before else f"starting from step {self.first_step}"
                 notes.append(f"{damage}; {kept}; {back}")
-                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": []}
+                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": [], "dropped": []}
                 self.manifest |= {**(before or start), "previous": None, "state": "training"}
                 write_json(self.folder / MANIFEST, self.manifest)
         return None, notes
@@ -167,8 +173,25 @@ class Shard:
         return {int(m["checkpoint"]["step"]) for m in kept if m.get("checkpoint")}
 
 
-def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel: str = GENERAL) -> Shard:
-    """Returns a new shard at its first step: its table of runs, then its first manifest."""
+def create(
+    folder: Path,
+    cohort: Cohort,
+    width: int,
+    first_step: int = 0,
+    kernel: str = GENERAL,
+    *,
+    why_width: Mapping[str, Any] | None = None,
+    why_shared: str | None = None,
+    search: Any = None,
+) -> Shard:
+    """Returns a new shard at its first step: its table of runs, then its first manifest.
+
+    Args:
+        kernel: what makes its updates, as ``engine.form`` names it.
+        why_width: how the width was chosen, in JSON's terms.
+        why_shared: why its runs share a program with those of other cohorts, or don't, where they could.
+        search: the rule by which runs are dropped, in JSON's terms.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -184,6 +207,8 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel
         "widths": [{"from_step": first_step, "width": width}],
         "kernel": kernel,
         "kernels": [{"from_step": first_step, "kernel": kernel}],
+        "why_width": why_width,
+        "why_shared": why_shared,
         "generation": 0,
         "first_step": first_step,
         "step": first_step,
@@ -193,6 +218,10 @@ def create(folder: Path, cohort: Cohort, width: int, first_step: int = 0, kernel
         "checkpoint": None,
         "previous": None,
         "diverged": [],
+        "dropped": [],
+        "search": search,
+        "choices": {path: list(names) for path, names in cohort.choices.items()},
+        "run_steps": 0,
         "wall_seconds": 0.0,
     }
     if cohort.members:

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_type_hints
 
 from glorot_jax.config import Grid, Named, Range, Spec, canonical_json, check, checked, field, grid, identity, plain
 from glorot_jax.errors import InputError, unknown
+from glorot_jax.search import Search
 from glorot_jax.specs import (
     COUNT,
     PRESETS,
@@ -38,7 +39,7 @@ from glorot_jax.specs import (
 
 _SEED = Range(0, 2**32 - 1)
 _FAMILIES = {"data": Data, "model": Model, "optimizer": Optimizer, "record": Schedule, "pretraining": Pretraining}
-_NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "source", "settings")
+_NOT_IN_A_RUN = ("name", "seeds", "exclude", "variants", "search", "source", "settings")
 _SHORT = {
     "learning_rate": "lr",
     "batch_size": "batch",
@@ -82,6 +83,7 @@ class Run:
     order: str
     probe_budget: float | None = None
     pretraining: Pretraining | None = None
+    precision: str = "float32"
 
     def schedules(self) -> dict[Schedule, tuple[str | Measurement, ...]]:
         """Returns the probes by the schedule on which they are made; the sweep's own comes first."""
@@ -134,8 +136,14 @@ class Sweep(Spec):
             kept, with the smallest k that fits; the first and the last are always kept, even where they alone take
             more. If None all are kept.
         pretraining: ``denoising(…)`` trains the hidden layers without labels before step 0; None for none.
+        precision: of the matrix products of an update, forward and backward: ``"float32"``; ``"tensorfloat32"``, whose
+            factors have 10 bits behind the point on NVIDIA's GPUs, and which elsewhere is float32; ``"bfloat16"``,
+            whose factors have 7. Parameters, biases, updates, the loss and all sums are float32, and so is all that
+            probes and evaluation compute of the same network: only what they measure is another.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;
             ``"independent"``: every run its own.
+        search: a rule that drops variants on the way, such as ``successive_halving(first=100)``; None lets all runs
+            train to the end. It changes no bit of those that go on, and is part of no run's identity.
         exclude: combinations to leave out: dicts of paths and values that all hold, or functions of a configuration.
         variants: an explicit list of dicts of paths and values, in place of grids.
 
@@ -160,6 +168,8 @@ class Sweep(Spec):
     order: Literal["paired", "independent"] = "paired"
     probe_budget: float | None = field(default=None, read=_read_budget)
     pretraining: Pretraining | None = None
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    search: Search | None = None
     exclude: Any = ()
     variants: Any = None
     source: str | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -167,7 +177,7 @@ class Sweep(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("name", "seeds"):
+        for name in ("name", "seeds", "search"):
             if isinstance(getattr(self, name), Grid):
                 raise InputError(f"sweep.{name}: it can't be a grid", "seeds=range(3)" if name == "seeds" else None)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
@@ -254,8 +264,15 @@ class Sweep(Spec):
         runs = [_run(parts | {"seed": seed}) for parts in kept for seed in self.seeds]
         _refuse_twins(runs)
         for run in runs:
-            run.due()
+            self._check_rungs(run, run.due())
         return _named(runs)
+
+    def _check_rungs(self, run: Run, due: Mapping[int, int]) -> None:
+        """A rule decides by what is recorded at its rungs."""
+        for step in self.search.rungs(run.steps) if self.search else ():
+            if step not in due:
+                near = min(due, key=lambda one: abs(one - step))
+                raise InputError(f"search: nothing is recorded at step {step}", f"the nearest record is at step {near}")
 
     def _variants(self) -> Iterator[dict[str, Any]]:
         if self.variants is None:

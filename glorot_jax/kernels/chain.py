@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from glorot_jax.branches import if_any
+from glorot_jax.branches import anybody, if_any
 from glorot_jax.kernels.dense import Kernel
 
 Layer = tuple[Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]
@@ -25,7 +25,7 @@ Layer = tuple[Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]
 def descent(
     x: Float[Array, "batch features"],
     layers: Sequence[Layer],
-    activation: Callable[[Array], Array],
+    activations: Sequence[Callable[[Array], Array]],
     kernel: Kernel,
     has: Sequence[Bool[Array, ""] | None] | None = None,
 ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], list[Layer]]]:
@@ -35,9 +35,9 @@ def descent(
     first, each layer's error by the weights before their update: no gradient is kept, and no second copy of weights.
 
     Args:
-        activation: f, elementwise.
-        has: of each hidden layer that this run may lack, whether it has it, else None; where it doesn't, z goes on as
-            it is and the layer's W and b, which are 0, stay so. f is a ``models.points.Activation`` then.
+        activations: f of each hidden layer, elementwise.
+        has: of each hidden layer that this run may lack, whether it has it; else None, also for all of them. Where it
+            doesn't, z goes on as it is and the layer's W and b, which are 0, stay so; f has value and slope 0 then.
 
     Returns:
         The second takes ``error`` [batch, classes], −ε ∂C/∂logits with ε the learning rate, and ``goes_on``, a scalar:
@@ -46,9 +46,8 @@ def descent(
     inputs, pulls, z = [], [], x
     *hidden, last = layers
     has = has or [None] * len(hidden)
-    for layer, own in zip(hidden, has, strict=True):
+    for layer, f, own in zip(hidden, activations, has, strict=True):
         inputs.append(z)
-        f = activation if own is None else activation.where(own)
         above, pull = jax.vjp(f, _optional(own, kernel.forward)(z, *layer))
         pulls.append(pull)
         z = above if own is None else jnp.where(own, above, z)
@@ -80,32 +79,18 @@ def _unchanged(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array
     return jnp.zeros_like(z), w, b
 
 
-@jax.custom_batching.custom_vmap
 def _nothing_unless(goes_on: Bool[Array, ""], z: Array, error: Array) -> tuple[Array, Array]:
     """A layer's input and error, or zeros, which leave its weights as they are.
 
     On a CPU behind a branch that is taken if a run of the block is lost. Beside saving the selection, that keeps XLA
     from working out the error anew for each weight inside of the update: it fuses everything but a branch.
     """
-    return tuple(v[0] for v in _nothing_for_lost(goes_on[None], z[None], error[None]))
-
-
-@_nothing_unless.def_vmap
-def _(size: int, batched: list[bool], goes_on: Array, z: Array, error: Array) -> tuple[tuple, tuple[bool, bool]]:
-    each = (
-        v if along else jnp.broadcast_to(v, (size, *v.shape))
-        for v, along in zip((goes_on, z, error), batched, strict=True)
-    )
-    return _nothing_for_lost(*each), (True, True)
-
-
-def _nothing_for_lost(goes_on: Bool[Array, " runs"], z: Array, error: Array) -> tuple[Array, Array]:
-    goes_on = goes_on.reshape(-1, *(1,) * (z.ndim - 1))
+    somebody = anybody(~goes_on)
 
     def select(goes_on: Array, z: Array, error: Array) -> tuple[Array, Array]:
         return jnp.where(goes_on, z, 0.0), jnp.where(goes_on, error, 0.0)
 
-    def branch(goes_on: Array, z: Array, error: Array) -> tuple[Array, Array]:
-        return jax.lax.cond(jnp.all(goes_on), lambda _, *both: both, select, goes_on, z, error)
+    def branch(*operands: Array) -> tuple[Array, Array]:
+        return jax.lax.cond(somebody, select, lambda _, *both: both, *operands)
 
     return jax.lax.platform_dependent(goes_on, z, error, cpu=branch, default=select)

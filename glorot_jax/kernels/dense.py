@@ -13,9 +13,10 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from glorot_jax.models.precision import dot_general, rounded
 
 SMALL_BATCH = 32
 """Examples up to which a weight gradient is summed up inside the update."""
@@ -32,7 +33,7 @@ class Kernel(NamedTuple):
 def forward(
     z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"], b: Float[Array, " fan_out"]
 ) -> Float[Array, "batch fan_out"]:
-    """Returns s = z W + b in full float32."""
+    """Returns s = z W + b."""
     return contracted(z, w, 1, 0) + b
 
 
@@ -74,10 +75,12 @@ def kernel(name: str) -> Kernel:
     return Kernel(name, module.forward, module.backward_update)
 
 
-def why_not(name: str) -> str | None:
-    """Returns why a kernel can't be used on this machine, in a few words; None if it can."""
+def why_not(name: str, precision: str = "float32") -> str | None:
+    """Returns why a kernel can't be used here for products of a precision, in a few words; None if it can."""
     if name == "xla":
         return None
+    if name == "native" and precision == "bfloat16":
+        return "it knows no bfloat16"
     try:
         return _module(name).why_not()
     except ImportError:
@@ -90,11 +93,12 @@ def _module(name: str):
 
 def contracted(a: Float[Array, "..."], b: Float[Array, "..."], a_axis: int, b_axis: int) -> Float[Array, "..."]:
     """The product of two matrices over an axis of each; no transpose is formed, as XLA would before a batched one."""
-    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
+    return dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())))
 
 
 def outer_products(a: Float[Array, "batch m"], b: Float[Array, "batch n"]) -> Float[Array, "m n"]:
     """aᵀ b; of a small batch example by example, which XLA works into the update that reads it."""
     if len(a) > SMALL_BATCH:
         return contracted(a, b, 0, 0)
+    a, b = rounded(a), rounded(b)
     return functools.reduce(operator.add, (a[i, :, None] * b[i] for i in range(len(a))))

@@ -128,7 +128,7 @@ void MultiplyPanel(Matrix z, Matrix w, Matrix from, float* s, Size s_stride, Siz
     Vector weights[kVectors];
     UNROLL for (Size v = 0; v < kVectors; ++v) {
       weights[v] = LoadSome<kPart>(row + v * kLanes, part);
-      if (kAhead) __builtin_prefetch(row + ahead + v * kLanes, 0, 2);
+      if (kAhead) __builtin_prefetch(row + ahead + v * kLanes, 0, 3);
     }
     UNROLL for (Size i = 0; i < kRows; ++i) {
       const Vector input = Splat(z.data[i * z.stride + k]);

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from glorot_jax.errors import InputError
 from glorot_jax.models.choices import ImagePool, Normalization, Padding, Readout, check_choice
 from glorot_jax.models.convolution import conv, image_shape
 from glorot_jax.models.points import show_layer
+from glorot_jax.models.precision import dot_general
 from glorot_jax.models.residual import (
     Number,
     check_counts,
@@ -83,7 +83,7 @@ class Cnn(nnx.Module):
             channels[-1] * (1 if pool == "mean" else height * width),
             classes,
             kernel_init=readout_init(readout, init, gain),
-            precision=Precision.HIGHEST,
+            dot_general=dot_general,
             rngs=rngs,
         )
 

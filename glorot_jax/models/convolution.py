@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from glorot_jax.errors import InputError
+from glorot_jax.models.precision import contract
 
 
 def conv(
@@ -34,7 +36,6 @@ def conv(
         use_bias=use_bias,
         kernel_init=init,
         conv_general_dilated=convolve,
-        precision=jax.lax.Precision.HIGHEST,
         rngs=rngs,
     )
 
@@ -56,6 +57,7 @@ def convolve(
     w: Float[Array, "rows columns in out"],
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
+    precision: None = None,
     **settings: Any,
 ) -> Float[Array, "batch height width out"]:
     """Returns ``jax.lax.conv_general_dilated`` of an image batch, without dilation and groups.
@@ -65,10 +67,10 @@ def convolve(
     """
     own = jax.lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding) if isinstance(padding, str) else padding
 
-    def native(x: Array, w: Array) -> Array:
-        return jax.lax.conv_general_dilated(x, w, strides, own, **settings)
+    def native(x: Array, w: Array, precision: Any) -> Array:
+        return jax.lax.conv_general_dilated(x, w, strides, own, precision=precision, **settings)
 
-    def by_patches(x: Array, w: Array) -> Array:
+    def by_patches(x: Array, w: Array, precision: Any) -> Array:
         x = jnp.pad(x, ((0, 0), *own, (0, 0)))
         spans = [size - k + 1 for size, k in zip(x.shape[1:3], w.shape[:2], strict=True)]
         patches = [
@@ -76,7 +78,10 @@ def convolve(
             for i in range(w.shape[0])
             for j in range(w.shape[1])
         ]
-        flat = w.reshape(-1, w.shape[-1])
-        return jnp.matmul(jnp.concatenate(patches, axis=-1), flat, precision=jax.lax.Precision.HIGHEST)
+        return jnp.matmul(jnp.concatenate(patches, axis=-1), w.reshape(-1, w.shape[-1]), precision=precision)
 
-    return jax.lax.platform_dependent(x, w, cpu=by_patches, default=native)
+    def here(x: Array, w: Array, precision: Any) -> Array:
+        own_way, usual = partial(by_patches, precision=precision), partial(native, precision=precision)
+        return jax.lax.platform_dependent(x, w, cpu=own_way, default=usual)
+
+    return contract(here, x, w)

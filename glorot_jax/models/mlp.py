@@ -38,7 +38,7 @@ class Dense(nnx.Module):
 
 @jax.custom_vjp
 def product(z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"]) -> Float[Array, "batch fan_out"]:
-    """Returns z W in full float32.
+    """Returns z W in the precision in force.
 
     Its own backward rule gives ∂C/∂W of a small batch as a sum of outer products, which XLA works into the update that
     reads it: one pass over the weights, no gradient stored. Of a large batch it is a matrix product.
@@ -83,7 +83,7 @@ optional_product.defvjp(_optional_forward, _optional_backward)
 def transposed_product(
     h: Float[Array, "batch fan_out"], w: Float[Array, "fan_in fan_out"]
 ) -> Float[Array, "batch fan_in"]:
-    """Returns h Wᵀ in full float32, with a backward rule like that of ``product``."""
+    """Returns h Wᵀ in the precision in force, with a backward rule like that of ``product``."""
     return contracted(h, w, 1, 1)
 
 
@@ -174,7 +174,7 @@ class Mlp(nnx.Module):
         """Returns the logits, and what takes a step of gradient descent; see ``kernels.chain``."""
         layers = [(layer.kernel[...], layer.bias[...]) for layer in self.layers]
         has = [self._has(i) for i in range(1, len(layers))]
-        logits, updated = chain.descent(x, layers, self.activation, kernel, has)
+        logits, updated = chain.descent(x, layers, [self.activation.where(h) for h in has], kernel, has)
 
         def update(error: Float[Array, "batch classes"], goes_on: Bool[Array, ""]) -> None:
             for layer, (w, b) in zip(self.layers, updated(error, goes_on), strict=True):

@@ -32,7 +32,7 @@ class Activation(nnx.Module):
         return activations.select(self.index[...], self.functions, s)
 
     def where(self, has: Bool[Array, ""] | None) -> Callable[[Float[Array, "..."]], Float[Array, "..."]]:
-        """Returns it for a layer that this run may lack: 0 with slope 0 then, on a CPU not computed. None: all have it."""
+        """Returns it for a layer that the run may lack: 0 with slope 0 then, on a CPU not computed. None: it has it."""
         if has is None:
             return self
         return lambda s: activations.select(jnp.where(has, self.index[...], -1), self.functions, s)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flax import nnx
-from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from glorot_jax.models.choices import Normalization, Placement, Readout, Scheme, check_choice
 from glorot_jax.models.points import show, show_layer
+from glorot_jax.models.precision import dot_general
 from glorot_jax.models.residual import (
     Number,
     Residual,
@@ -73,7 +73,7 @@ class ResidualMlp(nnx.Module):
 
         def dense(size_in: int, size_out: int, weights: Callable, use_bias: bool = True) -> nnx.Linear:
             return nnx.Linear(
-                size_in, size_out, kernel_init=weights, use_bias=use_bias, precision=Precision.HIGHEST, rngs=rngs
+                size_in, size_out, kernel_init=weights, use_bias=use_bias, dot_general=dot_general, rngs=rngs
             )
 
         def norm_at(place: str) -> nnx.Module | None:

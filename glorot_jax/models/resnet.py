@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from glorot_jax.models.choices import PictureNormalization, PictureScheme, Readout, check_choice
 from glorot_jax.models.convolution import conv, image_shape
 from glorot_jax.models.points import show_layer
+from glorot_jax.models.precision import dot_general
 from glorot_jax.models.residual import (
     Number,
     Residual,
@@ -95,7 +95,7 @@ class ResNet(nnx.Module):
             4 * channels,
             classes,
             kernel_init=readout_init(readout, init, says.output, gain),
-            precision=Precision.HIGHEST,
+            dot_general=dot_general,
             rngs=rngs,
         )
 

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from glorot_jax.errors import InputError
@@ -25,6 +24,7 @@ from glorot_jax.models.choices import (
 )
 from glorot_jax.models.convolution import image_shape
 from glorot_jax.models.points import show, show_layer
+from glorot_jax.models.precision import dot_general, einsum
 from glorot_jax.models.residual import (
     SCHEMES,
     Initializer,
@@ -140,7 +140,7 @@ class Transformer(nnx.Module):
             width,
             classes,
             kernel_init=readout_init(readout, init, says.output, gain),
-            precision=Precision.HIGHEST,
+            dot_general=dot_general,
             rngs=rngs,
         )
 
@@ -181,9 +181,7 @@ class Patches(nnx.Module):
             raise InputError(f"model.patch: {patch} does not divide images of {rows}×{columns}")
         self.patch = patch
         count = rows // patch * (columns // patch) + class_token
-        self.projection = nnx.Linear(
-            patch**2 * colours, width, kernel_init=init, precision=Precision.HIGHEST, rngs=rngs
-        )
+        self.projection = nnx.Linear(patch**2 * colours, width, kernel_init=init, dot_general=dot_general, rngs=rngs)
         self.class_token = nnx.Param(POSITION_STD * rngs.params.normal((width,))) if class_token else None
         self.positions = nnx.Param(POSITION_STD * rngs.params.normal((count, width)))
 
@@ -230,9 +228,9 @@ class Attend:
         **_: Any,
     ) -> Float[Array, "batch length heads d"]:
         query = query * query.shape[-1] ** -self.power
-        logits = show(module, "logits", jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=Precision.HIGHEST))
+        logits = show(module, "logits", einsum("bqhd,bkhd->bhqk", query, key))
         weights = jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -jnp.inf))
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=Precision.HIGHEST)
+        return einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class Attention(nnx.Module):
@@ -261,7 +259,8 @@ class Attention(nnx.Module):
             out_kernel_init=scaled(init, says.last, gain),
             attention_fn=attend,
             decode=False,
-            precision=Precision.HIGHEST,
+            qkv_dot_general=dot_general,
+            out_dot_general=dot_general,
             rngs=rngs,
         )
         self.heads.value.kernel[...] = says.inner * self.heads.value.kernel[...]
@@ -284,7 +283,7 @@ def _perceptron(
     sizes = ((width, hidden, says.inner), (hidden, width, says.last))
     return Stack(
         [
-            nnx.Linear(a, b, kernel_init=scaled(init, factor, gain), precision=Precision.HIGHEST, rngs=rngs)
+            nnx.Linear(a, b, kernel_init=scaled(init, factor, gain), dot_general=dot_general, rngs=rngs)
             for a, b, factor in sizes
         ],
         activation,

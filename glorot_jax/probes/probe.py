@@ -138,33 +138,32 @@ def described(spec: Any) -> Probe:
     return Probe(name=spec.name, measure=measure, outputs=label, source="of the sweep's own")
 
 
-def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -> tuple[dict[str, Output], int]:
-    """Returns how a probe's arrays are labelled, and how many numbers they are, having seen that they fit.
+class Checked(NamedTuple):
+    """What a probe returned, how it is labelled, and how many numbers it is."""
 
-    Args:
-        scene: makes a scene of arguments like ``abstract``, which are shapes and types; all of it is traced alone.
+    values: dict[str, Array]
+    labels: dict[str, Output]
+    numbers: int
+
+
+def checked(probe: Probe, scene: Scene) -> Checked:
+    """Returns what a probe says of a scene, having seen that it fits; done while a program is traced.
+
+    Of layers that the run's network does not have, values are NaN.
 
     Raises:
         InputError: it returns something else than arrays of numbers, or dimensions that its labels don't have.
     """
-    labels: dict[str, Output] = {}
-    sizes = {dim: len(values) for dim, values in COORDINATES.items()}
-
-    def look(*arguments: Any) -> dict[str, Array]:
-        seen = scene(*arguments)
-        try:
-            found = _arrays(probe.name, probe.measure(seen))
-        except InputError as error:
-            named = str(error).startswith("probes.")
-            raise error if named else InputError(f"probes.{probe.name}: {error}") from None
-        made = probe.outputs
-        labels.update(dict.fromkeys(found, made) if isinstance(made, Output) else made(seen))
-        sizes["layer"] = len(seen.layers) - 1
-        return found
-
-    found = jax.eval_shape(look, *abstract)
+    try:
+        found = _arrays(probe.name, probe.measure(scene))
+    except InputError as error:
+        named = str(error).startswith("probes.")
+        raise error if named else InputError(f"probes.{probe.name}: {error}") from None
+    made = probe.outputs
+    labels = dict.fromkeys(found, made) if isinstance(made, Output) else made(scene)
     if found.keys() != labels.keys():
         raise InputError(f"probes.{probe.name}: it returns {sorted(found)} and labels {sorted(labels)}")
+    sizes = {dim: len(values) for dim, values in COORDINATES.items()} | {"layer": len(scene.layers) - 1}
     for name, array in found.items():
         dims = labels[name].dims
         if len(dims) != array.ndim:
@@ -172,24 +171,15 @@ def checked_outputs(probe: Probe, scene: Callable[..., Scene], *abstract: Any) -
         for dim, size in zip(dims, array.shape, strict=True):
             if sizes.get(dim, size) != size:
                 raise InputError(f"probes.{probe.name}: {name} has {size} along {dim!r}, not {sizes[dim]}")
-    return labels, sum(array.size for array in found.values())
+    values = {name: _of_own_layers(value, labels[name].dims, scene) for name, value in found.items()}
+    return Checked(values, labels, sum(array.size for array in found.values()))
 
 
-def measured_by(probe: Probe, scene: Scene) -> dict[str, Array]:
-    """Returns a probe's arrays; of layers that the run's network does not have they hold NaN."""
-    found = probe.measure(scene)
-    if scene.depth is None:
-        return found
-    labels = probe.outputs(scene)
-
-    def own(name: str, value: Array) -> Array:
-        dims = labels[name].dims
-        if "layer" not in dims:
-            return value
-        has = jnp.arange(1, len(scene.layers)) <= scene.depth
-        return jnp.where(jnp.expand_dims(has, [i for i, dim in enumerate(dims) if dim != "layer"]), value, jnp.nan)
-
-    return {name: own(name, value) for name, value in found.items()}
+def _of_own_layers(value: Array, dims: Sequence[str], scene: Scene) -> Array:
+    if scene.depth is None or "layer" not in dims:
+        return value
+    has = jnp.arange(1, len(scene.layers)) <= scene.depth
+    return jnp.where(jnp.expand_dims(has, [i for i, dim in enumerate(dims) if dim != "layer"]), value, jnp.nan)
 
 
 def _arrays(name: str, found: Mapping[str, Any]) -> dict[str, Array]:

@@ -29,13 +29,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from against_torch import Engine, held
 from flax import nnx
 
 from glorot_jax import Sweep, adam, cnn, grid, modular_addition, residual_mlp, resnet, sgd, transformer
+from glorot_jax.bench.engine import Engine, random_bytes
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices
-from glorot_jax.engine.fleet import _one_key_for_all_devices
 from glorot_jax.models.cnn import Cnn
 from glorot_jax.models.residual_mlp import ResidualMlp
 from glorot_jax.models.resnet import ResNet
@@ -80,7 +79,7 @@ class Size:
         rate = grid(*np.geomspace(1e-4, 1e-3, self.runs // 4).tolist())
         return Sweep(
             name="benchmark",
-            data=modular_addition() if self.shape is None else held(self.shape),
+            data=modular_addition() if self.shape is None else random_bytes(self.shape),
             model=DESCRIPTIONS[self.kind](**self.arguments, activation=self.activation, init="he_normal"),
             optimizer=(adam if self.kind == "transformer" else sgd)(learning_rate=rate),
             seeds=range(4),
@@ -107,7 +106,7 @@ SIZES = {
 class ByHand:
     """The loop that a person would write for one network."""
 
-    def __init__(self, size: Size, width: int, options: dict | None, clock: Callable[[], float]):
+    def __init__(self, size: Size, width: int, compiled: Callable[[Any], Callable], clock: Callable[[], float]):
         self.steps_a_call, self.clock = size.steps, clock
         data = build(size.sweep().data)
         on = devices.local()
@@ -162,7 +161,7 @@ class ByHand:
             return jax.lax.map(block, (state, rates, at))
 
         begin = jax.jit(jax.vmap(jax.vmap(start)))
-        trained = jax.jit(train, donate_argnums=2, compiler_options=options)
+        trained = jax.jit(train, donate_argnums=2)
         self._workers = ThreadPoolExecutor(len(on))
         self._calls, self._states = [], []
         for i, device in enumerate(on):
@@ -171,9 +170,8 @@ class ByHand:
             held_here = [jax.device_put(data.arrays[name], device) for name in ("inputs", "labels")]
             seeds, rates, key = jax.device_put((seeds, rates, jax.random.key(i)), device)
             state = begin(seeds, rates)
-            with _one_key_for_all_devices():
-                compiled = trained.lower(*held_here, state, rates, key).compile()
-            self._calls.append(lambda state, c=compiled, h=held_here, r=rates, k=key: c(*h, state, r, k))
+            program = compiled(trained.lower(*held_here, state, rates, key))
+            self._calls.append(lambda state, c=program, h=held_here, r=rates, k=key: c(*h, state, r, k))
             self._states.append(state)
         self.step()
 
@@ -192,9 +190,9 @@ def compare(size: Size, rounds: int, clock: Callable[[], float], width: int | No
     share = -(-size.runs // len(devices.local()))
     forms = {"blocks": engine.layout.width, "single": 1, "all": share}
     widths = {min(width, share): form for form, width in reversed(forms.items())}  # equal ones are one contestant
-    made = {form: ByHand(size, width, engine.fleet._options(), clock) for width, form in widths.items()}
+    made = {form: ByHand(size, width, engine.fleet.compiled, clock) for width, form in widths.items()}
     best = min(made, key=lambda form: statistics.median(made[form].step() for _ in range(3)))
-    default = ByHand(size, made[best].width, None, clock)
+    default = ByHand(size, made[best].width, lambda lowered: lowered.compile(), clock)
     seen: dict[str, list[float]] = {"engine": [], "by hand": [], "XLA's options": []}
     for _ in range(rounds):
         seen["engine"].append(engine.steps(size.steps) / (size.steps * engine.runs))

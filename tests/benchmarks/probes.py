@@ -9,7 +9,6 @@ share the median of the rounds' own. Devices are those of a sweep: one thread ea
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import platform
 import statistics
 import time
@@ -17,9 +16,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from against_torch import Engine, sweep
 
 from glorot_jax import initializers, probe, shapeset, spectra
+from glorot_jax.bench.engine import Engine, Size
 from glorot_jax.config import names_in
 from glorot_jax.engine import devices
 from glorot_jax.probes.jacobians import STEPS, VECTORS
@@ -68,7 +67,7 @@ def _seconds(work: Callable) -> float:
 
 def share(preset: str, width: int, runs: int, steps: int, every: int, rounds: int) -> str:
     """One line: a record of a preset beside the steps between two of them."""
-    engine = Engine(dataclasses.replace(sweep(shapeset(), width, runs), probes=preset))
+    engine = Engine(Size(1024, width, runs).sweep(shapeset(), probes=preset))
     pairs = [(engine.steps(steps) / steps * every, engine.record()) for _ in range(rounds)]
     step, record = (statistics.median(p[i] for p in pairs) / runs for i in (0, 1))
     part = statistics.median(r / (s + r) for s, r in pairs)
@@ -80,7 +79,7 @@ def each(width: int, runs: int, rounds: int) -> list[str]:
     """One line a probe: they share one program, each has a schedule of its own."""
     names = names_in("probes/__init__")
     alone = tuple(probe(name, at(step)) for step, name in enumerate(names, start=1))
-    engine = Engine(dataclasses.replace(sweep(shapeset(), width, runs), probes=alone))
+    engine = Engine(Size(1024, width, runs).sweep(shapeset(), probes=alone))
     seen = {name: [] for name in names}
     for _ in range(rounds):
         for bit, name in enumerate(names, start=1):

@@ -65,7 +65,7 @@ def sweep(*depths: int, **changes) -> Sweep:
         "seeds": range(3),
         "steps": 20,
         "record": at(3, 11),
-        "probes": ("evaluation", "activations", "gradients", "jacobians"),
+        "probes": ("evaluation", "activations", "gradients"),
         "examples": 20,
         "jacobian_examples": 2,
     }
@@ -79,7 +79,7 @@ def apart(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
-    return run(sweep(1, 3), tmp_path_factory.mktemp("fused") / "depths", width=WIDTH, fuse=True)
+    return run(sweep(1, 3), tmp_path_factory.mktemp("fused") / "depths", width=WIDTH, fuse="always")
 
 
 def own(results, deepest: int = 3):
@@ -164,7 +164,7 @@ def test_claims_read_the_same(apart, fused):
 def test_what_is_begun_goes_on_as_it_was(fused, tmp_path):
     out = tmp_path / "depths"
     with pytest.raises(KeyboardInterrupt):
-        run(sweep(1, 3), out, width=WIDTH, fuse=True, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+        run(sweep(1, 3), out, width=WIDTH, fuse="always", progress=DiesAtThirdCommit(), segment_seconds=1e-6)
     run(sweep(1, 3), out)
     (manifest,) = load(out).shards
     assert manifest["members"]
@@ -177,7 +177,7 @@ def test_a_run_does_not_know_its_neighbours(fused, tmp_path):
     """Others in its block, of other depths; the deepest is the same."""
     changes = {"model": mlp(widths=grid((SIZE,), (SIZE,) * 2, (SIZE,) * 3), activation="tanh", init="normalized")}
     changes["optimizer"] = sgd(learning_rate=0.1)
-    other = run(sweep(**changes, seeds=(7, 2, 0)), tmp_path / "depths", width=WIDTH, fuse=True)
+    other = run(sweep(**changes, seeds=(7, 2, 0)), tmp_path / "depths", width=WIDTH, fuse="always")
     one, two = parameters(fused), parameters(other)
     assert len(one.keys() & two.keys()) == 4
     assert_same_bits(one, two)

@@ -335,6 +335,7 @@ CHOICES = {
     "pretraining": (None, denoising(steps=9, learning_rate=0.1), denoising(steps=8, learning_rate=0.1),
                     denoising(steps=9, learning_rate=0.2), denoising(steps=9, learning_rate=0.1, noise=0.5)),
     "order": ("paired", "independent"),
+    "precision": ("float32", "tensorfloat32", "bfloat16"),
 }  # fmt: skip
 settings_of_a_run = st.fixed_dictionaries({path: st.integers(0, len(v) - 1) for path, v in CHOICES.items()})
 

@@ -32,7 +32,7 @@ def drawn(runs: int, batch: int, sizes: tuple[int, ...]):
 
 
 def by_descent(layers, x, labels, rate, goes_on=True, *, function=jnp.tanh, loss=losses.nll):
-    logits, updated = chain.descent(x, layers, function, XLA)
+    logits, updated = chain.descent(x, layers, [function] * (len(layers) - 1), XLA)
     value, pull = jax.vjp(lambda logits: jnp.mean(loss(logits, labels)), logits)
     return updated(pull(-rate)[0], jnp.isfinite(value) & goes_on)
 

@@ -1,0 +1,211 @@
+"""A plan in words, for a screen of 100 columns."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from glorot_jax.engine import bounds
+from glorot_jax.engine.bounds import duration, said
+
+if TYPE_CHECKING:
+    from glorot_jax.engine.machine import Peaks
+    from glorot_jax.engine.plan import CohortPlan, Plan
+
+COLUMNS = 100
+
+
+def text(plan: Plan) -> str:
+    """Returns the plan as lines: all of it, then each cohort, then what bounds it."""
+    runs = sum(row.layout.runs for row in plan.rows)
+    steps = {row.cohort.runs[0].steps for row in plan.rows}
+    count, devices = len(plan.rows), plan.rows[0].layout.devices
+    lines = _wrapped(
+        f"{plan.sweep.name}: {runs} runs · {count} program{'s' * (count > 1)} · "
+        f"{'/'.join(f'{s:,}' for s in sorted(steps))} steps · about {duration(sum(r.seconds for r in plan.rows))} on "
+        f"{devices} {plan.platform} device{'s' * (devices > 1)} · compiling "
+        f"≤ {duration(sum(r.compile_seconds for r in plan.rows))}",
+        "",
+    )
+    for family in plan.families():
+        lines += _wrapped(_family(family, plan.fuse), "  ")
+    for row in plan.rows:
+        lines += _cohort(row, plan.platform, plan.peaks)
+    costs = [row.cost for row in plan.rows if row.cost is not None]
+    if costs:
+        lines += _wrapped(
+            f"measured on this machine in {duration(sum(cost.seconds for cost in costs))}, with all that had to be "
+            "compiled, and kept: the next plan is quick; probes that share passes split their time in proportion to "
+            "what each takes alone; MiB are what a probe needs by itself",
+            "  ",
+        )
+    if len(costs) < len(plan.rows):
+        lines += _wrapped(
+            "times are estimated from the matrix products of a block, timed just now, and of the probes the evaluation "
+            "alone; bytes are the least, by shapes",
+            "  ",
+        )
+    lines += _machine(plan.peaks)
+    return "\n".join(lines + bounds.text(plan.bounds))
+
+
+def _cohort(row: CohortPlan, platform: str, peaks: Peaks | None) -> list[str]:
+    layout = row.layout
+    lines = [
+        f"  cohort {row.cohort.id}  {row.cohort.label}",
+        f"    {layout.runs} runs = {layout.devices_used} device{'s' * (layout.devices_used > 1)} × up to "
+        f"{layout.blocks_per_device} block{'s' * (layout.blocks_per_device > 1)} × width {layout.width}",
+        *_width(row),
+        *_memory(row),
+        f"    {row.records} records, {size(row.record_bytes)} · checkpoint {size(row.state_bytes * layout.runs)}",
+        f"    about {duration(row.seconds)} · {_compilation(row)}",
+        *_wrapped(
+            f"{row.param_count:,} parameters a run · an update moves {said(row.work.moved, 'B')}, {_operations(row)}",
+            "    ",
+        ),
+        *_wrapped(f"kernel of an update: {row.kernel.kernel} ({row.kernel.why})", "    "),
+        *_precision(row, platform),
+        *_speed(row, peaks),
+    ]
+    if (before := row.cohort.runs[0].pretraining) is not None:
+        lines.append(
+            f"    pre-training: {row.pretrained_layers} layers × {before.steps:,} steps, about "
+            f"{duration(row.pretraining_seconds)} of it"
+        )
+    lines += [] if row.cost is None else _probes(row)
+    if row.streamed_bytes:
+        lines.append(f"    training examples stay on the host; {size(row.streamed_bytes)} a step are streamed")
+    return lines
+
+
+def _precision(row: CohortPlan, platform: str) -> list[str]:
+    from glorot_jax.models import precision
+
+    asked = row.cohort.runs[0].precision
+    told = f"an update's matrix products: {precision.said(asked, platform)}"
+    return [] if asked == "float32" else _wrapped(told, "    ")
+
+
+def _family(family: dict[str, Any], fuse: str) -> str:
+    depths = ", ".join(map(str, family["depths"]))
+    made = " | ".join("+".join(map(str, group)) for group in family["programs"])
+    if fuse != "never":
+        return f"networks of {depths} layers in programs of {made} layers (--fuse {fuse}): {family['why']}"
+    if len(family["programs"]) == len(family["depths"]):
+        return f"networks of {depths} layers have programs of their own, the quickest way: {family['why']}"
+    gain = duration(family["seconds_apart"] - family["seconds"])
+    return (
+        f"networks of {depths} layers have programs of their own; --fuse auto: {made}, {gain} quicker: {family['why']}"
+    )
+
+
+def _width(row: CohortPlan) -> list[str]:
+    width = row.width
+    lines = _wrapped(f"width {width.runs} {_BY[width.by]}: {width.why}", "    ")
+    if width.tried is not None:
+        tried = " · ".join(f"{w}: {1e6 * s:.3g}" for w, s in sorted(width.tried.items()))
+        told = f"tried, µs a run-step by width: {tried}"
+        if (best := width.best) is not None and best != width.runs and width.runs in width.tried:
+            gain = width.tried[width.runs] / width.tried[best] - 1
+            told += f"; --calibrate takes {best}, {gain:.0%} quicker"
+        lines += _wrapped(told, "      ")
+    elif width.untried is not None:
+        lines += _wrapped(f"no other was tried: {width.untried}", "      ")
+    return lines
+
+
+_BY = {"asked": "as asked", "rule": "by rule", "calibration": "by calibration"}
+
+
+def _memory(row: CohortPlan) -> list[str]:
+    made, least = row.footprint, "" if row.need.working.widths else "at least "
+    parts = {
+        "state": made.state,
+        "temporaries": made.temporaries,
+        "data": made.constants,
+        "records": made.records,
+        "program": made.code + made.settings,
+    }
+    told = " · ".join(f"{name} {size(part)}" for name, part in parts.items() if part)
+    free = "" if row.free is None else f"; {size(row.free)} are free"
+    lines = [
+        f"    {least}{size(made.device)} a device, and {size(made.host)} on the host for checkpoints{free}",
+        *_wrapped(told, "      "),
+    ]
+    if row.at_once < row.layout.runs:
+        lines.append(f"    {row.at_once} of its {row.layout.runs} runs fit at once")
+    return lines
+
+
+def _compilation(row: CohortPlan) -> str:
+    cold = f"compiled in {duration(row.compile_seconds)}"
+    made = None if row.cost is None else row.cost.compilation
+    if made is None:
+        return f"{cold}, as programs of its size"
+    return f"{cold}, {duration(made['seconds'])} from the cache" if made["from_cache"] else cold
+
+
+def _operations(row: CohortPlan) -> str:
+    rule = f"6 × parameters × batch = {said(row.arithmetic, 'FLOP')}"
+    return f"{rule}, {said(row.work.flops, 'FLOP')} by the compiler" if row.work.counted else rule
+
+
+def _speed(row: CohortPlan, peaks: Peaks | None) -> list[str]:
+    seconds, shares = row.run_step_seconds, row.shares(peaks)
+    if seconds is None:
+        return []
+    told = f"    {1e6 * seconds:.3g} µs a run-step"
+    if shares is not None:
+        told += f": {shares['arithmetic']:.0%} of this machine's arithmetic, {shares['copying']:.0%} of its copying"
+    return [told]
+
+
+def _machine(peaks: Peaks | None) -> list[str]:
+    if peaks is None:
+        return []
+    return _wrapped(
+        f"this machine, measured: {said(peaks.flops, 'FLOP/s')} in large products ({peaks.by}), "
+        f"{said(peaks.bandwidth, 'B/s')} read and written in large copies; weights that stay in caches move quicker",
+        "  ",
+    )
+
+
+def _probes(row: CohortPlan) -> list[str]:
+    from glorot_jax.engine.cost import budget_said
+
+    assert row.cost is not None
+    facts: dict[str, Any] = row.probes(row.cost)
+    run = row.cohort.runs[0]
+    lines = [f"    probes take {facts['share']:.1%} of the time, {duration(facts['seconds'])}"]
+    if run.probe_budget is not None:
+        lines.append(f"    {budget_said(facts['share'], run.probe_budget, row.keep_every)}")
+    widest = max(len(one["probe"]) for one in facts["each"])
+    for one in sorted(facts["each"], key=lambda one: -one["share"]):
+        memory = "" if one["temporary_bytes"] is None else f" · {one['temporary_bytes'] / 2**20:8.1f} MiB"
+        lines.append(
+            f"      {one['probe']:<{widest}}  {one['share']:6.1%} · {one['records']:6,} records × "
+            f"{one['seconds_per_record']:.2g} s{memory}"
+        )
+    return lines
+
+
+def _wrapped(line: str, indent: str) -> Sequence[str]:
+    """A line broken where it would leave the screen, what follows set in by two more."""
+    whole = _UNIT.sub("\u00a0", line)
+    made = textwrap.wrap(whole, COLUMNS, initial_indent=indent, subsequent_indent=f"{indent}  ")
+    return [part.replace("\u00a0", " ") for part in made]
+
+
+_UNIT = re.compile(r"(?<=\d) (?=[KMG]?i?B\b|s\b|min\b|h\b)")
+"""Between a number and its unit, where no line breaks."""
+
+
+def size(count: float) -> str:
+    """Returns bytes with three digits, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"
