@@ -38,6 +38,7 @@ from glorot_jax.data import dataset
 from glorot_jax.engine import plan
 from glorot_jax.engine.fusing import fusable, padding, why_apart
 from glorot_jax.engine.segment import _Network, _Run
+from glorot_jax.kernels import GENERAL
 from glorot_jax.models.mlp import own_parameters
 from tests.engine.networks import pictures
 from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters
@@ -99,6 +100,7 @@ def test_one_folder_says_that_it_holds_two_cohorts(apart, fused):
     (manifest,) = load(fused).shards
     alone = {shard["shard"]: shard for shard in load(apart).shards}
     assert len(alone) == 2
+    assert {shard["kernel"] for shard in alone.values()} == {manifest["kernel"]} != {GENERAL}
     assert manifest["cohort"]["depths"] == [1, 3]
     assert manifest["cohort"]["id"] not in load(apart).cohorts
     assert [member["layers"] for member in manifest["members"]] == [1, 3]
@@ -217,7 +219,8 @@ def test_what_would_come_out_otherwise_stays_apart(why):
 
 def test_what_differs_otherwise_is_another_program():
     model = mlp(widths=grid((8,), (8, 8), (9,), (9, 9, 9), (7,), (5, 6)))
-    found = plan.cohorts(sweep(model=model, batch_size=grid(5, 10)).runs(), fuse=True)
+    made = sweep(model=model, optimizer=sgd(learning_rate=0.1), batch_size=grid(5, 10))
+    found = plan.cohorts(made.runs(), fuse=True)
     assert sorted(cohort.depths or () for cohort in found if cohort.members) == [
         (1, 1, 1, 2, 2, 2),
         (1, 1, 1, 2, 2, 2),
@@ -230,7 +233,7 @@ def test_what_differs_otherwise_is_another_program():
 
 def test_the_padded_work_is_that_of_blocks_that_go_deeper_than_their_runs():
     model = mlp(widths=grid(*((SIZE,) * depth for depth in (1, 2, 4))))
-    (cohort,) = plan.cohorts(sweep(model=model).runs(), fuse=True)
+    (cohort,) = plan.cohorts(sweep(model=model, optimizer=sgd(learning_rate=0.1)).runs(), fuse=True)
     program, layout, _ = plan.program_for(cohort, dataset.build(cohort.runs[0].data), jax.devices()[:1], 4)
     features, classes = 64, 3
     first, inner, last = (features + 1) * SIZE, (SIZE + 1) * SIZE, (SIZE + 1) * classes
@@ -238,16 +241,14 @@ def test_the_padded_work_is_that_of_blocks_that_go_deeper_than_their_runs():
     own = 3 * sum(params.values())
     assert [program.own_param_count(depth) for depth in params] == list(params.values())
     on_cpu = 4 * params[2] + 5 * params[4]  # 1 1 1 2 | 2 2 4 4 | 4
-    assert padding(cohort, program, layout, "cpu") == pytest.approx((4 * params[2] + 5 * params[4]) / own)
+    assert padding(cohort, program, layout, "cpu") == pytest.approx(on_cpu / own)
     assert padding(cohort, program, layout, "gpu") == pytest.approx(9 * params[4] / own)
-    assert on_cpu > own
 
 
 # ---- the network, and other optimizers
 
 
-@pytest.mark.parametrize("rule", [adam(learning_rate=0.01), levenberg_marquardt(learning_rate=0.01)], ids=str)
-def test_other_optimizers_leave_alone_what_a_run_lacks(rule):
+def test_other_optimizers_leave_alone_what_a_run_lacks():
     """From initial weights that look at data, too, with an activation that is infinitely steep at 0."""
 
     def root(s):
@@ -255,7 +256,7 @@ def test_other_optimizers_leave_alone_what_a_run_lacks(rule):
 
     def trained(depths: tuple[int, ...], fuse: bool) -> list[dict[str, np.ndarray]]:
         model = mlp(widths=grid(*((6,) * depth for depth in depths)), activation=grid("tanh", root), init="lsuv")
-        made = sweep(model=model, optimizer=rule, seeds=(1,), probes=("evaluation",))
+        made = sweep(model=model, optimizer=adam(learning_rate=0.01), seeds=(1,), probes=("evaluation",))
         (cohort,) = plan.cohorts(made.runs(), fuse=fuse)
         setup, arrays = plan.setup(cohort, dataset.build(made.data)), plan.per_run(cohort)
         example = {name: array[0] for name, array in arrays.items()}
