@@ -136,6 +136,14 @@ _kernel = click.option(
     "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
 )
 _calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
+_fuse = click.option(
+    "--fuse",
+    type=_OneOf(["auto", "always", "never"]),
+    default="never",
+    show_default=True,
+    help="Networks that differ in depth alone in one program; auto: where that is quicker.",
+)
+_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -149,6 +157,8 @@ _bound = click.option(
 @_width
 @_kernel
 @_calibrate
+@_fuse
+@_at_once
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -161,6 +171,8 @@ def run(
     width: int | None,
     kernel: str | None,
     calibrate: bool,
+    fuse: Any,
+    at_once: int | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,
@@ -178,11 +190,13 @@ def run(
         out,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         fresh=fresh,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
         calibrate=calibrate,
+        fuse=fuse,
     )
     _finish(results)
 
@@ -191,6 +205,7 @@ def run(
 @click.argument("folder", metavar="DIR")
 @_width
 @_kernel
+@_at_once
 @_quiet
 @_bound
 @click.pass_obj
@@ -199,6 +214,7 @@ def resume(
     folder: str,
     width: int | None,
     kernel: str | None,
+    at_once: int | None,
     no_progress: bool,
     segment_seconds: float,
 ) -> None:
@@ -209,6 +225,7 @@ def resume(
         folder,
         width=width,
         kernel=kernel,
+        at_once=at_once,
         progress=_watcher(no_progress),
         segment_seconds=segment_seconds,
         signals=signals,
@@ -250,6 +267,7 @@ def status(folder: str, form: str) -> None:
 @_width
 @_kernel
 @_calibrate
+@_fuse
 @click.option("--quick", is_flag=True, help="Compile nothing: a rough time, and no shares of the probes.")
 @click.option("--run-steps-per-second", "speed", type=float, help="A throughput to turn into hours.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
@@ -259,6 +277,7 @@ def plan(
     width: int | None,
     kernel: str | None,
     calibrate: bool,
+    fuse: Any,
     quick: bool,
     speed: float | None,
     form: str,
@@ -271,8 +290,9 @@ def plan(
     described = load_sweep(sweep, settings)
     from glorot_jax.engine.plan import plan as make
 
-    made = make(described, width, kernel=kernel, quick=quick, run_steps_per_second=speed)
-    made = make(described, width, quick=quick, calibrate=calibrate, run_steps_per_second=speed)
+    made = make(
+        described, width, kernel=kernel, quick=quick, calibrate=calibrate, fuse=fuse, run_steps_per_second=speed
+    )
     click.echo(made.text() if form == "table" else json.dumps(made.to_dict(), indent=1, ensure_ascii=False))
 
 

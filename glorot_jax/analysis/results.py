@@ -70,9 +70,9 @@ class Results:
     def runs(self) -> pd.DataFrame:
         """One row a run: what varies, status, where and in what it diverged, final and best values.
 
-        Errors are shares in [0, 1]. ``status`` is pending, training, done, diverged or dropped, by the sweep's search;
-        a diverged run's final values are NaN, a dropped one's best values, too. ``in_sweep`` is False for runs that the
-        description no longer names.
+        Errors are shares in [0, 1]. ``status`` is pending, training, done, diverged or dropped (by the sweep's search).
+        Final values of the last two are NaN, best values of dropped ones, too: they were not trained to the end.
+        ``in_sweep`` is False for runs that the description no longer names.
         """
         table = self.configurations
         parts = [s.table(s.outcome()) for s in self._shards]

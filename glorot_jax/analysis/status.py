@@ -223,13 +223,13 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
         first, whole = s["first_step"], s["steps"] - s["first_step"]
         share = (s["step"] - first) / whole if whole else 1.0
         step = f"step {s['step']:,} of {s['steps']:,}"
+        dropped = f", {s['dropped']} dropped" if s["dropped"] else ""
         if s["step"] < 0:
             step = f"pre-training step {s['step'] - first:,} of {-first:,}"
         lines += [
             f"  {s['shard']}  {s['what']}",
             f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
-            f"{s['diverged']} diverged, {s['dropped']} dropped · width {s['width']} · "
-            f"kernel {s['kernel']}",
+            f"{s['diverged']} diverged{dropped} · width {s['width']} · kernel {s['kernel']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
             f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
             *_reckoning_lines(s),

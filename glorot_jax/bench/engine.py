@@ -96,14 +96,20 @@ class Engine:
     """One cohort on all devices, timed by a clock of seconds.
 
     Args:
-        width: runs vmapped together, in place of the planner's choice.
+        width, kernel: runs vmapped together, and what makes an update, in place of the planner's choice.
     """
 
-    def __init__(self, sweep: Sweep, width: int | None = None, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        sweep: Sweep,
+        width: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        kernel: str | None = None,
+    ):
         self.clock = clock
         (cohort,) = plan.cohorts(sweep.runs())
         used = devices.local()
-        self.program, self.layout, *_ = plan.program_for(cohort, build(cohort.runs[0].data), used, width)
+        self.program, self.layout, *_ = plan.program_for(cohort, build(cohort.runs[0].data), used, width, kernel)
         self.runs = len(cohort.runs)
         self.fleet = Fleet(self.program, self.layout, plan.per_run(cohort), used)
         self.state = self.fleet.start()

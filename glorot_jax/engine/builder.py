@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,10 @@ class Builder:
 
         return segment.Draft(setup, {name: array[0] for name, array in self.arrays.items()})
 
+    def _bare(self) -> Draft:
+        """The same without probes."""
+        return self._drafted(self.setup._replace(probes=tuple(() for _ in self.setup.probes)))
+
     def _signature(self, **more: object) -> str:
         return costs.signature(self.cohort, self.form.kernel, **more)
 
@@ -107,7 +112,7 @@ class Builder:
     def calibrated(self, rule: Width, training_seconds: float) -> Width:
         """Returns the width that a stopwatch says, updates alone; see ``width.calibrated``."""
         tried = widths.candidates(rule.runs, len(self.cohort.runs), len(self.devices), self.platform)
-        bare = self._drafted(self.setup._replace(probes=tuple(() for _ in self.setup.probes)))
+        bare = self._bare()
 
         def seconds(width: int) -> float:
             return costs.run_step_seconds(self.cohort, bare.program(width, self.form.kernel), self.arrays, self.devices)
@@ -122,12 +127,47 @@ class Builder:
             cache_folder("width") / f"{self._signature(**facts)}.json",
         )
 
+    # ---- kernel
+
+    def calibrate_kernel(self, width: int, training_seconds: float) -> None:
+        """Takes the kernel that a stopwatch says at a width, updates alone; see ``form.calibrated``."""
+        bare = self._bare()
+
+        def seconds(kernel: str) -> float:
+            import jax
+
+            try:
+                return costs.run_step_seconds(self.cohort, bare.program(width, kernel), self.arrays, self.devices)
+            except jax.errors.JaxRuntimeError:  # the compiler's, or the device's
+                return math.inf
+
+        facts = {"width": width, "runs": len(self.cohort.runs), "devices": len(self.devices)}
+        found = form.calibrated(
+            self.form,
+            self.setup.precision,
+            seconds,
+            training_seconds,
+            lambda: compiling.expected(self._operations(bare.program(width, self.form.kernel))),
+            cache_folder("kernel") / f"{self._signature(**facts)}.json",
+        )
+        if found.kernel != self.form.kernel:
+            self._programs.clear()
+        self.form = found
+
     # ---- compilation
 
     def compile_seconds(self, width: int) -> float:
         """Returns what compiling takes without the cache: as this machine remembers it, else by operations."""
         known = compiling.remembered(self._signature())
         return compiling.expected(self._operations(self.program(width))) if known is None else known
+
+    def operations(self) -> int:
+        """Returns how many operations the training program has; about as many at every width."""
+        return self._operations(self.program(2))
+
+    def update_bytes(self) -> tuple[int, int]:
+        """Returns the bytes of a run's parameters, and of what its update keeps for the way back."""
+        return self._draft.update_bytes()
 
     def _operations(self, program: Program) -> int:
         return compiling.operations(memory.lowered(program, self.arrays, self.devices[0]).as_text())
@@ -155,19 +195,21 @@ class Builder:
         # One copy of the examples is there already, and a CPU's devices count what is there as taken.
         return None if there is None else there + memory.tree_bytes(self.setup.dataset.constants())
 
-    def fitting(self, width: int) -> None:
-        """Returns if the cohort fits; the compiler is asked only where shapes say that memory may be short.
+    def fitting(self, width: int) -> int:
+        """Returns how many runs fit at once; the compiler is asked only where shapes say that memory may be short.
 
         Raises:
             InputError: not one chunk of its runs fits; the line says what would.
         """
-        there = self.free()
+        there, layout, shared = self.free(), self.layout(width), self.platform == "cpu"
         if there is None or self._roughly(width) <= memory.NEAR * there:
-            return
+            return layout.runs
         need = self.need(width, compiled=False)
-        if self.taken(need, width) > memory.NEAR * there:
-            need = self.need(width, compiled=True)
-            memory.check(self.cohort.label, need, self.layout(width), there, self.platform == "cpu")
+        if need.of(layout).taken(layout, shared) <= memory.NEAR * there:
+            return layout.runs
+        need = self.need(width, compiled=True)
+        memory.check(self.cohort.label, need, layout, there, shared)
+        return need.at_once(layout, there, shared)
 
     def _roughly(self, width: int) -> int:
         """More bytes than are taken as a rule, by the number of parameters alone: for nobody to trace what is small."""
@@ -175,10 +217,6 @@ class Builder:
         places = program.room * width * layout.chunks_per_device
         state = places * 4 * _COPIES * program.param_count + memory.tree_bytes(self.setup.dataset.constants())
         return state * (layout.devices_used if self.platform == "cpu" else 1) + _SMALL
-
-    def taken(self, need: Need, width: int) -> int:
-        """Returns the bytes that are taken of what ``free`` counts."""
-        return need.of(self.layout(width)).taken(self.layout(width), self.platform == "cpu")
 
     def at_once(self, need: Need, width: int) -> int:
         """Returns how many of the runs fit at once; see ``Need.at_once``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import threading
 import time
@@ -23,6 +24,9 @@ SECONDS_PER_OPERATION = 1e-3
 _HIT = "/jax/compilation_cache/cache_hits"
 _ARCTANGENT = re.compile(r"(chlo|stablehlo)\.(atan2?|asin|acos)\b")
 """What XLA makes an arctangent of."""
+_NODES = ("FUSION", "CUBLAS", "CUBLASLT", "CUDNN", "CUSTOM_CALL", "DYNAMIC_SLICE_FUSION")
+_CONTROL_NODES = ("CONDITIONAL", "WHILE")
+_CUDA_OF_NESTED_LOOPS = 12090
 _OPERATION = re.compile(r"^\s*(%\S+ = |stablehlo\.return|func\.call)", re.MULTILINE)
 
 
@@ -43,17 +47,54 @@ class Compilation(NamedTuple):
 
 
 def compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
-    """Returns a traced function compiled as all training programs are.
+    """Returns a traced function compiled as all training programs are, by the ``options`` of its platform."""
+    import jax
+
+    text = lowered.as_text()
+    _here.operations = operations(text)
+    version = jax.local_devices(backend=platform)[0].client.platform_version if platform == "gpu" else ""
+    return lowered.compile(compiler_options=options(platform, text, version))
+
+
+def options(
+    platform: str, text: str, version: str = "", flags: str | None = None
+) -> dict[str, bool | int | str] | None:
+    """Returns XLA's options for a program, by the names that they have in XLA_FLAGS; None for its own.
 
     On a CPU a device is a core: matrix products of one thread, whose sums have one order on every machine. And 16
     numbers at a time, unless the program has an arctangent, which jaxlib 0.10 gets wrong then and crashes.
+
+    On a GPU what the person has set stays. Else:
+
+    - Bits depend on the program alone: no operation whose sums have no fixed order, and no kernel that won a race
+      against others on this machine today. A program that scatters what max pooling selected has no such form.
+    - A step is launched without the host: kernels, library calls and Pallas' kernels become nodes of a CUDA graph
+      however few they are, and so do conditionals and whole loops, whose length, data here, the host would otherwise
+      read back before each iteration. What can't be part of a graph keeps the loop around it on the host, its other
+      parts in graphs. Loops within loops need CUDA 12.9. To unroll loops or buffer them twice would do nothing, as
+      their length is not known.
+
+    Args:
+        platform: cpu, gpu or tpu.
+        text: of the program before it is optimized.
+        version: of the platform, as its client says it.
+        flags: what stands for XLA_FLAGS.
     """
-    text = lowered.as_text()
-    _here.operations = operations(text)
-    if platform != "cpu":
-        return lowered.compile()
-    wide = {} if _ARCTANGENT.search(text) else {"xla_cpu_prefer_vector_width": 512}
-    return lowered.compile(compiler_options={"xla_cpu_multi_thread_eigen": False, **wide})
+    if platform == "cpu":
+        wide = {} if _ARCTANGENT.search(text) else {"xla_cpu_prefer_vector_width": 512}
+        return {"xla_cpu_multi_thread_eigen": False, **wide}
+    if platform != "gpu":
+        return None
+    cuda = re.search(r"cuda (\d+)", version)
+    nodes = [*_NODES, *(_CONTROL_NODES if cuda and int(cuda[1]) >= _CUDA_OF_NESTED_LOOPS else ())]
+    chosen: dict[str, bool | int | str] = {
+        "xla_gpu_exclude_nondeterministic_ops": "select_and_scatter" not in text,
+        "xla_gpu_autotune_level": 0,
+        "xla_gpu_enable_command_buffer": ",".join(nodes),
+        "xla_gpu_graph_min_graph_size": 1,
+    }
+    theirs = os.environ.get("XLA_FLAGS", "") if flags is None else flags
+    return {name: value for name, value in chosen.items() if name not in theirs}
 
 
 def operations(text: str) -> int:

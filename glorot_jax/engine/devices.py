@@ -61,6 +61,7 @@ def describe() -> dict[str, object]:
     import orbax.checkpoint as ocp
 
     from glorot_jax import __version__
+    from glorot_jax.engine.compiling import options
 
     flags = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION", "JAX_DEBUG_NANS")
     return {
@@ -78,6 +79,7 @@ def describe() -> dict[str, object]:
         "platform": jax.default_backend(),
         "processor": _processor(),
         "cores": cores(),
+        "compiler_options": options(jax.default_backend(), "", jax.local_devices()[0].client.platform_version),
         "flags": {name: os.environ[name] for name in flags if name in os.environ},
     }
 

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from glorot_jax.config import canonical_json, plain
-from glorot_jax.engine import compiling, form
+from glorot_jax.engine import compiling, form, fusing
 from glorot_jax.engine import cost as costs
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.places import Places
-from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, variants, waves
+from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped, unknown
@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from glorot_jax.engine.fleet import Fleet
+    from glorot_jax.engine.grouping import Fuse
     from glorot_jax.engine.layout import Layout
     from glorot_jax.engine.plan import Whys
     from glorot_jax.engine.pretraining import Phase
     from glorot_jax.engine.reckoning import Reckoning
     from glorot_jax.engine.segment import Pieces, Program
+    from glorot_jax.engine.sharing import Shared
     from glorot_jax.engine.sweep import Run
     from glorot_jax.search import Search
 
@@ -109,7 +111,7 @@ def run(
     segment_seconds: float = SEGMENT_SECONDS,
     signals: Signals | None = None,
     calibrate: bool = False,
-    fuse: bool = False,
+    fuse: Fuse = "never",
 ) -> Path:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
@@ -120,15 +122,16 @@ def run(
             with unless it is said, and are then marked.
         kernel: what makes an update, as ``engine.form`` names it; as of ``width``.
         at_once: runs of a cohort that train together, at most; the others wait until these are done. A search
-            compares those that train together. All of them if not said; what has begun stays as it was divided.
+            compares those that train together. As many as fit into memory if not said; what has begun stays as it was
+            divided.
         fresh: start over; what was there is moved beside it, never deleted.
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
         signals: what catches SIGINT and SIGTERM, of a caller that says how they are met after the stop.
         calibrate: where no width is said, new shards get the one that is quickest here by the stopwatch, see
             ``engine.width``.
-        fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``);
-            what is unfinished goes on as it began.
+        fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``):
+            ``always``, ``never``, or ``auto`` where it is quicker; what is unfinished goes on as it began.
 
     Raises:
         InputError: the folder holds another sweep, or is damaged; or what is new does not fit into memory.
@@ -148,17 +151,17 @@ def run(
 
     devices.configure()
     begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
-    new = cohorts([run for run in sweep.runs() if run.id not in begun], fuse=fuse)
-    programs = _Programs(devices.local(), calibrate)
+    programs = _Programs(devices.local(), calibrate, fuse)
+    new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
     for cohort in new:  # what can't be built is refused before anything is touched
-        program, _ = programs.of(waves(cohort, at_once)[0], width, kernel)
+        program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
         _check_search(sweep.search, cohort.runs[0], program)
     if fresh and results.exists():
         with shards.locked(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with shards.locked(results), signals or Signals() as signals:
-        work = _prepare(results, sweep, width, kernel, at_once, programs, fuse)
+        work = _prepare(results, sweep, width, kernel, at_once, programs)
         _describe(results, sweep, devices.describe())
         total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
         made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
@@ -266,7 +269,6 @@ def _prepare(
     kernel: str | None,
     at_once: int | None,
     programs: _Programs,
-    fuse: bool,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
@@ -288,7 +290,11 @@ def _prepare(
                 f"{results}: {shard.folder.name} is half trained and holds runs that the sweep no longer names",
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
-    for cohort in (wave for one in cohorts(list(wanted.values()), fuse=fuse) for wave in waves(one, at_once)):
+    for cohort in (
+        wave
+        for one in programs.shared(list(wanted.values()), kernel)
+        for wave in programs.waves(one, at_once, width, kernel)
+    ):
         program, layout = programs.of(cohort, width, kernel)
         folder = results / "shards" / cohort.shard_id
         if folder.exists() and not (folder / shards.MANIFEST).exists():
@@ -300,6 +306,7 @@ def _prepare(
             program.first_step,
             program.kernel,
             why_width=programs.width(cohort),
+            why_shared=programs.why_shared(cohort),
             search=plain(sweep.search),
         )
         work.append((made, cohort))
@@ -330,22 +337,24 @@ def _check_search(search: Search | None, run: Run, program: Program) -> None:
 def _as_begun(results: Path, shard: Shard, cohort: Cohort, sweep: Sweep) -> Cohort:
     """The cohort with the choices of all runs that shared its program when the shard was begun."""
     told = {path: tuple(names) for path, names in (shard.manifest.get("choices") or cohort.choices).items()}
-    (kin,) = (one for one in cohorts(sweep.runs()) if one.id == cohort.id)
+    ids = {member.id for member in cohort.members or (cohort,)}
+    functions = fusing.functions([one for one in cohorts(sweep.runs()) if one.id in ids])
     for path, names in told.items():
-        if missing := [name for name in names if name not in kin.functions[path]]:
+        if missing := [name for name in names if name not in functions[path]]:
             raise InputError(
                 f"{results}: {shard.folder.name} is half trained beside runs of {path} {missing[0]!r}, which the sweep "
                 "no longer names",
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
-    return replace(cohort, choices=told, functions=kin.functions)
+    return replace(cohort, choices=told, functions=functions)
 
 
 class _Programs:
     """The programs of cohorts on some devices, each traced once, and what is compiled of them."""
 
-    def __init__(self, devices: Sequence[jax.Device], calibrate: bool):
-        self.devices, self.calibrate = devices, calibrate
+    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse):
+        self.devices, self.calibrate, self.fuse = devices, calibrate, fuse
+        self._shared: dict[tuple[str, ...], Shared] = {}
         self._built: dict[str, tuple[Program, Layout, Whys]] = {}
         self._fleets: dict[int, Fleet] = {}
 
@@ -360,6 +369,24 @@ class _Programs:
             found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
             self._built[name] = found
         return found[0], replace(found[1], runs=len(cohort.runs))
+
+    def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
+        """The cohort in parts that train one after the other: as many runs as are asked for, or fit into memory."""
+        if at_once is None:
+            self.of(cohort, width, kernel)
+            at_once = self._built[self._name(cohort)][2].at_once
+        return waves(cohort, at_once)
+
+    def shared(self, runs: Sequence[Run], kernel: str | None) -> tuple[Cohort, ...]:
+        """The runs' cohorts, those that share a program as one; decided once."""
+        name = tuple(run.id for run in runs)
+        if name not in self._shared:
+            self._shared[name] = shared(runs, self.fuse, self.devices, kernel, stopwatch=self.calibrate)
+        return self._shared[name].cohorts
+
+    def why_shared(self, cohort: Cohort) -> str | None:
+        """Why a cohort shares its program, or has its own, where it had a choice."""
+        return next((why for made in self._shared.values() if (why := made.why(cohort)) is not None), None)
 
     def width(self, cohort: Cohort) -> dict[str, Any]:
         """What a manifest says of the width of a cohort whose program is there."""
@@ -503,6 +530,7 @@ class _Trainer:
         self.predictions = Predictions(shard.folder, cohort, self.program)
         self._committer = ThreadPoolExecutor(1)
         self._commit: Future[_Committed] | None = None
+        self.reckoning: Reckoning | None = None
 
     def train(self) -> None:
         try:
@@ -527,7 +555,7 @@ class _Trainer:
         del state
         self.watcher.phase("compiling")
         live = self._placed()
-        reckoning = None if live is None else self._reckon(live)
+        self.reckoning = None if live is None else self._reckon(live)
         phase: tuple[Phase | None, ...] = ()
         while True:
             if phase != (now := self._phase(),):
@@ -545,8 +573,8 @@ class _Trainer:
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved = None
-            if live is not None and reckoning is not None:
-                self.shard.manifest["measured_bytes"] = reckoning.measured_bytes()
+            if live is not None and self.reckoning is not None:
+                self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
                 if self.step in self.rungs:
@@ -748,6 +776,8 @@ class _Trainer:
         """A tenth of a second at most, or until something has ended."""
         wait_for([*work, *([self._commit] if self._commit else [])], 0.1, FIRST_COMPLETED)
         self.watcher.tick()
+        if self.reckoning is not None:
+            self.reckoning.look()
         if self._commit is not None and self._commit.done():
             commit, self._commit = self._commit, None
             self._tell(commit.result())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,6 +86,15 @@ def padding(cohort: Cohort, program: Program, layout: Layout, platform: str) -> 
     return float(params[reached].sum() / params[depths].sum())
 
 
+def functions(cohorts: Sequence[Cohort]) -> dict[str, dict[str, Any]]:
+    """Returns what the names stand for that any of the cohorts' runs choose from, by path."""
+    found: dict[str, dict[str, Any]] = {}
+    for cohort in cohorts:
+        for path, known in cohort.functions.items():
+            found.setdefault(path, {}).update(known)
+    return found
+
+
 def _fused(members: Sequence[Cohort]) -> Cohort:
     members = sorted(members, key=lambda member: member.runs[0].model.stack().depth)
     deepest, depths = members[-1], [member.runs[0].model.stack().depth for member in members]
@@ -93,8 +102,8 @@ def _fused(members: Sequence[Cohort]) -> Cohort:
         deepest,
         shared={**deepest.shared, "depths": depths},
         choices={path: tuple(sorted({n for m in members for n in m.choices[path]})) for path in deepest.choices},
+        functions=functions(members),
         runs=tuple(run for member in members for run in member.runs),
-        functions={path: {n: f for m in members for n, f in m.functions[path].items()} for path in deepest.choices},
         members=tuple(members),
     )
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NEAR = 0.5
 """Share of the free memory that shapes alone may take before the compiler is asked, too."""
+LIBRARIES = 350 * 10**6
+"""Bytes of the machine's memory that writing, reading and predicting take once, whatever is trained; measured."""
 SPARE = 0.02
 """Of what is free that is left to others."""
 
@@ -87,7 +89,7 @@ class Footprint:
         records: of the segment at work, and of the one before, which the host is reading.
         temporaries: of the program while it runs.
         code: of the program.
-        host: in the machine's own memory: the copy of the state that checkpoints are written from.
+        host: in the machine's own memory: the copy of the state that a checkpoint is made from, and that of its writer.
     """
 
     constants: int
@@ -105,7 +107,7 @@ class Footprint:
 
     def taken(self, layout: Layout, shared: bool) -> int:
         """Returns what is taken of a device's memory, or of the machine's if all devices and the host share it."""
-        return layout.devices_used * (self.device + self.host) if shared else self.device
+        return layout.devices_used * (self.device + self.host) + LIBRARIES if shared else self.device
 
     def parts(self) -> dict[str, int]:
         return dataclasses.asdict(self)
@@ -142,7 +144,7 @@ class Need:
             records=2 * chunks * self.chunk.records,
             temporaries=self.working.at(width),
             code=self.working.code,
-            host=runs * self.chunk.copied,
+            host=2 * runs * self.chunk.copied,
         )
 
     def at_once(self, layout: Layout, free: int, shared: bool) -> int:

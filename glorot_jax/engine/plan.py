@@ -17,6 +17,7 @@ from glorot_jax.config import canonical_json, resolve
 from glorot_jax.engine import bounds, fusing
 from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
+from glorot_jax.engine.sharing import Shared, depth, share
 from glorot_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from glorot_jax.engine.builder import Builder
     from glorot_jax.engine.cost import Cost
     from glorot_jax.engine.form import Form
+    from glorot_jax.engine.grouping import Fuse
     from glorot_jax.engine.machine import Peaks
     from glorot_jax.engine.memory import Footprint, Need
     from glorot_jax.engine.segment import Program, Setup
@@ -250,6 +252,7 @@ class CohortPlan:
             "width_chosen": self.width.to_dict(),
             "kernel": self.kernel.kernel,
             "why_kernel": self.kernel.why,
+            "kernels_tried_seconds_per_run_step": self.kernel.tried,
             "blocks": self.layout.blocks,
             "devices": self.layout.devices_used,
             "parameters_per_run": self.param_count,
@@ -323,6 +326,7 @@ class Plan:
 
     Attributes:
         peaks: of this machine; None in a quick plan on a machine that was never measured.
+        shared: which cohorts share a program as ``fuse`` has it, or would if it were ``auto``.
     """
 
     sweep: Sweep
@@ -330,6 +334,8 @@ class Plan:
     platform: str
     run_steps_per_second: float | None = None
     peaks: Peaks | None = None
+    shared: Shared | None = None
+    fuse: Fuse = "never"
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -343,9 +349,28 @@ class Plan:
             "platform": self.platform,
             "compile_seconds": round(sum(row.compile_seconds for row in self.rows), 1),
             "machine": None if self.peaks is None else dataclasses.asdict(self.peaks),
+            "fuse": self.fuse,
+            "families": self.families(),
             "cohorts": [row.to_dict(self.peaks) for row in self.rows],
             "bounds": self.bounds,
         }
+
+    def families(self) -> list[dict[str, Any]]:
+        """Returns for networks that could share programs how they do, or would with ``auto``, and the seconds."""
+        if self.shared is None:
+            return []
+        return [
+            {
+                "cohorts": [cohort.id for cohort in family],
+                "depths": [depth(cohort) for cohort in family],
+                "programs": [[depth(family[i]) for i in group] for group in made.groups],
+                "seconds": sum(candidate.seconds for candidate in made.chosen),
+                "seconds_together": made.together.seconds,
+                "seconds_apart": sum(candidate.seconds for candidate in made.apart),
+                "why": made.why,
+            }
+            for family, made in self.shared.families
+        ]
 
     def text(self) -> str:
         from glorot_jax.engine.plan_text import text
@@ -360,6 +385,7 @@ def plan(
     kernel: str | None = None,
     quick: bool = False,
     calibrate: bool = False,
+    fuse: Fuse = "never",
     run_steps_per_second: float | None = None,
 ) -> Plan:
     """Returns cohorts, width, blocks, devices, bytes, time, what each probe takes of it, and bounds on accelerators.
@@ -373,7 +399,8 @@ def plan(
         kernel: what makes an update, as ``engine.form`` names it; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
-        calibrate: plan for the width that is quickest here, as ``run`` takes it where it is asked to.
+        calibrate: plan for the width and the kernel that are quickest here, as ``run`` takes it where it is asked to.
+        fuse: networks that differ in depth alone in one program: ``always``, ``never``, or where that is quicker.
         run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
 
     Raises:
@@ -388,17 +415,30 @@ def plan(
         raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
     devices.configure()
     used = devices.local()
+    found = shared(sweep.runs(), fuse, used, kernel, stopwatch=calibrate)
+    other = None
+    if fuse == "never" and not quick:  # what would be, if it were asked for
+        other = shared(sweep.runs(), "auto", used, kernel, stopwatch=True)
     rows = []
-    for cohort in cohorts(sweep.runs()):
+    for cohort in found.cohorts:
         builder = _builder(cohort, build(cohort.runs[0].data), used, kernel)
         chosen = builder.width(width)
         row = _row(builder, chosen, quick)
+        if calibrate and not quick:
+            builder.calibrate_kernel(chosen.runs, row.seconds)
+            row = _row(builder, chosen, quick)
         if width is None and not quick:
             found = builder.calibrated(chosen, row.seconds)
             row = _row(builder, found, quick) if calibrate else dataclasses.replace(row, width=chosen.beside(found))
         rows.append(row)
     return Plan(
-        sweep, tuple(rows), jax.default_backend(), run_steps_per_second, machine.known() if quick else machine.peaks()
+        sweep,
+        tuple(rows),
+        jax.default_backend(),
+        run_steps_per_second,
+        machine.known() if quick else machine.peaks(),
+        other or found,
+        fuse,
     )
 
 
@@ -446,11 +486,33 @@ def _row(builder: Builder, width: Width, quick: bool) -> CohortPlan:
     )
 
 
+def shared(
+    runs: Sequence[Run],
+    fuse: Fuse,
+    devices: Sequence[jax.Device],
+    kernel: str | None = None,
+    *,
+    stopwatch: bool = False,
+) -> Shared:
+    """Returns the runs' cohorts, with those of several depths put together that shall share a program.
+
+    Args:
+        fuse, stopwatch: as for ``sharing.share``.
+    """
+    from glorot_jax.data.dataset import build
+
+    def builder(cohort: Cohort) -> Builder:
+        return _builder(cohort, build(cohort.runs[0].data), devices, kernel)
+
+    return share(cohorts(runs), fuse, builder, stopwatch=stopwatch)
+
+
 class Whys(NamedTuple):
-    """How a program's width and kernel were chosen."""
+    """How a program's width and kernel were chosen, and how many of its runs fit into memory at once."""
 
     width: Width
     kernel: Form
+    at_once: int
 
 
 def program_for(
@@ -466,17 +528,19 @@ def program_for(
 
     Args:
         width: the rule's if None, or what a stopwatch says if ``calibrate``.
-        kernel: see ``engine.form``; the rule's if None.
+        kernel: see ``engine.form``; as ``width``.
 
     Raises:
         InputError: it can't be built, or does not fit into memory.
     """
     builder = _builder(cohort, dataset, devices, kernel)
     chosen = builder.width(width)
+    if calibrate:
+        builder.calibrate_kernel(chosen.runs, _expected_seconds(builder, chosen))
     if calibrate and width is None:
         chosen = builder.calibrated(chosen, _expected_seconds(builder, chosen))
-    builder.fitting(chosen.runs)
-    return builder.program(chosen.runs), builder.layout(chosen.runs), Whys(chosen, builder.form)
+    fit = builder.fitting(chosen.runs)
+    return builder.program(chosen.runs), builder.layout(chosen.runs), Whys(chosen, builder.form, fit)
 
 
 def _builder(cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], kernel: str | None) -> Builder:

@@ -29,6 +29,8 @@ def text(plan: Plan) -> str:
         f"≤ {duration(sum(r.compile_seconds for r in plan.rows))}",
         "",
     )
+    for family in plan.families():
+        lines += _wrapped(_family(family, plan.fuse), "  ")
     for row in plan.rows:
         lines += _cohort(row, plan.platform, plan.peaks)
     costs = [row.cost for row in plan.rows if row.cost is not None]
@@ -84,6 +86,19 @@ def _precision(row: CohortPlan, platform: str) -> list[str]:
     asked = row.cohort.runs[0].precision
     told = f"an update's matrix products: {precision.said(asked, platform)}"
     return [] if asked == "float32" else _wrapped(told, "    ")
+
+
+def _family(family: dict[str, Any], fuse: str) -> str:
+    depths = ", ".join(map(str, family["depths"]))
+    made = " | ".join("+".join(map(str, group)) for group in family["programs"])
+    if fuse != "never":
+        return f"networks of {depths} layers in programs of {made} layers (--fuse {fuse}): {family['why']}"
+    if len(family["programs"]) == len(family["depths"]):
+        return f"networks of {depths} layers have programs of their own, the quickest way: {family['why']}"
+    gain = duration(family["seconds_apart"] - family["seconds"])
+    return (
+        f"networks of {depths} layers have programs of their own; --fuse auto: {made}, {gain} quicker: {family['why']}"
+    )
 
 
 def _width(row: CohortPlan) -> list[str]:

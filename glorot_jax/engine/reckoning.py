@@ -33,8 +33,8 @@ class Reckoning:
         self._shared = self._device.platform == "cpu"
         self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared)}
         there = footprint.state + footprint.settings + footprint.constants
-        self._before = _resident("VmRSS", -layout.devices_used * there) if self._shared else None
-        self._most = _resident("VmHWM") if self._shared else None
+        self._most = _resident() if self._shared else None
+        self._before = None if self._most is None else self._most - layout.devices_used * there
         self.compilation = compiling.summary(fleet.compilations)
 
     def planned(self, probes: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,24 +50,25 @@ class Reckoning:
         step = None if known is None else known["step_seconds"] * layout.blocks_per_device / layout.runs
         return {**self._bytes, "compile_seconds": before, "seconds_per_run_step": step}
 
-    def measured_bytes(self) -> int | None:
-        """Returns the most bytes that were taken so far: of a device, or of a CPU's devices and the host together.
+    def look(self) -> None:
+        """Takes in what a CPU's devices and the host hold at the moment; of an accelerator nothing is missed."""
+        if self._most is not None:
+            self._most = max(self._most, _resident() or 0)
 
-        None where the system doesn't tell, or where compiling took more before.
+    def measured_bytes(self) -> int | None:
+        """Returns the most bytes that were taken: of a device, or of a CPU's devices and the host whenever one looked.
+
+        None where the system doesn't tell.
         """
         if not self._shared:
-            said = self._device.memory_stats() or {}
-            return said.get("peak_bytes_in_use")
-        peak = _resident("VmHWM")
-        if peak is None or self._most is None or self._before is None or peak <= self._most:
-            return None
-        return peak - self._before
+            return (self._device.memory_stats() or {}).get("peak_bytes_in_use")
+        return None if self._most is None or self._before is None else self._most - self._before
 
 
-def _resident(name: str, plus: int = 0) -> int | None:
-    """Bytes of this process in memory as Linux says them: ``VmRSS`` now, ``VmHWM`` at most so far."""
+def _resident() -> int | None:
+    """Bytes of this process that are in memory and in no file, as Linux says them."""
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 + plus for line in lines if line.startswith(f"{name}:")), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), None)

@@ -593,12 +593,14 @@ class _Run:
         The parameters of a run that doesn't go on are not selected afterwards: they come back as they were.
         """
         module = self._training(state["params"], state["rest"], hyper, step)
-        logits, update = module.descent(inputs, dense.kernel(self.kernel))
+        with products_in(self.setup.precision):
+            logits, update = module.descent(inputs, dense.kernel(self.kernel))
         loss, pull = jax.vjp(lambda logits: jnp.mean(self.setup.loss(logits, labels)), logits)
         alive = state["diverged_step"] == ALIVE
         goes_on = alive & jnp.isfinite(loss)
         (error,) = pull(-hyper["optimizer.learning_rate"])
-        update(error, goes_on)
+        with products_in(self.setup.precision):
+            update(error, goes_on)
         new = {
             "rest": self.network.rest(module),
             "loss_sum": state["loss_sum"] + loss,

@@ -181,6 +181,7 @@ def create(
     kernel: str = GENERAL,
     *,
     why_width: Mapping[str, Any] | None = None,
+    why_shared: str | None = None,
     search: Any = None,
 ) -> Shard:
     """Returns a new shard at its first step: its table of runs, then its first manifest.
@@ -188,6 +189,7 @@ def create(
     Args:
         kernel: what makes its updates, as ``engine.form`` names it.
         why_width: how the width was chosen, in JSON's terms.
+        why_shared: why its runs share a program with those of other cohorts, or don't, where they could.
         search: the rule by which runs are dropped, in JSON's terms.
     """
     import pyarrow as pa
@@ -206,6 +208,7 @@ def create(
         "kernel": kernel,
         "kernels": [{"from_step": first_step, "kernel": kernel}],
         "why_width": why_width,
+        "why_shared": why_shared,
         "generation": 0,
         "first_step": first_step,
         "step": first_step,

@@ -9,7 +9,6 @@ the manifest, and a shard keeps the one that it began with.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glorot_jax.engine import machine
+from glorot_jax.engine import stopwatch
 
 if TYPE_CHECKING:
     from glorot_jax.engine.machine import Caches
@@ -31,8 +30,6 @@ PARTS = {"weights": 4, "activations": 2}
 gained nothing or lost."""
 AS_GOOD = 0.03
 """How much longer a narrower block may take to be as good as the best."""
-WORTH = 3.0
-"""Times as long as the compilation for a calibration that training has to take, for one to be made."""
 
 
 @dataclass(frozen=True)
@@ -143,27 +140,12 @@ def calibrated(
     Args:
         widths: those to try.
         measure: gives the seconds of a run-step at a width, compilation apart.
-        training_seconds: what all of the training is thought to take.
-        compile_seconds: gives what one width's compilation is thought to take.
-        kept: where the outcome lies if somebody tried before, and is put.
+        training_seconds, compile_seconds, kept: as of ``stopwatch.tried``.
     """
     if len(widths) < 2:
         return Width(rule.runs, rule.why, rule.by, untried="there is no other")
-    tried = _read(kept)
-    if tried is None:
-        cost = len(widths) * compile_seconds()
-        if training_seconds < WORTH * cost:
-            untried = f"compiling {len(widths)} widths would take {cost:.0f} s, training about {training_seconds:.0f} s"
-            return Width(rule.runs, rule.why, rule.by, untried=untried)
-        tried = {width: measure(width) for width in widths}
-        machine.keep(kept, {str(width): seconds for width, seconds in tried.items()})
+    tried = stopwatch.tried(widths, measure, training_seconds, compile_seconds, kept)
+    if isinstance(tried, str):
+        return Width(rule.runs, rule.why, rule.by, untried=tried)
     best = best_of(tried)
     return Width(best, "the quickest of those tried", "calibration", tried=tried)
-
-
-def _read(path: Path) -> dict[int, float] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {int(width): float(seconds) for width, seconds in found.items()} or None
-    except (OSError, ValueError, AttributeError, TypeError):
-        return None

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from glorot_jax.branches import if_any
+from glorot_jax.branches import anybody, if_any
 from glorot_jax.kernels.dense import Kernel
 
 Layer = tuple[Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]
@@ -27,7 +27,7 @@ def descent(
     layers: Sequence[Layer],
     activations: Sequence[Callable[[Array], Array]],
     kernel: Kernel,
-    has: Sequence[Bool[Array, ""] | None],
+    has: Sequence[Bool[Array, ""] | None] | None = None,
 ) -> tuple[Float[Array, "batch classes"], Callable[[Array, Array], list[Layer]]]:
     """Returns the logits, and what makes the updated layers of the logits' error.
 
@@ -36,8 +36,8 @@ def descent(
 
     Args:
         activations: f of each hidden layer, elementwise.
-        has: of each hidden layer that this run may lack, whether it has it; else None. Where it doesn't, z goes on as
-            it is and the layer's W and b, which are 0, stay so; f has value and slope 0 then.
+        has: of each hidden layer that this run may lack, whether it has it; else None, also for all of them. Where it
+            doesn't, z goes on as it is and the layer's W and b, which are 0, stay so; f has value and slope 0 then.
 
     Returns:
         The second takes ``error`` [batch, classes], −ε ∂C/∂logits with ε the learning rate, and ``goes_on``, a scalar:
@@ -45,6 +45,7 @@ def descent(
     """
     inputs, pulls, z = [], [], x
     *hidden, last = layers
+    has = has or [None] * len(hidden)
     for layer, f, own in zip(hidden, activations, has, strict=True):
         inputs.append(z)
         above, pull = jax.vjp(f, _optional(own, kernel.forward)(z, *layer))
@@ -78,32 +79,18 @@ def _unchanged(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array
     return jnp.zeros_like(z), w, b
 
 
-@jax.custom_batching.custom_vmap
 def _nothing_unless(goes_on: Bool[Array, ""], z: Array, error: Array) -> tuple[Array, Array]:
     """A layer's input and error, or zeros, which leave its weights as they are.
 
     On a CPU behind a branch that is taken if a run of the block is lost. Beside saving the selection, that keeps XLA
     from working out the error anew for each weight inside of the update: it fuses everything but a branch.
     """
-    return tuple(v[0] for v in _nothing_for_lost(goes_on[None], z[None], error[None]))
-
-
-@_nothing_unless.def_vmap
-def _(size: int, batched: list[bool], goes_on: Array, z: Array, error: Array) -> tuple[tuple, tuple[bool, bool]]:
-    each = (
-        v if along else jnp.broadcast_to(v, (size, *v.shape))
-        for v, along in zip((goes_on, z, error), batched, strict=True)
-    )
-    return _nothing_for_lost(*each), (True, True)
-
-
-def _nothing_for_lost(goes_on: Bool[Array, " runs"], z: Array, error: Array) -> tuple[Array, Array]:
-    goes_on = goes_on.reshape(-1, *(1,) * (z.ndim - 1))
+    somebody = anybody(~goes_on)
 
     def select(goes_on: Array, z: Array, error: Array) -> tuple[Array, Array]:
         return jnp.where(goes_on, z, 0.0), jnp.where(goes_on, error, 0.0)
 
-    def branch(goes_on: Array, z: Array, error: Array) -> tuple[Array, Array]:
-        return jax.lax.cond(jnp.all(goes_on), lambda _, *both: both, select, goes_on, z, error)
+    def branch(*operands: Array) -> tuple[Array, Array]:
+        return jax.lax.cond(somebody, select, lambda _, *both: both, *operands)
 
     return jax.lax.platform_dependent(goes_on, z, error, cpu=branch, default=select)

@@ -75,10 +75,12 @@ def kernel(name: str) -> Kernel:
     return Kernel(name, module.forward, module.backward_update)
 
 
-def why_not(name: str) -> str | None:
-    """Returns why a kernel can't be used on this machine, in a few words; None if it can."""
+def why_not(name: str, precision: str = "float32") -> str | None:
+    """Returns why a kernel can't be used here for products of a precision, in a few words; None if it can."""
     if name == "xla":
         return None
+    if name == "native" and precision == "bfloat16":
+        return "it knows no bfloat16"
     try:
         return _module(name).why_not()
     except ImportError:

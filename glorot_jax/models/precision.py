@@ -48,6 +48,11 @@ def products_in(precision: str) -> Iterator[None]:
         _IN_FORCE.reset(before)
 
 
+def in_force() -> str:
+    """Returns the precision in which products are made just now, as ``products_in`` takes it."""
+    return _IN_FORCE.get()
+
+
 def said(precision: str, platform: str) -> str:
     """Returns what products are on a platform, in a few words."""
     if precision == "tensorfloat32" and platform != "gpu":
@@ -61,7 +66,7 @@ def contract(product: Callable[..., Array], a: Float[Array, "..."], b: Float[Arr
     In bfloat16 both factors are rounded to it, and so is the error signal on its way back; sums are float32. The same
     numbers come from every platform that makes float32 products of them exactly.
     """
-    precision = _PRODUCTS[_IN_FORCE.get()]
+    precision = _PRODUCTS[in_force()]
     if precision is not _BFLOAT16:
         return product(a, b, precision=precision)
     return _with_rounded_error(product(rounded(a), rounded(b), precision=precision))
@@ -72,7 +77,7 @@ def rounded(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Its derivative is 1.
     """
-    return _to_bfloat16(x) if _IN_FORCE.get() == "bfloat16" else x
+    return _to_bfloat16(x) if in_force() == "bfloat16" else x
 
 
 def dot_general(
@@ -89,7 +94,7 @@ def einsum(how: str, a: Float[Array, "..."], b: Float[Array, "..."], **settings:
 
 def adopt(module: nnx.Module) -> nnx.Module:
     """Returns a network whose Flax layers round their factors as ours do, where they name no precision."""
-    if _IN_FORCE.get() != "bfloat16":
+    if in_force() != "bfloat16":
         return module
     for _, part in nnx.iter_modules(module):
         if getattr(part, "precision", 0) is not None or getattr(part, "dot_general_cls", None) is not None:

@@ -42,7 +42,7 @@ def record_files(folder: Path) -> list[Path]:
 
 def test_runs_has_one_row_a_run_with_what_varies_and_how_it_ended(trained):
     runs = load(trained).runs
-    outcome = ["status", "step", "diverged_step", "diverged_in", *SCALARS]
+    outcome = ["status", "step", "diverged_step", "diverged_in", "dropped_step", *SCALARS]
     best = ["best_valid_error", "best_valid_step", "test_error_at_best_valid"]
     assert list(runs.columns) == ["name", *VARYING, "seed", "in_sweep", "steps", *outcome, *best]
     assert runs.index.name == "run"
@@ -461,7 +461,7 @@ def test_status_counts_and_says_how_to_go_on(tmp_path):
     half = invented.results(tmp_path / "half", made, lambda *_: 0.5, steps=(0, 4), diverged={"relu-s1": 2})
     facts = status(half)
     assert facts["state"] == "unfinished"
-    assert facts["runs"] == {"pending": 0, "training": 5, "done": 0, "diverged": 1}
+    assert facts["runs"] == {"pending": 0, "training": 5, "done": 0, "diverged": 1, "dropped": 0}
     assert facts["diverged"] == [{"run": "relu-s1", "step": 2, "in": "weight gradient of layer 2"}]
     said = render_status(half)
     assert "step 4 of 10 (40%)" in said

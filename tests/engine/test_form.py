@@ -13,11 +13,13 @@ from flax import nnx
 
 from glorot_jax import adam, every, grid, load, mlp, module, optimizer, resume, run, sgd
 from glorot_jax.analysis.status import status
-from glorot_jax.engine import form
+from glorot_jax.data import dataset
+from glorot_jax.engine import devices, form
+from glorot_jax.engine.builder import Builder
 from glorot_jax.engine.fleet import Fleet
-from glorot_jax.engine.plan import plan
+from glorot_jax.engine.plan import cohorts, per_run, plan, setup
 from glorot_jax.errors import InputError
-from glorot_jax.kernels import GENERAL, chain
+from glorot_jax.kernels import GENERAL, KERNELS, chain, dense
 from glorot_jax.models.mlp import Dense
 from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep, training_programs
 
@@ -32,7 +34,7 @@ def watched(**changes):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(compiled_quickly, tmp_path_factory):
     """The same runs with the general form and with the plain kernel: results and programs by kernel."""
     found = {}
     for kernel in (GENERAL, "xla"):
@@ -143,7 +145,7 @@ class Stepping(Plain):
     """The same with a step of its own."""
 
     def descent(self, x, kernel):
-        logits, updated = chain.descent(x, [(self.layer.kernel[...], self.layer.bias[...])], lambda s: s, kernel)
+        logits, updated = chain.descent(x, [(self.layer.kernel[...], self.layer.bias[...])], [], kernel)
 
         def update(error, goes_on):
             ((w, b),) = updated(error, goes_on)
@@ -153,9 +155,10 @@ class Stepping(Plain):
 
 
 def planned(**changes):
-    (row,) = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True).rows
-    said = row.to_dict()
-    return said["kernel"], said["why_kernel"]
+    """A plan's one row, in JSON's terms, and its text."""
+    made = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True)
+    (row,) = made.rows
+    return row.to_dict(), made.text()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,8 @@ def planned(**changes):
     ],
 )
 def test_what_is_not_plain_descent_on_a_chain_keeps_the_general_form(changes, reason):
-    assert planned(**changes) == (GENERAL, reason)
+    said, _ = planned(**changes)
+    assert (said["kernel"], said["why_kernel"]) == (GENERAL, reason)
 
 
 @pytest.mark.parametrize(
@@ -176,18 +180,69 @@ def test_what_is_not_plain_descent_on_a_chain_keeps_the_general_form(changes, re
 )
 def test_plain_descent_on_a_chain_takes_the_fastest_kernel_there_is(changes, monkeypatch):
     monkeypatch.setattr(form, "PREFERRED", {"cpu": "fast"})
-    monkeypatch.setattr(form, "why_not", lambda name: "no compiler is there" if name == "fast" else None)
-    assert planned(**changes) == ("xla", "fast: no compiler is there")
-    text = plan(sweep(probes=("evaluation",), **changes), width=2, quick=True).text()
-    assert "    its kernel: xla (fast: no compiler is there)" in text
-
-
-def test_a_users_module_may_bring_its_own_step(tmp_path):
-    one, other = (
-        run(sweep(model=module(made, flatten=True), probes=("evaluation",)), tmp_path / made.__name__, width=2)
-        for made in (Plain, Stepping)
+    monkeypatch.setattr(
+        form, "why_not", lambda name, precision="float32": "no compiler is there" if name == "fast" else None
     )
-    assert [m["kernel"] for m in manifests(one)] == [GENERAL]
-    assert [m["kernel"] for m in manifests(other)] == ["xla"]
-    losses = [load(out).records()["train_loss"].to_numpy() for out in (one, other)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    said, text = planned(**changes)
+    assert (said["kernel"], said["why_kernel"]) == ("xla", "fast: no compiler is there")
+    assert "    kernel of an update: xla (fast: no compiler is there)" in text
+
+
+# ---- by a stopwatch
+
+RULE = form.Form("xla", "plain")
+
+
+def calibrated(seconds, kept, rule=RULE, precision="float32", training=1e9):
+    asked = []
+
+    def measure(kernel):
+        asked.append(kernel)
+        return seconds[kernel]
+
+    return form.calibrated(rule, precision, measure, training, lambda: 1.0, kept), asked
+
+
+def test_the_quicker_kernel_is_taken_and_what_was_measured_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(form, "why_not", lambda name, precision="float32": "no GPU" if name == "pallas" else None)
+    kept = tmp_path / "kernel.json"
+    found, asked = calibrated({"xla": 2.0, "native": 1.0}, kept)
+    assert (found.kernel, found.by, found.tried) == ("native", "calibration", {"xla": 2.0, "native": 1.0})
+    assert asked == ["xla", "native"]
+    again, asked = calibrated({}, kept)
+    assert (again, asked) == (found, [])
+    fails = calibrated({"xla": 2.0, "native": float("inf")}, tmp_path / "other.json")[0]
+    assert (fails.kernel, fails.tried) == ("xla", {"xla": 2.0})
+
+
+def test_nothing_is_tried_where_there_is_no_choice_or_it_would_not_pay(monkeypatch, tmp_path):
+    monkeypatch.setattr(form, "why_not", lambda name, precision="float32": "no GPU" if name == "pallas" else None)
+    short, asked = calibrated({}, tmp_path / "kernel.json", training=5.9)
+    assert (short.kernel, asked) == ("xla", [])
+    assert short.why == "plain; compiling 2 to try would take 2 s, training about 6 s"
+    for rule in (form.Form(GENERAL, "momentum"), form.Form("xla", "as asked", "asked")):
+        assert calibrated({}, tmp_path / "kernel.json", rule) == (rule, [])
+    monkeypatch.setattr(form, "why_not", lambda name, precision="float32": None if name == "xla" else "no")
+    assert calibrated({}, tmp_path / "kernel.json") == (RULE, [])
+
+
+def test_the_stopwatch_sees_real_programs():
+    """Every kernel that this machine has, on one device, for a training that is said to be long."""
+    (cohort,) = cohorts(watched(model=mlp(widths=(8,)), seeds=(0,)).runs())
+    made = setup(cohort, dataset.build(cohort.runs[0].data))
+    builder = Builder(cohort, made, per_run(cohort), devices.local()[:1])
+    builder.calibrate_kernel(1, 1e9)
+    here = {name for name in KERNELS if dense.why_not(name) is None}
+    if len(here) > 1:
+        assert builder.form.by == "calibration"
+        assert builder.form.tried.keys() == here
+        assert builder.form.kernel == builder.program(1).kernel == min(here, key=builder.form.tried.get)
+        assert 0 < min(builder.form.tried.values()) < 1
+
+
+def test_bfloat16_has_no_native_kernel():
+    found = plan(watched(precision="bfloat16"), quick=True).rows[0].kernel
+    assert found.kernel == "xla"
+    assert found.why in ("native: it knows no bfloat16", "plain SGD on dense layers")
+    with pytest.raises(InputError, match="'native' can't be used here: it knows no bfloat16"):
+        plan(watched(precision="bfloat16"), kernel="native", quick=True)

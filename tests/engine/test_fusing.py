@@ -46,22 +46,26 @@ WIDTH = 4
 SIZE = 16
 
 
+def flat(s):
+    """Leaves its layer as it was drawn: too large a learning rate is the output layer's loss alone."""
+    return jnp.sign(s)
+
+
 def sweep(*depths: int, **changes) -> Sweep:
-    """Three seeds of each, half of them so steep that they are lost: blocks of four hold runs of two depths."""
+    """Of each depth 12 runs, some of which are lost."""
     settings = {
         "name": "depths",
         "data": pictures(),
         "model": mlp(
             widths=grid(*((SIZE,) * depth for depth in depths or (1, 3))),
-            activation=grid("tanh", "relu"),
+            activation=grid("tanh", flat),
             init="normalized",
-            gain=grid(1.0, 1e15),
         ),
-        "optimizer": sgd(learning_rate=0.1),
+        "optimizer": sgd(learning_rate=grid(0.1, 3e38)),
         "seeds": range(3),
         "steps": 20,
         "record": at(3, 11),
-        "probes": ("evaluation", "activations", "gradients", "jacobians"),
+        "probes": ("evaluation", "activations", "gradients"),
         "examples": 20,
         "jacobian_examples": 2,
     }
@@ -70,12 +74,12 @@ def sweep(*depths: int, **changes) -> Sweep:
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory):
-    return run(sweep(1, 3), tmp_path_factory.mktemp("apart") / "depths", width=WIDTH)
+    return run(sweep(1, 3), tmp_path_factory.mktemp("apart") / "depths", width=WIDTH, kernel="general")
 
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory):
-    return run(sweep(1, 3), tmp_path_factory.mktemp("fused") / "depths", width=WIDTH, fuse=True)
+    return run(sweep(1, 3), tmp_path_factory.mktemp("fused") / "depths", width=WIDTH, fuse="always")
 
 
 def own(results, deepest: int = 3):
@@ -121,7 +125,11 @@ def test_results_read_the_same(apart, fused):
     one, two = load(apart), load(fused)
     pd.testing.assert_frame_equal(one.runs, two.runs)
     assert set(one.runs["status"]) == {"done", "diverged"}
-    assert {"preactivation of layer 2", "preactivation of layer 4"} <= set(one.runs["diverged_in"]), "output layers"
+    lost = one.runs[(one.runs["model.activation"] != "tanh") & (one.runs["status"] == "diverged")]
+    assert set(lost["diverged_in"].str[-7:] + lost["model.widths"]) == {
+        "layer 2[16]",
+        "layer 4[16, 16, 16]",
+    }, "the output layers"
     pd.testing.assert_frame_equal(one.configurations, two.configurations)
     pd.testing.assert_series_equal(one.cohort_of, two.cohort_of)
     assert one.cohorts == two.cohorts
@@ -140,17 +148,15 @@ def test_tables_read_the_same(apart, fused, depth):
     assert one == two
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "densities" not in kind])
 def test_figures_read_the_same(apart, fused, kind):
-    if kind == "weight-gradients":
-        pytest.skip("histograms are not recorded")
     one, two = (drawing_of(load(folder), kind, "") for folder in (apart, fused))
     assert one.caption == two.caption
     pd.testing.assert_frame_equal(one.data, two.data)
 
 
 def test_claims_read_the_same(apart, fused):
-    where = {"activation": "tanh", "gain": 1.0, "widths": (SIZE,) * 3}
+    where = {"activation": "tanh", "learning_rate": 0.1, "widths": (SIZE,) * 3}
     one = claim("It is so.", lambda r: per_seed(r, "activation_std", where, layer=3), above=0.0)
     assert judge(one, load(apart)) == judge(one, load(fused))
 
@@ -158,7 +164,7 @@ def test_claims_read_the_same(apart, fused):
 def test_what_is_begun_goes_on_as_it_was(fused, tmp_path):
     out = tmp_path / "depths"
     with pytest.raises(KeyboardInterrupt):
-        run(sweep(1, 3), out, width=WIDTH, fuse=True, progress=DiesAtThirdCommit(), segment_seconds=1e-6)
+        run(sweep(1, 3), out, width=WIDTH, fuse="always", progress=DiesAtThirdCommit(), segment_seconds=1e-6)
     run(sweep(1, 3), out)
     (manifest,) = load(out).shards
     assert manifest["members"]
@@ -170,7 +176,8 @@ def test_what_is_begun_goes_on_as_it_was(fused, tmp_path):
 def test_a_run_does_not_know_its_neighbours(fused, tmp_path):
     """Others in its block, of other depths; the deepest is the same."""
     changes = {"model": mlp(widths=grid((SIZE,), (SIZE,) * 2, (SIZE,) * 3), activation="tanh", init="normalized")}
-    other = run(sweep(**changes, seeds=(7, 2, 0)), tmp_path / "depths", width=WIDTH, fuse=True)
+    changes["optimizer"] = sgd(learning_rate=0.1)
+    other = run(sweep(**changes, seeds=(7, 2, 0)), tmp_path / "depths", width=WIDTH, fuse="always")
     one, two = parameters(fused), parameters(other)
     assert len(one.keys() & two.keys()) == 4
     assert_same_bits(one, two)

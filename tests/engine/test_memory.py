@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorot_jax import adam, grid, mlp, plan, run, shapeset
+from glorot_jax import adam, at, grid, mlp, plan, run, shapeset
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import builder, devices, memory
+from glorot_jax.engine import builder, devices, memory, segment
 from glorot_jax.engine.builder import Builder
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.layout import Layout
@@ -106,7 +106,7 @@ for step in range(3):
     state, records = fleet.train(Pieces.of([(step, 1, -1, 0), (step + 1, 0, 0, 1)]), state)
     copy = fleet.gather(state)
     del copy
-print(json.dumps([resident(peak=True) - before, need.taken(made.layout(2), shared=True), need.constants]))
+print(json.dumps([resident(peak=True) - before, 2 * (need.device - need.constants) + need.host]))
 """
 LARGE = {
     "probes": ("evaluation",),
@@ -125,13 +125,13 @@ def resident(*, peak: bool = False) -> int:
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system can't reset a peak")
 def test_a_process_takes_what_the_plan_says():
-    """Large networks in a process of their own; within 10 %."""
+    """Large networks in a process of their own, all but the libraries and the checkpoint's writer; within 10 %."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path)), "JAX_NUM_CPU_DEVICES": "2"}
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    grown, planned, constants = json.loads(done.stdout)
+    grown, planned = json.loads(done.stdout)
     assert grown > 2e8, "else a process' own ups and downs are more"
-    assert grown == pytest.approx(planned - 2 * constants, rel=0.1)
+    assert grown == pytest.approx(planned, rel=0.1)
 
 
 # ---- how many fit
@@ -158,17 +158,17 @@ def test_the_parts_of_a_footprint_are_those_of_its_chunks():
         "records": 2 * 2 * 6 * 5,
         "temporaries": 70,
         "code": 7,
-        "host": 12 * 100,
+        "host": 2 * 12 * 100,
     }
-    assert made.device == sum(made.parts().values()) - 1200
+    assert made.device == sum(made.parts().values()) - 2400
     assert made.taken(layout, shared=False) == made.device
-    assert made.taken(layout, shared=True) == 2 * (made.device + 1200)
+    assert made.taken(layout, shared=True) == 2 * (made.device + 2400) + memory.LIBRARIES
 
 
 @settings(deadline=None)
 @given(LAYOUTS, st.integers(0, 10**5), st.booleans())
 def test_what_is_said_to_fit_at_once_fits_and_a_chunk_more_does_not(layout, free, shared):
-    need = made_up(layout)
+    need, free = made_up(layout), free + shared * memory.LIBRARIES
     count = need.at_once(layout, free, shared)
     assert 0 <= count <= layout.runs
     usable = free * (1 - memory.SPARE)
@@ -201,13 +201,13 @@ def test_the_widest_block_that_fits_is_a_power_of_two(free, most):
 def test_a_cohort_of_which_nothing_fits_is_one_line_that_says_what_would():
     layout = Layout(runs=9, width=4, devices=2, room=1)
     need = made_up(layout)
-    memory.check("mlp", need, layout, 10_000, shared=True)
+    taken = 2 * (1000 + 400 + 4 + 2 * 20 + 90 + 7 + 800) + memory.LIBRARIES
+    memory.check("mlp", need, layout, int(1.03 * taken), shared=True)
     with pytest.raises(InputError) as caught:
         memory.check("mlp", need, layout, 3000, shared=True)
     line, hint = str(caught.value).split("\n")
-    taken = 2 * (1000 + 400 + 4 + 2 * 20 + 90 + 7 + 400)
     assert line == f"memory: mlp: 4 runs at width 4 need {taken:,} bytes on 2 devices that share memory, 3,000 are free"
-    assert hint.startswith("  hint: placement='host' or a smaller data set; smaller widths of the network; ")
+    assert hint.startswith("  hint: smaller widths of the network; an optimizer that keeps less; placement='host'")
     assert "--width 2" in hint
     assert "JAX_NUM_CPU_DEVICES=1" in hint
 
@@ -231,3 +231,19 @@ def test_what_does_not_fit_is_refused_before_anything_is_touched(verb, monkeypat
 def test_where_memory_is_plenty_nothing_is_compiled_to_know_it(small, monkeypatch):
     monkeypatch.setattr(memory, "compiled_need", None)
     small.fitting(2)
+
+
+def test_runs_that_do_not_fit_together_train_in_parts(monkeypatch, tmp_path):
+    monkeypatch.setattr(segment, "CHUNK_BYTES", 1)  # a block a chunk
+    made = sweep(data=shapeset(size=16, validation=10, test=30), probes=("evaluation",), steps=2, record=at(1))
+    (cohort,) = cohorts(made.runs())
+    layout = Layout(len(cohort.runs), 1, len(devices.local()), 1)
+    need = Builder(cohort, setup(cohort, build(cohort.runs[0].data)), per_run(cohort), devices.local()).need(
+        1, compiled=True
+    )
+    half = need._holding(2, 2, 1).taken(layout, shared=True)
+    assert layout.chunks_per_device == 3
+    monkeypatch.setattr(builder, "free", lambda _: half / (1 - memory.SPARE) - need.constants + 10)
+    run(made, tmp_path / "small", width=1)
+    manifests = [json.loads(path.read_text()) for path in tmp_path.glob("small/shards/*/manifest.json")]
+    assert sorted(m["runs"] for m in manifests) == [6, 6], "two of three variants' worth of eight places"

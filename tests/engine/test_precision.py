@@ -15,19 +15,20 @@ from glorot_jax.engine import segment
 from glorot_jax.engine.plan import cohorts, per_run, setup
 from glorot_jax.engine.sweep import from_resolved
 from glorot_jax.errors import InputError
+from glorot_jax.kernels import GENERAL
 from tests.engine import networks
 from tests.engine.small import parameters, records, sweep
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
-def products(described) -> dict[str, list[str]]:
+def products(described, kernel: str = GENERAL) -> dict[str, list[str]]:
     """What the products of a sweep's update ask for, in order, for each precision in it."""
     found = {}
     for cohort in cohorts(described.runs()):
         one = {name: array[0] for name, array in per_run(cohort).items()}
         made = setup(cohort, dataset.build(cohort.runs[0].data))
-        update = segment._Run(made, segment._Network(made, one), one)
+        update = segment._Run(made, segment._Network(made, one), one, kernel=kernel)
         _, state, *batch = update._abstract(one)
         found[cohort.runs[0].precision] = asked(jax.jit(update.step).lower(state, one, *batch).as_text())
     return found
@@ -53,6 +54,11 @@ def test_every_product_of_an_update_is_in_the_precision_of_the_sweep(kind):
     count = len(found["float32"])
     assert count >= 5
     assert found == {"float32": ["HIGHEST"] * count, "tensorfloat32": ["HIGH"] * count, "bfloat16": ["BF16"] * count}
+
+
+def test_so_is_every_product_of_an_update_layer_by_layer():
+    found = products(sweep(data=networks.pictures(), precision=grid(*PRECISIONS)), "xla")
+    assert found == {"float32": ["HIGHEST"] * 5, "tensorfloat32": ["HIGH"] * 5, "bfloat16": ["BF16"] * 5}
 
 
 def test_the_default_leaves_every_identity_as_it_was():

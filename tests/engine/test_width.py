@@ -151,7 +151,7 @@ def test_no_stopwatch_where_training_is_short_against_compiling(tmp_path):
     stopwatch = Stopwatch({4: 9.0, 8: 5.0, 16: 4.0})
     made = found(stopwatch, tmp_path / "kept.json", training=8.9, compiling=1.0)
     assert (made.runs, made.by, made.tried, stopwatch.asked) == (8, "rule", None, [])
-    assert made.untried == "compiling 3 widths would take 3 s, training about 9 s"
+    assert made.untried == "compiling 3 to try would take 3 s, training about 9 s"
     assert found(stopwatch, tmp_path / "kept.json", training=9.1, compiling=1.0).by == "calibration"
 
 
