@@ -60,7 +60,10 @@ def descent(
             above, own = error, None
             if i < len(hidden):
                 (error,), own = pulls[i](error), has[i]
-            z, error = _nothing_unless(goes_on, inputs[i], error)
+            if kernel.leaves_alone:
+                z, error = inputs[i], jnp.where(goes_on, error, 0.0)
+            else:
+                z, error = _nothing_unless(goes_on, inputs[i], error)
             backward_update = partial(kernel.backward_update, input_error=i > 0)
             error, w, b = _optional(own, backward_update, _unchanged)(z, error, *layers[i])
             error = error if own is None else jnp.where(own, error, above)

@@ -23,11 +23,17 @@ SMALL_BATCH = 32
 
 
 class Kernel(NamedTuple):
-    """One way to do the two passes; see ``forward`` and ``backward_update`` below for what they take and return."""
+    """One way to do the two passes; see ``forward`` and ``backward_update`` below for what they take and return.
+
+    Attributes:
+        leaves_alone: whether W and b come back as they were, and 0 for ∂C/∂z, where all of the error is 0, also if z
+            or W is not finite.
+    """
 
     name: str
     forward: Callable[..., Array]
     backward_update: Callable[..., tuple[Array | None, Array, Array]]
+    leaves_alone: bool = False
 
 
 def forward(
@@ -72,7 +78,7 @@ def kernel(name: str) -> Kernel:
     if name == "xla":
         return Kernel(name, forward, backward_update)
     module = _module(name)
-    return Kernel(name, module.forward, module.backward_update)
+    return Kernel(name, module.forward, module.backward_update, getattr(module, "LEAVES_ALONE", False))
 
 
 def why_not(name: str, precision: str = "float32") -> str | None:

@@ -502,7 +502,8 @@ ffi::Error ForwardCall(Array z, Array w, Array b, Result s) {
   return ffi::Error::Success();
 }
 
-// As ForwardCall's, w and b of every run; updated in place, or copied first where the caller keeps what was before.
+// As ForwardCall's, w and b of every run; updated in place, or copied first where the caller keeps what was before. A
+// run all of whose error is 0 is left as it is, also where its z or w is not finite.
 ffi::Error BackwardUpdateOf(Array z, Array error, Array w, Array b, Array* input_error, Result w_after, Result b_after) {
   const auto dimensions = w.dimensions();
   const Size runs = dimensions[0], fan_in = dimensions[1], fan_out = dimensions[2], batch = z.dimensions()[1];
@@ -510,10 +511,14 @@ ffi::Error BackwardUpdateOf(Array z, Array error, Array w, Array b, Array* input
   if (b_after->typed_data() != b.typed_data()) std::memcpy(b_after->typed_data(), b.typed_data(), b.size_bytes());
   const Size z_step = Step(z, runs), error_step = Step(error, runs);
   for (Size r = 0; r < runs; ++r) {
-    BackwardUpdate(z.typed_data() + r * z_step, error.typed_data() + r * error_step,
-                   w_after->typed_data() + r * fan_in * fan_out, b_after->typed_data() + r * fan_out,
-                   input_error == nullptr ? nullptr : input_error->typed_data() + r * batch * fan_in, batch, fan_in,
-                   fan_out);
+    const float* own_error = error.typed_data() + r * error_step;
+    float* own_input_error = input_error == nullptr ? nullptr : input_error->typed_data() + r * batch * fan_in;
+    if (std::all_of(own_error, own_error + batch * fan_out, [](float e) { return e == 0; })) {
+      if (own_input_error != nullptr) std::fill_n(own_input_error, batch * fan_in, 0.0f);
+      continue;
+    }
+    BackwardUpdate(z.typed_data() + r * z_step, own_error, w_after->typed_data() + r * fan_in * fan_out,
+                   b_after->typed_data() + r * fan_out, own_input_error, batch, fan_in, fan_out);
   }
   return ffi::Error::Success();
 }

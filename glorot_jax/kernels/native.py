@@ -36,6 +36,9 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-w")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 """For this machine's processor, as most compilers say it, as some do for ARM, and for any processor of the kind."""
 
+LEAVES_ALONE = True
+"""A run all of whose error is 0 stays as it is, whatever its other arrays hold."""
+
 _SYMBOLS = ("GlorotForward", "GlorotBackwardUpdate", "GlorotUpdate")
 _LOADING = threading.Lock()
 
