@@ -1,12 +1,12 @@
-// Dense layers of many runs at a small batch, for one CPU core: the forward pass, and the backward pass with the update.
+// Dense layers of many runs at a small batch, for one CPU core: the forward pass, and the backward pass with update.
 //
 // Per run, all row-major float32:
 //   Forward           s = z W + b
 //   BackwardUpdate    zᵉ = error Wᵀ,  W ← W + zᵀ error,  b ← b + Σ error      (W read once and written once)
 //
 // Every element of s, W and b is summed in the order of its index, one fused multiply-add at a time, whatever the
-// blocking; an element of zᵉ is summed by lanes, in an order that the layer's shape decides. So the bits of a run depend
-// neither on the runs beside it nor on where its arrays lie.
+// blocking; an element of zᵉ is summed by lanes, in an order that the layer's shape decides. So the bits of a run
+// depend neither on the runs beside it nor on where its arrays lie.
 
 #include <algorithm>
 #include <cstddef>
@@ -26,15 +26,16 @@ namespace {
 
 using Size = std::size_t;
 
+// Lanes of a vector; then what registers have room for: rows of a batch with two vectors of sums each beside what they
+// are multiplied with, and rows of W that are updated together.
 #if defined(__AVX512F__)
-constexpr Size kLanes = 16;
-constexpr Size kMostRows = 12;  // 12 × 2 accumulators, what they are multiplied with, and room for the updated weights
+constexpr Size kLanes = 16, kMostRows = 12, kUpdatedRows = 8;
 #elif defined(__AVX__)
-constexpr Size kLanes = 8;
-constexpr Size kMostRows = 5;
+constexpr Size kLanes = 8, kMostRows = 5, kUpdatedRows = 4;
+#elif defined(__aarch64__)
+constexpr Size kLanes = 4, kMostRows = 10, kUpdatedRows = 8;
 #else
-constexpr Size kLanes = 4;
-constexpr Size kMostRows = 10;
+constexpr Size kLanes = 4, kMostRows = 5, kUpdatedRows = 4;
 #endif
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
@@ -43,13 +44,12 @@ typedef float Anywhere __attribute__((vector_size(kLanes * sizeof(float)), align
 #define UNROLL _Pragma("GCC unroll 32")
 #define INLINE inline __attribute__((always_inline))
 
-constexpr Size kPanel = 2 * kLanes;            // columns of a panel
-constexpr Size kStreamed = 512 * 1024;         // bytes of a matrix from which on it is fetched ahead of its use
-constexpr Size kStreamedRows = 32;             // rows of W that a streamed forward pass works on at a time
-constexpr Size kBlock = 512;                   // columns of errors kept close by in a backward pass
-constexpr Size kTransposedColumns = 48;        // columns below which W is transposed instead of summed over lanes
-constexpr Size kTransposed = 128;              // columns that are transposed at a time
-constexpr Size kUpdatedRows = 8;
+constexpr Size kPanel = 2 * kLanes;      // columns of a panel
+constexpr Size kStreamed = 512 * 1024;   // bytes of a matrix from which on it is fetched ahead of its use
+constexpr Size kStreamedRows = 32;       // rows of W that a streamed forward pass works on at a time
+constexpr Size kBlock = 512;             // columns of errors kept close by in a backward pass
+constexpr Size kTransposedColumns = 48;  // columns of W below which it is transposed instead of summed over lanes
+constexpr Size kTransposed = 128;        // columns that are transposed at a time
 
 const float kZeros[4 * kLanes] = {};
 
@@ -173,8 +173,9 @@ void Multiply(Matrix z, Matrix w, Matrix from, float* s, Size s_stride, Size row
       const PanelFunction function = width == kPanel   ? (ahead && i == 0 ? functions.wide_ahead : functions.wide)
                                      : width == kLanes ? functions.narrow
                                                        : functions.part;
-      function({z.data + i * z.stride, z.stride}, {w.data + n, w.stride}, {from.data + i * from.stride + n, from.stride},
-               s + i * s_stride + n, s_stride, depth, width, ahead);
+      const Matrix start{from.data + i * from.stride + n, from.stride};
+      function({z.data + i * z.stride, z.stride}, {w.data + n, w.stride}, start, s + i * s_stride + n, s_stride, depth,
+               width, ahead);
     }
     n += width;
   }
@@ -192,7 +193,7 @@ void Forward(const float* z, const float* w, const float* b, float* s, Size batc
   }
 }
 
-// The squares of a matrix whose rows are vectors.
+// kLanes rows of a vector each.
 struct Square {
   Vector row[kLanes];
 };
@@ -376,7 +377,7 @@ void BackwardByTransposing(const float* z, const float* error, float* w, float* 
 
 // kRows rows of W and some columns: adds error · W to `sums`, by lanes, then zᵀ error to W.
 //
-// errors: packed, vector of columns by vector, in each the kBatch examples. sums, inputs: of kLanes rows, [example, row].
+// errors: packed, vector of columns by vector, in each the kBatch examples. sums, inputs: [example, kLanes rows].
 template <Size kBatch, Size kRows, bool kAhead>
 void BackwardRows(const float* errors, const float* inputs, float* w, Size w_stride, Vector* sums, bool first,
                   Size columns, Size ahead) {
@@ -487,7 +488,8 @@ using Result = ffi::Result<Array>;
 // Floats from one run's array to the next one's: 0 where all runs share it, [1, …].
 Size Step(const Array& array, Size runs) {
   const auto dimensions = array.dimensions();
-  return static_cast<Size>(dimensions[0]) == 1 && runs > 1 ? 0 : dimensions[1] * (dimensions.size() > 2 ? dimensions[2] : 1);
+  if (dimensions[0] == 1 && runs > 1) return 0;
+  return array.element_count() / dimensions[0];
 }
 
 // z [runs or 1, batch, fan_in], w [runs or 1, fan_in, fan_out], b [runs or 1, fan_out] -> s [runs, batch, fan_out].
@@ -504,7 +506,8 @@ ffi::Error ForwardCall(Array z, Array w, Array b, Result s) {
 
 // As ForwardCall's, w and b of every run; updated in place, or copied first where the caller keeps what was before. A
 // run all of whose error is 0 is left as it is, also where its z or w is not finite.
-ffi::Error BackwardUpdateOf(Array z, Array error, Array w, Array b, Array* input_error, Result w_after, Result b_after) {
+ffi::Error BackwardUpdateOf(Array z, Array error, Array w, Array b, Array* input_error, Result w_after,
+                            Result b_after) {
   const auto dimensions = w.dimensions();
   const Size runs = dimensions[0], fan_in = dimensions[1], fan_out = dimensions[2], batch = z.dimensions()[1];
   if (w_after->typed_data() != w.typed_data()) std::memcpy(w_after->typed_data(), w.typed_data(), w.size_bytes());

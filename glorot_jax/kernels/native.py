@@ -32,7 +32,7 @@ from glorot_jax.errors import ResumableError
 from glorot_jax.files import cache_folder, write
 
 SOURCE = Path(__file__).with_name("native.cc")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-w")
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
 PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 """For this machine's processor, as most compilers say it, as some do for ARM, and for any processor of the kind."""
 
