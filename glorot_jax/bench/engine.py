@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from glorot_jax import Sweep, arrays, grid, log_spaced, mlp, sgd
+from glorot_jax.bench.turns import Contestant
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
@@ -115,6 +116,11 @@ class Engine:
         self.step = 0
         self.steps(8)
         self.record()
+
+    @property
+    def contestant(self) -> Contestant:
+        """Its steps without records; a segment has thousands."""
+        return Contestant(self.steps, self.runs, least=64)
 
     def steps(self, count: int) -> float:
         """Trains all runs for so many steps without a record; returns seconds."""

@@ -135,8 +135,6 @@ class Mlp(nnx.Module):
     ):
         self.activation = Activation(activation, activation_index)
         self.depth = None if depth is None else Hyper(depth)
-        if depth is not None:
-            self.descent = None  # of networks of several depths the general update alone is made
         sizes = (*shape, *widths, classes)
         layers, z = [], inputs
         for i, shape in enumerate(itertools.pairwise(sizes), start=1):

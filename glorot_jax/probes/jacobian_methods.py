@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from glorot_jax import spectra
+from glorot_jax.branches import if_any
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.models.points import INPUT, LayerPoints
 from glorot_jax.probes.probe import EXACT_UP_TO, Scene, by_point, forward_shifted, only, told_by_layer
@@ -126,12 +128,21 @@ def of_layer(scene: Scene, layer: LayerPoints) -> LayerJacobians:
     return LayerJacobians(inputs, (sizes[0], sizes[1]), at, lambda x: at(x).matrix())
 
 
+def by_example(scene: Scene, layer: LayerPoints, look: Callable[[Array], Any]) -> Any:
+    """Returns what ``look`` sees on each of the examples of a hidden layer's Jacobians, one after the other.
+
+    Where runs have different depths, a block does without it for a layer that none of its runs has.
+    """
+    examples, has = of_layer(scene, layer).examples, scene.has(layer)
+    return jax.lax.map(look, examples) if has is None else if_any(has, partial(jax.lax.map, look), examples)
+
+
 def decomposed(scene: Scene, layer: LayerPoints, method: str) -> Any:
     """Returns ``DECOMPOSITIONS[method]`` of a hidden layer's Jacobians, example by example; done once for all."""
     jacobians = of_layer(scene, layer)
     return scene.once(
         (layer.activation, method),
-        lambda: jax.lax.map(lambda example: DECOMPOSITIONS[method](jacobians.matrix(example)), jacobians.examples),
+        lambda: by_example(scene, layer, lambda example: DECOMPOSITIONS[method](jacobians.matrix(example))),
     )
 
 

@@ -16,6 +16,7 @@ from glorot_jax.probes.jacobian_methods import (
     PROBE_SEED,
     STEPS,
     VECTORS,
+    by_example,
     by_layer,
     chosen,
     decomposed,
@@ -81,7 +82,7 @@ def _gram(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
 
 def _estimated(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
     jacobians = of_layer(scene, layer)
-    each = jax.lax.map(lambda example: jacobians.at(example).rms(), jacobians.examples)
+    each = by_example(scene, layer, lambda example: jacobians.at(example).rms())
     rms = _rms(each.value)
     edges = _scaled(rms)
 
@@ -98,7 +99,7 @@ def _estimated(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
             frobenius=jacobian.frobenius,
         )
 
-    found = jax.lax.map(one, jacobians.examples)
+    found = by_example(scene, layer, one)
     # The examples share their probe vectors, so their errors may add up instead of averaging out.
     shares = jax.tree.map(lambda v: mean(v.T), found.shares)
     inside, outside = density(shares.below.value, SINGULAR_VALUE_BINS)

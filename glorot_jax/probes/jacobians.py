@@ -14,6 +14,7 @@ from glorot_jax.probes.jacobian_methods import (
     STEPS,
     VECTORS,
     Jacobian,
+    by_example,
     by_layer,
     chosen,
     decomposed,
@@ -41,7 +42,7 @@ def _mean_and_error(method: str, scene: Scene, layer: LayerPoints) -> tuple[Arra
     if name == "gram":
         values, errors = decomposed(scene, layer, name)
         return mean(mean(values)), mean(mean(errors))
-    values, errors = jax.lax.map(lambda example: _estimate(jacobian.at(example)), jacobian.examples)
+    values, errors = by_example(scene, layer, lambda example: _estimate(jacobian.at(example)))
     return mean(values), mean(errors)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from glorot_jax.errors import InputError
 from glorot_jax.models.points import INPUT, OUTPUT, LayerPoints, Notes, noted, shift_of, show, value_of
@@ -280,6 +280,10 @@ class Scene:
             )
         return found
 
+    def has(self, layer: LayerPoints) -> Bool[Array, ""] | None:
+        """Returns whether a hidden layer is one of this run's network; None where all runs have all."""
+        return None if self.depth is None else self.hidden.index(layer) < self.depth
+
     @property
     def dense(self) -> bool:
         """Whether every layer is a dense one whose weights are known, and some parameters' own are none beside."""
@@ -477,12 +481,10 @@ def told_by_layer(texts: Sequence[str], output: str | None = None) -> str:
     Layers of which the same is said are not counted off, so that networks of different depths are told alike.
     """
     begins = [i for i, text in enumerate(texts) if i == 0 or text != texts[i - 1]]
-    parts = [
-        f"{'' if i + 1 in begins else 'from '}layer {i + 1}{'' if i + 1 in begins else ' on'}: {texts[i]}"
-        for i in begins
-    ]
-    parts += [] if output is None else [f"output layer: {output}"]
-    return "; ".join(parts) if len({*texts, *([] if output is None else [output])}) > 1 else parts[0].partition(": ")[2]
+    lines = [f"layer {i + 1}" if i + 1 in begins else f"from layer {i + 1} on" for i in begins]
+    told = [*zip(lines, (texts[i] for i in begins), strict=True)]
+    told += [] if output is None else [("output layer", output)]
+    return texts[0] if len({text for _, text in told}) == 1 else "; ".join(map(": ".join, told))
 
 
 def forward(module: nnx.Module, inputs: Array) -> Array:

@@ -38,6 +38,7 @@ from glorot_jax.data import dataset
 from glorot_jax.engine import plan
 from glorot_jax.engine.fusing import fusable, padding, why_apart
 from glorot_jax.engine.segment import _Network, _Run
+from glorot_jax.kernels import GENERAL
 from glorot_jax.models.mlp import own_parameters
 from tests.engine.networks import pictures
 from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters
@@ -46,22 +47,26 @@ WIDTH = 4
 SIZE = 16
 
 
+def flat(s):
+    """Leaves its layer as it was drawn: too large a learning rate is the output layer's loss alone."""
+    return jnp.sign(s)
+
+
 def sweep(*depths: int, **changes) -> Sweep:
-    """Three seeds of each, half of them so steep that they are lost: blocks of four hold runs of two depths."""
+    """Of each depth 12 runs, some of which are lost."""
     settings = {
         "name": "depths",
         "data": pictures(),
         "model": mlp(
             widths=grid(*((SIZE,) * depth for depth in depths or (1, 3))),
-            activation=grid("tanh", "relu"),
+            activation=grid("tanh", flat),
             init="normalized",
-            gain=grid(1.0, 1e15),
         ),
-        "optimizer": sgd(learning_rate=0.1),
+        "optimizer": sgd(learning_rate=grid(0.1, 3e38)),
         "seeds": range(3),
         "steps": 20,
         "record": at(3, 11),
-        "probes": ("evaluation", "activations", "gradients", "jacobians"),
+        "probes": ("evaluation", "activations", "gradients"),
         "examples": 20,
         "jacobian_examples": 2,
     }
@@ -70,7 +75,7 @@ def sweep(*depths: int, **changes) -> Sweep:
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory):
-    return run(sweep(1, 3), tmp_path_factory.mktemp("apart") / "depths", width=WIDTH)
+    return run(sweep(1, 3), tmp_path_factory.mktemp("apart") / "depths", width=WIDTH, kernel="general")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,7 @@ def test_one_folder_says_that_it_holds_two_cohorts(apart, fused):
     (manifest,) = load(fused).shards
     alone = {shard["shard"]: shard for shard in load(apart).shards}
     assert len(alone) == 2
+    assert {shard["kernel"] for shard in alone.values()} == {manifest["kernel"]} != {GENERAL}
     assert manifest["cohort"]["depths"] == [1, 3]
     assert manifest["cohort"]["id"] not in load(apart).cohorts
     assert [member["layers"] for member in manifest["members"]] == [1, 3]
@@ -121,7 +127,11 @@ def test_results_read_the_same(apart, fused):
     one, two = load(apart), load(fused)
     pd.testing.assert_frame_equal(one.runs, two.runs)
     assert set(one.runs["status"]) == {"done", "diverged"}
-    assert {"preactivation of layer 2", "preactivation of layer 4"} <= set(one.runs["diverged_in"]), "output layers"
+    lost = one.runs[(one.runs["model.activation"] != "tanh") & (one.runs["status"] == "diverged")]
+    assert set(lost["diverged_in"].str[-7:] + lost["model.widths"]) == {
+        "layer 2[16]",
+        "layer 4[16, 16, 16]",
+    }, "the output layers"
     pd.testing.assert_frame_equal(one.configurations, two.configurations)
     pd.testing.assert_series_equal(one.cohort_of, two.cohort_of)
     assert one.cohorts == two.cohorts
@@ -140,17 +150,15 @@ def test_tables_read_the_same(apart, fused, depth):
     assert one == two
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "densities" not in kind])
 def test_figures_read_the_same(apart, fused, kind):
-    if kind == "weight-gradients":
-        pytest.skip("histograms are not recorded")
     one, two = (drawing_of(load(folder), kind, "") for folder in (apart, fused))
     assert one.caption == two.caption
     pd.testing.assert_frame_equal(one.data, two.data)
 
 
 def test_claims_read_the_same(apart, fused):
-    where = {"activation": "tanh", "gain": 1.0, "widths": (SIZE,) * 3}
+    where = {"activation": "tanh", "learning_rate": 0.1, "widths": (SIZE,) * 3}
     one = claim("It is so.", lambda r: per_seed(r, "activation_std", where, layer=3), above=0.0)
     assert judge(one, load(apart)) == judge(one, load(fused))
 
@@ -170,6 +178,7 @@ def test_what_is_begun_goes_on_as_it_was(fused, tmp_path):
 def test_a_run_does_not_know_its_neighbours(fused, tmp_path):
     """Others in its block, of other depths; the deepest is the same."""
     changes = {"model": mlp(widths=grid((SIZE,), (SIZE,) * 2, (SIZE,) * 3), activation="tanh", init="normalized")}
+    changes["optimizer"] = sgd(learning_rate=0.1)
     other = run(sweep(**changes, seeds=(7, 2, 0)), tmp_path / "depths", width=WIDTH, fuse="always")
     one, two = parameters(fused), parameters(other)
     assert len(one.keys() & two.keys()) == 4
@@ -210,7 +219,8 @@ def test_what_would_come_out_otherwise_stays_apart(why):
 
 def test_what_differs_otherwise_is_another_program():
     model = mlp(widths=grid((8,), (8, 8), (9,), (9, 9, 9), (7,), (5, 6)))
-    found = plan.cohorts(sweep(model=model, batch_size=grid(5, 10)).runs(), fuse=True)
+    made = sweep(model=model, optimizer=sgd(learning_rate=0.1), batch_size=grid(5, 10))
+    found = plan.cohorts(made.runs(), fuse=True)
     assert sorted(cohort.depths or () for cohort in found if cohort.members) == [
         (1, 1, 1, 2, 2, 2),
         (1, 1, 1, 2, 2, 2),
@@ -223,7 +233,7 @@ def test_what_differs_otherwise_is_another_program():
 
 def test_the_padded_work_is_that_of_blocks_that_go_deeper_than_their_runs():
     model = mlp(widths=grid(*((SIZE,) * depth for depth in (1, 2, 4))))
-    (cohort,) = plan.cohorts(sweep(model=model).runs(), fuse=True)
+    (cohort,) = plan.cohorts(sweep(model=model, optimizer=sgd(learning_rate=0.1)).runs(), fuse=True)
     program, layout, _ = plan.program_for(cohort, dataset.build(cohort.runs[0].data), jax.devices()[:1], 4)
     features, classes = 64, 3
     first, inner, last = (features + 1) * SIZE, (SIZE + 1) * SIZE, (SIZE + 1) * classes
@@ -231,16 +241,14 @@ def test_the_padded_work_is_that_of_blocks_that_go_deeper_than_their_runs():
     own = 3 * sum(params.values())
     assert [program.own_param_count(depth) for depth in params] == list(params.values())
     on_cpu = 4 * params[2] + 5 * params[4]  # 1 1 1 2 | 2 2 4 4 | 4
-    assert padding(cohort, program, layout, "cpu") == pytest.approx((4 * params[2] + 5 * params[4]) / own)
+    assert padding(cohort, program, layout, "cpu") == pytest.approx(on_cpu / own)
     assert padding(cohort, program, layout, "gpu") == pytest.approx(9 * params[4] / own)
-    assert on_cpu > own
 
 
 # ---- the network, and other optimizers
 
 
-@pytest.mark.parametrize("rule", [adam(learning_rate=0.01), levenberg_marquardt(learning_rate=0.01)], ids=str)
-def test_other_optimizers_leave_alone_what_a_run_lacks(rule):
+def test_other_optimizers_leave_alone_what_a_run_lacks():
     """From initial weights that look at data, too, with an activation that is infinitely steep at 0."""
 
     def root(s):
@@ -248,7 +256,7 @@ def test_other_optimizers_leave_alone_what_a_run_lacks(rule):
 
     def trained(depths: tuple[int, ...], fuse: bool) -> list[dict[str, np.ndarray]]:
         model = mlp(widths=grid(*((6,) * depth for depth in depths)), activation=grid("tanh", root), init="lsuv")
-        made = sweep(model=model, optimizer=rule, seeds=(1,), probes=("evaluation",))
+        made = sweep(model=model, optimizer=adam(learning_rate=0.01), seeds=(1,), probes=("evaluation",))
         (cohort,) = plan.cohorts(made.runs(), fuse=fuse)
         setup, arrays = plan.setup(cohort, dataset.build(made.data)), plan.per_run(cohort)
         example = {name: array[0] for name, array in arrays.items()}

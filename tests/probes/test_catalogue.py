@@ -321,8 +321,7 @@ def check_hessian(case: Case, hessian: np.ndarray) -> None:
     close(found["hessian_sharpness_error"], error * RATE / 2, rtol=1e-6)
     assert abs(found["hessian_max_eigenvalue"] - largest) <= error + 1e-3 * abs(largest) + 1e-6
     assert 0 <= error <= 0.05 * abs(largest) + 1e-6
-    keys = jax.random.split(jax.random.key(3), 16)
-    vectors = np.array([jax.random.rademacher(k, (len(hessian),)) for k in keys], np.float64)
+    vectors = signs(3, case.net)
     each = np.einsum("ki,ij,kj->k", vectors, hessian, vectors)
     close(found["hessian_trace"], each.mean(), rtol=1e-3)
     close(found["hessian_trace_error"], each.std(ddof=1) / 4, rtol=1e-3)
@@ -336,6 +335,14 @@ def check_hessian(case: Case, hessian: np.ndarray) -> None:
         assert (np.abs(found[name] - wanted) <= 5 * found[f"{name}_error"] + 1e-5).all(), name
 
 
+def signs(seed: int, net: Network) -> np.ndarray:
+    """A probe's 16 random vectors, which begin with the output layer, in the order of the layers."""
+    sizes = [w.size + b.size for w, b in zip(net.weights, net.biases, strict=True)]
+    keys = jax.random.split(jax.random.key(seed), 16)
+    drawn = np.array([jax.random.rademacher(k, (sum(sizes),)) for k in keys], np.float64)
+    return np.roll(drawn, -sizes[-1], axis=1)
+
+
 def kernels(net: Network) -> list[slice]:
     """Where each layer's weights lie among all parameters."""
     found, end = [], 0
@@ -346,8 +353,7 @@ def kernels(net: Network) -> list[slice]:
 
 def truth_hessian_diagonal(net: Network, hessian: np.ndarray) -> dict[str, np.ndarray]:
     """What the probe's random vectors give with the whole matrix."""
-    keys = jax.random.split(jax.random.key(4), 16)
-    vectors = np.array([jax.random.rademacher(k, (len(hessian),)) for k in keys], np.float64)
+    vectors = signs(4, net)
     each = vectors * (vectors @ hessian)
     layers = [each[:, at] for at in kernels(net)]
     entries = [e.mean(axis=0) for e in layers]
