@@ -137,7 +137,7 @@ class Sweep(Spec):
             more. If None all are kept.
         pretraining: ``denoising(…)`` trains the hidden layers without labels before step 0; None for none.
         precision: of the matrix products of an update, forward and backward: ``"float32"``; ``"tensorfloat32"``, whose
-            factors have 10 bits behind the point on NVIDIA's GPUs, and which elsewhere is float32; ``"bfloat16"``,
+            factors have 10 bits behind the point on NVIDIA's GPUs, and which on a CPU is float32; ``"bfloat16"``,
             whose factors have 7. Parameters, biases, updates, the loss and all sums are float32, and so is all that
             probes and evaluation compute of the same network: only what they measure is another.
         order: ``"paired"``: runs that share a seed see the same examples and draw the same initial numbers;

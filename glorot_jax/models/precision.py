@@ -36,7 +36,8 @@ def products_in(precision: str) -> Iterator[None]:
 
     Args:
         precision: ``"float32"``; ``"tensorfloat32"``, as NVIDIA's matrix units have it, float32 on a CPU; or
-            ``"bfloat16"``: factors rounded to bfloat16, sums in float32.
+            ``"bfloat16"``: factors rounded to bfloat16, sums in float32. A weight gradient of a small batch, which is
+            summed up example by example, has no use for matrix units: with tensorfloat32 it is of full float32.
     """
     usual = {"float32": "highest", "tensorfloat32": "tensorfloat32", "bfloat16": _BFLOAT16.name}[precision]
     theirs = jax.config.jax_default_matmul_precision if precision == "float32" else None
@@ -55,9 +56,10 @@ def in_force() -> str:
 
 def said(precision: str, platform: str) -> str:
     """Returns what products are on a platform, in a few words."""
-    if precision == "tensorfloat32" and platform != "gpu":
-        return f"float32 (tensorfloat32 is not known to a {platform.upper()})"
-    return precision
+    if precision != "tensorfloat32" or platform == "gpu":
+        return precision
+    instead = "three products of bfloat16" if platform == "tpu" else "float32"
+    return f"{instead} (tensorfloat32 is not known to a {platform.upper()})"
 
 
 def contract(product: Callable[..., Array], a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

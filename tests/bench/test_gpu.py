@@ -8,6 +8,7 @@ import json
 import pytest
 
 from glorot_jax.bench.machine import Machine
+from glorot_jax.engine import compiling
 from tests.conftest import ROOT
 
 spec = importlib.util.spec_from_file_location("gpu_benchmark", ROOT / "tests" / "benchmarks" / "gpu.py")
@@ -75,3 +76,13 @@ def test_a_process_that_fails_gives_its_last_words(monkeypatch):
     monkeypatch.setattr(gpu.sys, "executable", "/bin/false")
     (row,) = gpu._apart("bits", 60.0, tiny=True)
     assert row["failed"].startswith("exit 1")
+
+
+def test_options_are_left_to_xla_for_a_while_alone():
+    def ours() -> set[str]:
+        return set(compiling.options("gpu", "", "cuda 12090"))
+
+    before = ours()
+    with gpu._left_to_xla("--xla_gpu_autotune_level=…"):
+        assert before - ours() == {"xla_gpu_autotune_level"}
+    assert ours() == before

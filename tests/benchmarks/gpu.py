@@ -34,14 +34,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
 from glorot_jax.bench import figure, others
-from glorot_jax.bench.engine import BATCH, Engine, Size
+from glorot_jax.bench.engine import BATCH, Engine, Size, random_bytes
 from glorot_jax.bench.machine import machine
 from glorot_jax.bench.turns import Contestant, take_turns
-from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices
 from glorot_jax.kernels import GENERAL, KERNELS, dense, pallas
 from glorot_jax.models.precision import products_in
@@ -210,8 +210,7 @@ def torch(scale: Scale) -> list[dict[str, Any]]:
     version = others.torch_version()
     if version is None:
         return [{"failed": "PyTorch is not installed"}]
-    (data,) = {run.data for run in size.sweep().runs()}
-    contestants |= others.torch_contestants(size, build(data))
+    contestants |= others.torch_contestants(size, random_bytes(size.features))
     seconds = take_turns(contestants, scale.rounds, scale.turn)
     own = statistics.median(seconds["engine"])
     middle = {name: statistics.median(times) for name, times in seconds.items()}
@@ -220,8 +219,8 @@ def torch(scale: Scale) -> list[dict[str, Any]]:
 
 def graphs(scale: Scale) -> list[dict[str, Any]]:
     """Rows of one set of options each: seconds of a run-step."""
-    graph = "xla_gpu_enable_command_buffer xla_gpu_graph_min_graph_size"
-    sets = {"as they are": "", "XLA's own graphs": graph, "autotuned": "xla_gpu_autotune_level"}
+    graph = "--xla_gpu_enable_command_buffer=… --xla_gpu_graph_min_graph_size=…"
+    sets = {"as they are": "", "XLA's own graphs": graph, "autotuned": "--xla_gpu_autotune_level=…"}
     rows = []
     for name, left in sets.items():
         with _left_to_xla(left):
@@ -231,13 +230,10 @@ def graphs(scale: Scale) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _left_to_xla(names: str) -> Iterator[None]:
-    """XLA has read its flags by now: what stands there only keeps ours from being set."""
-    before = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{before} {names}"
-    try:
+    """Keeps our options of these names from being set, as if the person had; XLA itself reads its flags only once."""
+    devices.local()  # now
+    with mock.patch.dict(os.environ, {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {names}".strip()}):
         yield
-    finally:
-        os.environ["XLA_FLAGS"] = before
 
 
 def bits(scale: Scale) -> list[dict[str, Any]]:

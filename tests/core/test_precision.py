@@ -138,6 +138,7 @@ def test_on_a_cpu_tensorfloat32_is_float32_to_the_last_bit_and_is_said_to_be():
         bits.append([v.tobytes() for v in (value, *gradients)])
     assert bits[0] == bits[1]
     assert precision.said("tensorfloat32", "cpu") == "float32 (tensorfloat32 is not known to a CPU)"
+    assert precision.said("tensorfloat32", "tpu").startswith("three products of bfloat16 (")
     assert [precision.said(name, "gpu") for name in PRECISIONS] == list(PRECISIONS)
 
 
