@@ -317,7 +317,7 @@ class _Programs:
     def __init__(self, devices: Sequence[jax.Device]):
         self.devices = devices
         self._built: dict[str, tuple[Program, Layout]] = {}
-        self._fleets: dict[int, Fleet] = {}
+        self._fleet: Fleet | None = None
 
     def of(self, cohort: Cohort, width: int | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width if it says none."""
@@ -331,15 +331,15 @@ class _Programs:
         return found[0], replace(found[1], runs=len(cohort.runs))
 
     def fleet(self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Fleet:
-        """A fleet whose places these runs have; what was compiled of the program for others serves them, too."""
+        """A fleet whose places these runs have: that of the runs before, where its program serves them, too."""
         from glorot_jax.engine.fleet import Fleet
 
-        found = self._fleets.get(id(program))
-        if found is None:
-            found = self._fleets[id(program)] = Fleet(program, layout, arrays, self.devices)
+        if self._fleet is not None and self._fleet.program is program:
+            self._fleet.lay(layout, arrays)
         else:
-            found.lay(layout, arrays)
-        return found
+            self._fleet = None  # its data leave the devices before others come
+            self._fleet = Fleet(program, layout, arrays, self.devices)
+        return self._fleet
 
 
 def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
@@ -491,6 +491,7 @@ class _Trainer:
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved = None
             if live is not None:
+                self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
                 if self.step in self.rungs:
