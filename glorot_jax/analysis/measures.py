@@ -46,7 +46,8 @@ def per_seed(
             If one dimension is left open a table is returned, a column for each of its labels.
 
     Raises:
-        InputError: nothing of that kind was recorded, several runs have the same seed, or training has not ended.
+        InputError: nothing of that kind was recorded, several runs have the same seed, training has not ended, or the
+            sweep's search ended it before.
     """
     import pandas as pd
 
@@ -55,6 +56,10 @@ def per_seed(
     behind = runs[runs["step"] < runs["steps"]]
     if step in ("last", "all") and len(behind):
         raise InputError(f"{behind['name'].iloc[0]}: it has not been trained to its end", "go on with glorot resume")
+    dropped = runs[runs["status"] == "dropped"]
+    if step in ("last", "all") and len(dropped):
+        where_it_ended = f"the search dropped it at step {dropped['dropped_step'].iloc[0]:,}"
+        raise InputError(f"{dropped['name'].iloc[0]}: {where_it_ended}", "train it without a search, or leave it out")
     cohorts = runs.groupby(results.cohort_of.loc[runs.index], sort=False)
     parts = [_at(_of(results, str(cohort), name, members), step, position) for cohort, members in cohorts]
     read = pd.concat(parts).loc[runs.index]

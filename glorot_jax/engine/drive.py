@@ -356,7 +356,7 @@ class _Programs:
         self.devices, self.calibrate, self.fuse = devices, calibrate, fuse
         self._shared: dict[tuple[str, ...], Shared] = {}
         self._built: dict[str, tuple[Program, Layout, Whys]] = {}
-        self._fleets: dict[int, Fleet] = {}
+        self._fleet: Fleet | None = None
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
@@ -398,15 +398,15 @@ class _Programs:
         return canonical_json([cohort.id, cohort.choices])
 
     def fleet(self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Fleet:
-        """A fleet whose places these runs have; what was compiled of the program for others serves them, too."""
+        """A fleet whose places these runs have: that of the runs before, where its program serves them, too."""
         from glorot_jax.engine.fleet import Fleet
 
-        found = self._fleets.get(id(program))
-        if found is None:
-            found = self._fleets[id(program)] = Fleet(program, layout, arrays, self.devices)
+        if self._fleet is not None and self._fleet.program is program:
+            self._fleet.lay(layout, arrays)
         else:
-            found.lay(layout, arrays)
-        return found
+            self._fleet = None  # its data leave the devices before others come
+            self._fleet = Fleet(program, layout, arrays, self.devices)
+        return self._fleet
 
 
 def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
@@ -575,6 +575,7 @@ class _Trainer:
             moved = None
             if live is not None and self.reckoning is not None:
                 self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
+                self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
                 if self.step in self.rungs:

@@ -45,6 +45,11 @@ class Places:
         lost = self.state["diverged_step"] != ALIVE if self.state else np.zeros(self._all.runs, bool)
         return np.array([run for run in self.runs if not lost[run] and run not in self.dropped], int)
 
+    def make_room(self) -> None:
+        """Forgets the state that the next ``take`` replaces as a whole, so that memory never holds both."""
+        if len(self._mine()) == self._all.runs:
+            self.state = {}
+
     def take(self, gathered: Flat) -> None:
         """Takes in the state (places, …) of the runs in the blocks; what was dropped stays as it was."""
         mine = self._mine()

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from glorot_jax import dropping, every, grid, load, mlp, run, sgd, shapeset, successive_halving
+from glorot_jax import dropping, every, grid, load, mlp, per_seed, run, sgd, shapeset, successive_halving
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.analysis.tables import render_table, table
 from glorot_jax.engine import devices, drive, plan, shard
@@ -392,6 +392,13 @@ def test_status_and_table_mark_the_dropped_and_compare_them_with_nobody(halved, 
     assert sum(cell.dropped for cell in cells) == gone.sum()
     assert not any(cell.n or cell.best or cell.bold for cell in cells)
     assert {name for one in made.differences for name in (one.lower, one.higher)}.isdisjoint(c.row for c in cells)
+    loser = runs[gone].iloc[0]
+    where = {
+        name: loser[f"{family}.{name}"] for family, name in (("model", "activation"), ("optimizer", "learning_rate"))
+    }
+    with pytest.raises(InputError, match=f"the search dropped it at step {loser['dropped_step']}"):
+        per_seed(load(out), "test_error", where)
+    assert np.isfinite(per_seed(load(out), "test_error", where, step=0)).all()
     text = render_table(out, rows=["activation", "learning_rate"])
     assert f"The search dropped {gone.sum()} runs before the end" in text
     assert "dropped" not in render_table(undisturbed)

@@ -48,6 +48,14 @@ def test_a_line_says_runs_step_share_rate_time_left_and_failures(plain, capsys):
     assert ready in {(before + timedelta(seconds=s)).strftime("%H:%M") for s in (6, 60)}
 
 
+def test_the_dropped_are_counted_apart(plain):
+    plain.advance(news(alive=7, dropped=4))
+    assert " · 1 diverged · 4 dropped · " in plain.line()
+    assert "0:06 left" in plain.line()
+    plain.advance(news(alive=11))
+    assert "dropped" not in plain.line()
+
+
 def test_steps_below_0_are_counted_as_pretraining(plain):
     plain.advance(news(step=-300, first_step=-1000))
     assert plain.line().startswith("12 runs · pre-training step 700/1,000 · 25% · ")
