@@ -229,8 +229,9 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
             f"  {s['shard']}  {s['what']}",
             f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
             f"{s['diverged']} diverged{dropped} · width {s['width']} · kernel {s['kernel']}",
-            f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · records "
-            f"{_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])} · last commit {s['last_commit']}",
+            f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · last commit "
+            f"{s['last_commit']}",
+            f"    records {_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])}",
             *_reckoning_lines(s),
             *(_probe_lines(s["probes"]) if s["probes"] is not None else []),
         ]
@@ -242,7 +243,7 @@ def _reckoning_lines(shard: dict[str, Any]) -> list[str]:
     found, made = shard["reckoning"], shard["compilation"]
     told = []
     if (step := found["seconds_per_run_step"])["measured"] is not None:
-        told.append(f"{1e6 * step['measured']:.3g} µs a run-step{_beside(step['planned'], lambda s: f'{1e6 * s:.3g}')}")
+        told.append(f"{_micro(step['measured'])} µs a run-step{_beside(step['planned'], _micro)}")
     if (taken := found["bytes"])["measured"] is not None:
         told.append(f"{_size(taken['measured'])} of memory{_beside(taken['planned'], _size)}")
     elif taken["planned"] is not None:
@@ -258,6 +259,11 @@ def _reckoning_lines(shard: dict[str, Any]) -> list[str]:
 
 def _beside(planned: float | None, said: Callable[[float], str]) -> str:
     return "" if planned is None else f" (planned {said(planned)})"
+
+
+def _micro(seconds: float) -> str:
+    made = 1e6 * seconds
+    return f"{made:,.0f}" if made >= 100 else f"{made:.3g}"
 
 
 def _span(seconds: float) -> str:

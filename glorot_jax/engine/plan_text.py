@@ -105,7 +105,7 @@ def _width(row: CohortPlan) -> list[str]:
     width = row.width
     lines = _wrapped(f"width {width.runs} {_BY[width.by]}: {width.why}", "    ")
     if width.tried is not None:
-        tried = " · ".join(f"{w}: {1e6 * s:.3g}" for w, s in sorted(width.tried.items()))
+        tried = " · ".join(f"{w}: {_micro(s)}" for w, s in sorted(width.tried.items()))
         told = f"tried, µs a run-step by width: {tried}"
         if (best := width.best) is not None and best != width.runs and width.runs in width.tried:
             gain = width.tried[width.runs] / width.tried[best] - 1
@@ -156,10 +156,15 @@ def _speed(row: CohortPlan, peaks: Peaks | None) -> list[str]:
     seconds, shares = row.run_step_seconds, row.shares(peaks)
     if seconds is None:
         return []
-    told = f"    {1e6 * seconds:.3g} µs a run-step"
+    told = f"    {_micro(seconds)} µs a run-step"
     if shares is not None:
         told += f": {shares['arithmetic']:.0%} of this machine's arithmetic, {shares['copying']:.0%} of its copying"
     return [told]
+
+
+def _micro(seconds: float) -> str:
+    made = 1e6 * seconds
+    return f"{made:,.0f}" if made >= 100 else f"{made:.3g}"
 
 
 def _machine(peaks: Peaks | None) -> list[str]:

@@ -34,7 +34,7 @@ def test_what_was_measured_stands_beside_what_was_planned():
     assert found["compile_seconds"] == {"planned": 12.0, "measured": 1.5}
     assert found["bytes"] == {"planned": 2**30, "measured": 3 * 2**29}
     assert told() == [
-        "    1.5e+03 µs a run-step (planned 2e+03) · 1.5 GiB of memory (planned 1 GiB) · about 7 s left",
+        "    1,500 µs a run-step (planned 2,000) · 1.5 GiB of memory (planned 1 GiB) · about 7 s left",
         "    2 programs compiled in 1.5 s (planned 12 s cold), 1 from the cache",
     ]
 
