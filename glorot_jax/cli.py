@@ -136,7 +136,6 @@ _kernel = click.option(
     "--kernel", type=_OneOf([GENERAL, *KERNELS]), help="What makes an update; chosen by rule if not said."
 )
 _calibrate = click.option("--calibrate", is_flag=True, help="Take the width that is quickest here by the stopwatch.")
-_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
 _fuse = click.option(
     "--fuse",
     type=_OneOf(["auto", "always", "never"]),
@@ -144,6 +143,7 @@ _fuse = click.option(
     show_default=True,
     help="Networks that differ in depth alone in one program; auto: where that is quicker.",
 )
+_at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -157,8 +157,8 @@ _bound = click.option(
 @_width
 @_kernel
 @_calibrate
-@_at_once
 @_fuse
+@_at_once
 @click.option("--fresh", is_flag=True, help="Start over; what was there is moved beside it.")
 @_quiet
 @_bound
@@ -171,8 +171,8 @@ def run(
     width: int | None,
     kernel: str | None,
     calibrate: bool,
-    at_once: int | None,
     fuse: Any,
+    at_once: int | None,
     fresh: bool,
     no_progress: bool,
     segment_seconds: float,

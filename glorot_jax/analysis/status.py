@@ -119,10 +119,9 @@ def _reckoning(manifest: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     Each ``planned`` and ``measured``, None where nobody knows.
     """
     planned, probes = manifest.get("planned") or {}, manifest.get("probes")
-    first, step = _first(manifest), manifest["step"]
     updates = 0.0 if probes is None else probes["measured"]["step_seconds"]
-    steps = (step - first) * manifest["runs"]
-    run_step = updates / steps if updates and steps else None
+    made = _run_steps(manifest)
+    run_step = updates / made if updates and made else None
     compilation = manifest.get("compilation")
     return {
         "seconds_per_run_step": {"planned": planned.get("seconds_per_run_step"), "measured": run_step},
@@ -131,13 +130,14 @@ def _reckoning(manifest: dict[str, Any]) -> dict[str, dict[str, float | None]]:
             "measured": None if compilation is None else compilation["seconds"],
         },
         "bytes": {"planned": planned.get("bytes_taken"), "measured": manifest.get("measured_bytes")},
-        "seconds_left": {"planned": None, "measured": _left(manifest, run_step)},
+        "seconds_left": {"planned": None, "measured": _left(manifest, updates)},
     }
 
 
-def _left(manifest: dict[str, Any], run_step: float | None) -> float | None:
+def _left(manifest: dict[str, Any], updates: float) -> float | None:
     """Seconds until a shard is done: of updates as they were, with the probes' planned share, or else that so far."""
-    if manifest["state"] == "done" or run_step is None:
+    made = manifest["step"] - _first(manifest)
+    if manifest["state"] == "done" or not (made and updates):
         return 0.0 if manifest["state"] == "done" else None
     probes = manifest["probes"]
     share = (
@@ -145,8 +145,7 @@ def _left(manifest: dict[str, Any], run_step: float | None) -> float | None:
         if probes["planned"]
         else 1 - probes["measured"]["step_seconds"] / _seconds(probes["measured"])
     )
-    left = (manifest["steps"] - manifest["step"]) * manifest["runs"] * run_step
-    return left / max(1 - share, 1e-3)
+    return (manifest["steps"] - manifest["step"]) * updates / made / max(1 - share, 1e-3)
 
 
 def _run_steps(manifest: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from glorot_jax import Sweep, arrays, grid, log_spaced, mlp, sgd
+from glorot_jax.bench.turns import Contestant
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, plan
 from glorot_jax.engine.fleet import Fleet
@@ -95,20 +96,31 @@ class Engine:
     """One cohort on all devices, timed by a clock of seconds.
 
     Args:
-        width: runs vmapped together, in place of the planner's choice.
+        width, kernel: runs vmapped together, and what makes an update, in place of the planner's choice.
     """
 
-    def __init__(self, sweep: Sweep, width: int | None = None, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        sweep: Sweep,
+        width: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        kernel: str | None = None,
+    ):
         self.clock = clock
         (cohort,) = plan.cohorts(sweep.runs())
         used = devices.local()
-        self.program, self.layout, *_ = plan.program_for(cohort, build(cohort.runs[0].data), used, width)
+        self.program, self.layout, *_ = plan.program_for(cohort, build(cohort.runs[0].data), used, width, kernel)
         self.runs = len(cohort.runs)
         self.fleet = Fleet(self.program, self.layout, plan.per_run(cohort), used)
         self.state = self.fleet.start()
         self.step = 0
         self.steps(8)
         self.record()
+
+    @property
+    def contestant(self) -> Contestant:
+        """Its steps without records; a segment has thousands."""
+        return Contestant(self.steps, self.runs, least=64)
 
     def steps(self, count: int) -> float:
         """Trains all runs for so many steps without a record; returns seconds."""

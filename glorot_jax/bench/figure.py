@@ -50,7 +50,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_xlim(runs[0] / 1.3, runs[-1] * 1.3)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
         axes.set_xlabel("runs trained together")
         axes.set_ylabel("µs of a run and step")
         axes.set_title(f"{rows[0]['network']}, mini-batches of 10, on {rows[-1]['devices']} devices")

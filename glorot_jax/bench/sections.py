@@ -15,7 +15,7 @@ from glorot_jax.bench import memory, others
 from glorot_jax.bench.engine import Engine, Size, random_bytes, records_a_step
 from glorot_jax.bench.machine import Machine
 from glorot_jax.bench.start import started
-from glorot_jax.bench.turns import Clock, Contestant, take_turns
+from glorot_jax.bench.turns import Clock, take_turns
 
 Row = dict[str, Any]
 LIGHT = ("weights",)
@@ -91,7 +91,7 @@ def _compared(
 ) -> Row:
     data = random_bytes(size.features)
     contestants = {
-        "engine": Contestant(engine.steps, engine.runs),
+        "engine": engine.contestant,
         "sequential": others.sequential(size, data),
     }
     if others.torch_version() is not None:
@@ -128,7 +128,7 @@ def probes(settings: Settings, machine: Machine) -> Iterator[Row]:
         schedules = len(engine.program.setup.probes)
         due = (1 << schedules) - 1
         beside = {"record": lambda e=engine, d=due: e.record(d) / e.runs}
-        alone = {"engine": Contestant(engine.steps, engine.runs)}
+        alone = {"engine": engine.contestant}
         taken = take_turns(alone, max(2, settings.rounds // 2), settings.turn, settings.seconds, beside)
         yield {"preset": preset, "network": size.network, "runs": size.runs, "seconds": taken}
 
@@ -175,7 +175,7 @@ def data(settings: Settings, machine: Machine) -> Iterator[Row]:
                 "pictures": Engine(size.sweep(described(placement="device")), clock=settings.seconds),
                 "streamed": Engine(size.sweep(described(placement="host")), clock=settings.seconds),
             }
-            ways = {name: Contestant(engine.steps, engine.runs) for name, engine in engines.items()}
+            ways = {name: engine.contestant for name, engine in engines.items()}
             taken = take_turns(ways, settings.rounds, settings.turn, settings.seconds)
             yield {"width": size.width, "runs": size.runs, "pictures": title, "seconds": taken}
 

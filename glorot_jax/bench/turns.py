@@ -19,10 +19,12 @@ class Contestant(NamedTuple):
     Attributes:
         steps: trains all its runs for so many steps and returns when that is done.
         runs: how many it trains at once.
+        least: steps of a turn, where a call has costs of its own that training as it is does not have so often.
     """
 
     steps: Callable[[int], object]
     runs: int
+    least: int = 1
 
 
 def timed(work: Callable[[], object], clock: Clock = time.perf_counter) -> float:
@@ -61,7 +63,7 @@ def _steps_in(seconds: float, one: Contestant, clock: Clock) -> int:
     count = 1
     while (taken := timed(partial(one.steps, count), clock)) < seconds / 4 and count < MOST:
         count *= 4
-    return max(1, min(MOST, round(count * seconds / max(taken, 1e-9))))
+    return max(one.least, min(MOST, round(count * seconds / max(taken, 1e-9))))
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:

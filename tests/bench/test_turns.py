@@ -41,3 +41,12 @@ def test_a_turn_takes_about_the_seconds_that_are_asked_for():
 
 def test_the_ratio_is_the_median_of_the_rounds_own():
     assert ratio([2.0, 30.0, 5.0], [1.0, 10.0, 1.0]) == 3.0  # that of medians would be 5
+
+
+def test_a_turn_has_at_least_the_steps_that_a_contestant_wants():
+    world = World()
+    counts = []
+    steps = world.contestant("one", 1.0, 1).steps
+    wanting = Contestant(lambda count: (counts.append(count), steps(count)), 1, least=64)
+    assert take_turns({"one": wanting}, 1, 0.1, lambda: world.now)["one"] == [1.0]
+    assert counts[-1] == 64

@@ -62,11 +62,11 @@ def log(monkeypatch) -> list[tuple[str, int]]:
     segment, commit = drive._Trainer._segment, shard.Shard.commit
 
     def noted(kind, work):
-        def call(*arguments):
+        def call(*arguments, **facts):
             number = counts[kind]
             counts[kind] += 1
             seen.append((f"{kind} begins", number))
-            made = work(*arguments)
+            made = work(*arguments, **facts)
             seen.append((f"{kind} ends", number))
             return made
 

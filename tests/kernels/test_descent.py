@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -31,8 +32,8 @@ def drawn(runs: int, batch: int, sizes: tuple[int, ...]):
     return layers, normal(batch, sizes[0]), draw.integers(0, sizes[-1], (runs, batch)).astype(np.int32)
 
 
-def by_descent(layers, x, labels, rate, goes_on=True, *, function=jnp.tanh, loss=losses.nll):
-    logits, updated = chain.descent(x, layers, [function] * (len(layers) - 1), XLA)
+def by_descent(layers, x, labels, rate, goes_on=True, *, function=jnp.tanh, loss=losses.nll, kernel=XLA):
+    logits, updated = chain.descent(x, layers, [function] * (len(layers) - 1), kernel)
     value, pull = jax.vjp(lambda logits: jnp.mean(loss(logits, labels)), logits)
     return updated(pull(-rate)[0], jnp.isfinite(value) & goes_on)
 
@@ -73,10 +74,13 @@ def test_any_chain_and_batch_gets_the_update_of_its_gradient(runs, batch, sizes,
     assert not np.array_equal(one[-1][1], layers[-1][1]), "something was learnt"
 
 
-def test_a_run_that_does_not_go_on_keeps_every_bit_and_its_neighbours_theirs():
+@pytest.mark.parametrize("name", ["xla", "native"])
+def test_a_run_that_does_not_go_on_keeps_every_bit_and_its_neighbours_theirs(name):
     """Infinite inputs, and weights that are infinite or not a number."""
+    if (missing := dense.why_not(name)) is not None:
+        pytest.skip(missing)
     layers, x, labels = drawn(5, 10, (6, 7, 5, 4))
-    rates, step = jnp.full(5, 0.1), jax.jit(jax.vmap(by_descent))
+    rates, step = jnp.full(5, 0.1), jax.jit(jax.vmap(functools.partial(by_descent, kernel=dense.kernel(name))))
     healthy = step(layers, x, labels, rates, np.ones(5, bool))
     x[1] = np.inf
     layers[1][0][2] = np.nan

@@ -117,6 +117,15 @@ def test_what_runs_share_may_be_vmapped_over_or_not(compiler, along):
         assert_same(jax.tree.map(lambda f, place=place: f[place], found), wanted(a))
 
 
+def test_runs_that_share_their_weights_before_an_update_have_their_own_after_it(compiler):
+    """Also where the vmap within is over a single run."""
+    a = layer((2, 1), 3, 4, 20)
+    a["w"], a["b"] = (np.repeat(a[name][:1], 2, 0) for name in ("w", "b"))
+    update = functools.partial(native.backward_update, input_error=True)
+    found = jax.jit(jax.vmap(jax.vmap(update), (0, 0, None, None)))(a["z"], a["error"], a["w"][0], a["b"][0])
+    jax.tree.map(np.testing.assert_array_equal, found, backward_update(a, 2))
+
+
 @pytest.mark.parametrize(("batch", "fan_in", "fan_out"), [(10, 20, 40), (13, 20, 40), (10, 300, 450), (3, 40, 10)])
 def test_a_run_has_the_same_bits_in_any_company(compiler, batch, fan_in, fan_out):
     many = layer((5,), batch, fan_in, fan_out)

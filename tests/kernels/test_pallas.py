@@ -12,9 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorot_jax.kernels import dense, pallas
+from glorot_jax import mlp
+from glorot_jax.data.dataset import build
+from glorot_jax.engine import memory, plan, segment
+from glorot_jax.kernels import chain, dense, pallas
 from glorot_jax.models.precision import products_in
 from tests.core.test_precision import nearest
+from tests.engine.networks import pictures
+from tests.engine.small import sweep
 
 BACKWARD = partial(pallas.backward_update, input_error=True)
 
@@ -144,3 +149,35 @@ def test_the_rule_for_tiles():
 def test_a_cpu_says_why_not():
     assert pallas.why_not() == dense.why_not("pallas") == "for GPUs only, not cpu"
     assert dense.kernel("pallas").backward_update is pallas.backward_update
+
+
+def test_a_chain_of_layers_takes_the_same_step_as_in_plain_jax():
+    """Four runs, one of which is lost."""
+    layers = [(w, b) for _, _, w, b in (drawn(5, *sizes, 4) for sizes in ((30, 20), (20, 33), (33, 7)))]
+    x, error = drawn(5, 30, 7, 4)[:2]
+    goes_on = np.array([True, True, False, True])
+
+    def step(kernel, x, layers, error, goes_on):
+        logits, updated = chain.descent(x, layers, [jnp.tanh, jnp.tanh], kernel)
+        return logits, updated(error, goes_on)
+
+    found, plain = (
+        jax.tree.leaves(jax.jit(jax.vmap(partial(step, dense.kernel(name))))(x, layers, error, goes_on))
+        for name in ("pallas", "xla")
+    )
+    assert_near(found, plain)
+    for one, start in zip(found[1:], jax.tree.leaves(layers), strict=True):
+        assert np.asarray(one)[2].tobytes() == start[2].tobytes(), "a lost run stays as it was"
+
+
+def test_a_whole_training_program_lowers_for_cuda_with_two_calls_a_layer(monkeypatch):
+    monkeypatch.setattr(pallas, "_interpreted", lambda: False)
+    described = sweep(model=mlp(widths=(16, 12)), data=pictures(), probes=("evaluation",))
+    (cohort,) = plan.cohorts(described.runs())
+    arrays = plan.per_run(cohort)
+    draft = segment.Draft(plan.setup(cohort, build(cohort.runs[0].data)), {k: v[0] for k, v in arrays.items()})
+    program = draft.program(2, "pallas")
+    traced = jax.jit(program.segment, donate_argnums=4).trace(*memory.arguments(program, arrays))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("xla.gpu.triton") == 6
+    assert "callback" not in text
