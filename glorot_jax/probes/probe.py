@@ -484,7 +484,7 @@ def told_by_layer(texts: Sequence[str], output: str | None = None) -> str:
     lines = [f"layer {i + 1}" if i + 1 in begins else f"from layer {i + 1} on" for i in begins]
     told = [*zip(lines, (texts[i] for i in begins), strict=True)]
     told += [] if output is None else [("output layer", output)]
-    return texts[0] if len({text for _, text in told}) == 1 else "; ".join(map(": ".join, told))
+    return told[0][1] if len({text for _, text in told}) == 1 else "; ".join(map(": ".join, told))
 
 
 def forward(module: nnx.Module, inputs: Array) -> Array:

@@ -111,6 +111,10 @@ def test_the_method_stands_beside_the_number(tmp_path):
     found = load(out).records()
     assert found["jacobian_mean_singular_value"].attrs["method"].startswith("eigenvalues of the Gram matrix")
     assert "Lanczos quadrature" in found["jacobian_median_singular_value"].attrs["method"]
+    assert (found["jacobian_mean_singular_value_error"].sel(step=0) > 0).all()
+    assert found["jacobian_mean_singular_value"].attrs["cadence"] == "at()"
+    assert found["jacobian_median_singular_value"].attrs["cadence"] == "at(1)"
+    assert found["train_loss"].attrs["cadence"] == "at() and at(1)"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,7 @@ def test_the_method_stands_beside_the_number(tmp_path):
     [
         ((["a"] * 3,), "a"),
         ((["a"] * 3, "a"), "a"),
+        (([], "a"), "a"),
         ((["a"], "b"), "from layer 1 on: a; output layer: b"),
         ((["a", "a"], "b"), "from layer 1 on: a; output layer: b"),
         ((["a", "b", "b"], "a"), "layer 1: a; from layer 2 on: b; output layer: a"),
@@ -126,10 +131,6 @@ def test_the_method_stands_beside_the_number(tmp_path):
 )
 def test_layers_that_are_measured_alike_are_not_counted_off(said, line):
     assert told_by_layer(*said) == line
-    assert (found["jacobian_mean_singular_value_error"].sel(step=0) > 0).all()
-    assert found["jacobian_mean_singular_value"].attrs["cadence"] == "at()"
-    assert found["jacobian_median_singular_value"].attrs["cadence"] == "at(1)"
-    assert found["train_loss"].attrs["cadence"] == "at() and at(1)"
 
 
 def test_a_method_is_part_of_what_a_run_is_unless_it_is_the_usual_one():
