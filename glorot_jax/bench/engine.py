@@ -111,7 +111,8 @@ class Engine:
         used = devices.local()
         self.program, self.layout, *_ = plan.program_for(cohort, build(cohort.runs[0].data), used, width, kernel)
         self.runs = len(cohort.runs)
-        self.fleet = Fleet(self.program, self.layout, plan.per_run(cohort), used)
+        self.arrays = plan.per_run(cohort)
+        self.fleet = Fleet(self.program, self.layout, self.arrays, used)
         self.state = self.fleet.start()
         self.step = 0
         self.steps(8)

@@ -30,13 +30,10 @@ def _here(size: Size) -> dict[str, int] | None:
     import jax
 
     from glorot_jax.engine import devices
-    from glorot_jax.engine.plan import plan
 
     devices.configure()
-    sweep = size.sweep(probes=("weights",))
-    row = plan(sweep).to_dict()["cohorts"][0]  # type: ignore[index]
-    predicted = int(row["bytes_per_device"]) * int(row["devices"])
-    engine = Engine(sweep, int(row["width"]))
+    engine = Engine(size.sweep(probes=("weights",)))
+    predicted = engine.layout.devices_used * _planned(engine)
     if jax.default_backend() != "cpu":
         engine.steps(engine.program.piece_steps)
         engine.record()
@@ -54,6 +51,15 @@ def _here(size: Size) -> dict[str, int] | None:
         array.delete()
     _tidy()
     return {"predicted": predicted, "measured": peak - _bytes("VmRSS")}
+
+
+def _planned(engine: Engine) -> int:
+    """Bytes of a device as the plan has them, the program's code left out."""
+    from glorot_jax.engine.memory import Working, need, told
+
+    working = Working.through({engine.layout.width: told(engine.fleet.training)})
+    footprint = need(engine.program, engine.arrays, working, engine.state[0]).of(engine.layout)
+    return footprint.device - footprint.code
 
 
 def _tidy() -> None:
