@@ -208,7 +208,7 @@ def _data(rows: Sequence[Result], _: Result) -> str:
     return _table(
         f"Microseconds of a run-step by where examples come from; the pictures are {rows[0]['pictures']}",
         [
-            *("hidden layers, runs", "32×32 held", "drawn", "28×28 held", "pictures", "from the host"),
+            *("hidden, runs", "32×32", "drawn", "28×28", "pictures", "streamed"),
             *("drawing", "pictures", "streaming"),
         ],
         [
@@ -219,8 +219,8 @@ def _data(rows: Sequence[Result], _: Result) -> str:
             ]
             for row in rows
         ],
-        "The last three columns say what drawing adds to held arrays, real pictures to random bytes of their shape,\n"
-        "and bringing them from the host to having them on the device.",
+        "32×32 and 28×28 are held random bytes. The last three columns say what drawing adds to held arrays,\n"
+        "real pictures to random bytes of their shape, and bringing them from the host.",
     )
 
 

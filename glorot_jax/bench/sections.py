@@ -169,11 +169,11 @@ def data(settings: Settings, machine: Machine) -> Iterator[Row]:
         for size in settings.sizes:
             held = dataclasses.replace(size, features=1024)
             engines = {
-                "held_1024": Engine(held.sweep(random_bytes(1024, 9)), clock=settings.seconds),
-                "drawn_1024": Engine(held.sweep(shapeset()), clock=settings.seconds),
-                "held_784": Engine(size.sweep(random_bytes(784)), clock=settings.seconds),
-                "pictures": Engine(size.sweep(described(placement="device")), clock=settings.seconds),
-                "streamed": Engine(size.sweep(described(placement="host")), clock=settings.seconds),
+                "held_1024": Engine(held.sweep(random_bytes(1024, 9), probes=LIGHT), clock=settings.seconds),
+                "drawn_1024": Engine(held.sweep(shapeset(), probes=LIGHT), clock=settings.seconds),
+                "held_784": Engine(size.sweep(random_bytes(784), probes=LIGHT), clock=settings.seconds),
+                "pictures": Engine(size.sweep(described(placement="device"), probes=LIGHT), clock=settings.seconds),
+                "streamed": Engine(size.sweep(described(placement="host"), probes=LIGHT), clock=settings.seconds),
             }
             ways = {name: engine.contestant for name, engine in engines.items()}
             taken = take_turns(ways, settings.rounds, settings.turn, settings.seconds)
