@@ -58,11 +58,16 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], af
 
 
 def _micro(times: Sequence[float]) -> str:
-    return f"{statistics.median(times) * 1e6:,.3g}"
+    return _three(statistics.median(times) * 1e6)
 
 
 def _milli(times: Sequence[float]) -> str:
-    return f"{statistics.median(times) * 1e3:,.3g}"
+    return _three(statistics.median(times) * 1e3)
+
+
+def _three(value: float) -> str:
+    """Three digits that count, and no exponent."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def _share(bound: float, times: Sequence[float]) -> str:
@@ -103,9 +108,9 @@ def _bounds(rows: Sequence[Result]) -> str:
             [
                 _label(row),
                 f"{1 / statistics.median(row['seconds']['engine']):,.0f}",
-                f"{row['bounds']['arithmetic'] * 1e6:,.3g}",
+                _three(row["bounds"]["arithmetic"] * 1e6),
                 _share(row["bounds"]["arithmetic"], row["seconds"]["engine"]),
-                f"{row['bounds']['bandwidth'] * 1e6:,.3g}",
+                _three(row["bounds"]["bandwidth"] * 1e6),
                 _share(row["bounds"]["bandwidth"], row["seconds"]["engine"]),
             ]
             for row in rows

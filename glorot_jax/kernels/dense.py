@@ -2,7 +2,7 @@
 
 Each exists more than once, by the name of its kernel: ``"xla"``, plain JAX, runs everywhere and is what the others are
 tested against; ``"native"`` is C++ for CPUs and ``"pallas"`` a GPU's. Their modules have the two functions under the
-same names, and ``why_not``.
+same names, ``why_not``, and ``LEAVES_ALONE`` where that is true of them; see ``Kernel``.
 """
 
 from __future__ import annotations
