@@ -90,7 +90,7 @@ def test_ratios_in_markdown_are_the_medians_of_the_rounds_ratios(result):
     assert [(float(a), float(b)) for a, b in pairs] == [
         tuple(float(f"{value:.2f}") for value in pair) for pair in told.values()
     ]
-    assert f"| {statistics.median(seconds['engine']) * 1e6:.3g} |" in text
+    assert f" {statistics.median(seconds['engine']) * 1e6:.3g} |" in text
     assert "+5%" in text  # of memory
 
 
