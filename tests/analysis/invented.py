@@ -60,7 +60,7 @@ def results(
         for some in ([step] for step in recorded) if commits else [recorded]:
             new = _records(cohort.runs, value, some, lost, arrays)
             part.commit(some[-1], _state(cohort.runs, some[-1]), new, _told(cohort, lost), 1)
-    drive._describe(where, made, {"devices": ["cpu"]})
+    drive._describe(where, made, {"devices": ["cpu"], "platform": "cpu"})
     return where
 
 

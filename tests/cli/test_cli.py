@@ -94,9 +94,9 @@ def refused(capsys) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["rum"], "'rum' is not a command\n  hint: 'run'? known: baseline, claims, compare"),
+        (["rum"], "'rum' is not a command\n  hint: 'run'? known: baseline, bench, claims"),
         (["data", "shwo"], "'shwo' is not a command\n  hint: 'show'? known: check, list, prepare, show"),
-        (["run", "quickstart", "--freh"], "No such option '--freh'. Did you mean '--fresh'?"),
+        (["run", "quickstart", "--freh"], "No such option '--freh'. (Did you mean one of: '--fresh', '--fuse'?)"),
         (
             ["table", ".", "--format", "latx"],
             "format: 'latx' is not known\n  hint: 'latex'? known: csv, html, json",

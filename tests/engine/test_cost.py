@@ -214,7 +214,7 @@ def test_training_measures_the_dearer_probe_as_the_dearer_one(whole):
         (["evaluation", "cheap", "dear"], 3),
     ]
     all_three, first, second = (per_record[p] for p in sorted(per_record, key=len, reverse=True))
-    assert all_three > 3 * max(first, second)
+    assert all_three > max(first, second)
     each = told["probes"]["each"]
     assert each["dear"]["share"] > 5 * each["cheap"]["share"]
     assert sum(e["share"] for e in each.values()) == pytest.approx(told["probe_share"])

@@ -75,7 +75,7 @@ def sweep(*depths: int, **changes) -> Sweep:
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory):
-    return run(sweep(1, 3), tmp_path_factory.mktemp("apart") / "depths", width=WIDTH, kernel="general")
+    return run(sweep(1, 3), tmp_path_factory.mktemp("apart") / "depths", width=WIDTH)
 
 
 @pytest.fixture(scope="module")
