@@ -50,7 +50,7 @@ def why_apart(cohort: Cohort) -> str | None:
     if cohort.members:
         return "it is fused already"
     if run.model.stack() is None:
-        return "its network is not an mlp with hidden layers of one size"
+        return "its network has no hidden layers that are all of one size"
     if run.pretraining is not None:
         return "it is pre-trained layer by layer"
     if run.optimizer.kind() not in OPTIMIZERS or run.config.get("optimizer.estimate") == "hutchinson":
