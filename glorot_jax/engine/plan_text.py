@@ -81,10 +81,10 @@ def _cohort(row: CohortPlan, platform: str, peaks: Peaks | None) -> list[str]:
 
 
 def _precision(row: CohortPlan, platform: str) -> list[str]:
-    from glorot_jax.models import precision
+    from glorot_jax.models.precision import said as products
 
     asked = row.cohort.runs[0].precision
-    told = f"an update's matrix products: {precision.said(asked, platform)}"
+    told = f"an update's matrix products: {products(asked, platform)}"
     return [] if asked == "float32" else _wrapped(told, "    ")
 
 
