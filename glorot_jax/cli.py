@@ -413,7 +413,9 @@ def paper(
 
 
 @cli.command()
-@click.option("--only", callback=_split, help="Of sizes, scaling, start, probes, checkpoint; or data.  [default: all but data]")
+@click.option(
+    "--only", callback=_split, help="Of sizes, scaling, start, probes, checkpoint; or data.  [default: all but data]"
+)
 @click.option("--quick", is_flag=True, help="About a minute: fewer rounds, numbers of runs and presets.")
 @click.option("--json", "to_json", type=click.Path(), help="File for every round's number.")
 @click.option("--figure", "to_figure", type=click.Path(), help="File for the figure of scaling: .png, .pdf or .svg.")
