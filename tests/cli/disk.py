@@ -27,7 +27,8 @@ def small_disk(where: Path, size: str) -> Iterator[Callable[[str], None]]:
     try:
         yield resize
     finally:
-        subprocess.run(["umount", str(where)], check=True)
+        # Lazily: a writer that failed may hold its file until it is collected.
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
 def _mount(*arguments: object) -> subprocess.CompletedProcess[str]:
