@@ -71,8 +71,8 @@ KNOWN = cost.Cost(2e-3, 1e-3, (0.03, 0.5), ({"a": 0.03, "b": 0.01}, {"c": 0.5}),
 def test_a_probe_of_forty_times_the_work_is_found_to_be_the_dearer_one():
     found = measured(one())
     _, light, heavy = found.schedules
-    assert heavy / light > 10
-    assert found.alone[2]["dear"] / found.alone[1]["cheap"] > 10
+    assert 10 < heavy / light < 160
+    assert 10 < found.alone[2]["dear"] / found.alone[1]["cheap"] < 160
     assert heavy > 10 * found.step > 0
 
 
@@ -214,7 +214,7 @@ def test_training_measures_the_dearer_probe_as_the_dearer_one(whole):
         (["evaluation", "cheap", "dear"], 3),
     ]
     all_three, first, second = (per_record[p] for p in sorted(per_record, key=len, reverse=True))
-    assert all_three > max(first, second)
+    assert all_three > 3 * max(first, second)
     each = told["probes"]["each"]
     assert each["dear"]["share"] > 5 * each["cheap"]["share"]
     assert sum(e["share"] for e in each.values()) == pytest.approx(told["probe_share"])

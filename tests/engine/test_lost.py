@@ -176,7 +176,7 @@ def test_a_step_takes_less_time_with_fewer_blocks(tmp_path):
     all_blocks = seconds()
     compiled = fleet._train
     fleet.lay(few, {name: array[:4] for name, array in arrays.items()})
-    assert seconds() < 0.7 * all_blocks
+    assert seconds() < all_blocks / 2
     assert fleet._train == compiled
 
 
