@@ -415,12 +415,12 @@ def plan(
         raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
     devices.configure()
     used = devices.local()
-    found = shared(sweep.runs(), fuse, used, kernel, stopwatch=calibrate)
+    divided = shared(sweep.runs(), fuse, used, kernel, stopwatch=calibrate)
     other = None
     if fuse == "never" and not quick:  # what would be, if it were asked for
         other = shared(sweep.runs(), "auto", used, kernel, stopwatch=True)
     rows = []
-    for cohort in found.cohorts:
+    for cohort in divided.cohorts:
         builder = _builder(cohort, build(cohort.runs[0].data), used, kernel)
         chosen = builder.width(width)
         row = _row(builder, chosen, quick)
@@ -437,7 +437,7 @@ def plan(
         jax.default_backend(),
         run_steps_per_second,
         machine.known() if quick else machine.peaks(),
-        other or found,
+        other or divided,
         fuse,
     )
 

@@ -105,6 +105,13 @@ def test_a_plan_says_what_sharing_would_bring():
     assert all(len(line) <= 100 for line in made.text().splitlines())
 
 
+def test_a_plan_that_measures_says_it_too():
+    made = plan(depths(1, 2), fuse="always")
+    (family,) = made.to_dict()["families"]
+    assert family["programs"] == [[1, 2]]
+    assert "networks of 1, 2 layers in programs of 1+2 layers (--fuse always): one program: " in made.text()
+
+
 def test_another_way_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"fuse: 'perhaps' is not auto \| always \| never"):
         run(depths(1, 2), tmp_path / "small", fuse="perhaps")
