@@ -17,6 +17,7 @@ import pandas as pd
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 from glorot_jax.kernels import GENERAL
+from glorot_jax.units import size
 
 ROWS = 20
 DEAREST = 6
@@ -231,7 +232,7 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
             f"{s['diverged']} diverged{dropped} · width {s['width']} · kernel {s['kernel']}",
             f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · last commit "
             f"{s['last_commit']}",
-            f"    records {_size(s['record_bytes'])}, checkpoints {_size(s['checkpoint_bytes'])}",
+            f"    records {size(s['record_bytes'])}, checkpoints {size(s['checkpoint_bytes'])}",
             *_reckoning_lines(s),
             *(_probe_lines(s["probes"]) if s["probes"] is not None else []),
         ]
@@ -245,9 +246,9 @@ def _reckoning_lines(shard: dict[str, Any]) -> list[str]:
     if (step := found["seconds_per_run_step"])["measured"] is not None:
         told.append(f"{_micro(step['measured'])} µs a run-step{_beside(step['planned'], _micro)}")
     if (taken := found["bytes"])["measured"] is not None:
-        told.append(f"{_size(taken['measured'])} of memory{_beside(taken['planned'], _size)}")
+        told.append(f"{size(taken['measured'])} of memory{_beside(taken['planned'], size)}")
     elif taken["planned"] is not None:
-        told.append(f"memory planned {_size(taken['planned'])}")
+        told.append(f"memory planned {size(taken['planned'])}")
     if (left := found["seconds_left"]["measured"]) and shard["state"] != "done":
         told.append(f"about {_span(left)} left")
     lines = [f"    {' · '.join(told)}"] if told else []
@@ -290,11 +291,3 @@ def _probe_lines(probes: dict[str, Any]) -> list[str]:
         told += [f"{len(ranked) - DEAREST} more"] if len(ranked) > DEAREST else []
         lines.append(f"      apportioned by the predicted ratio: {' · '.join(told)}")
     return lines
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from glorot_jax.engine import bounds
 from glorot_jax.engine.bounds import duration, said
+from glorot_jax.units import size
 
 if TYPE_CHECKING:
     from glorot_jax.engine.machine import Peaks
@@ -205,12 +206,3 @@ def _wrapped(line: str, indent: str) -> Sequence[str]:
 
 _UNIT = re.compile(r"(?<=\d) (?=[KMG]?i?B\b|s\b|min\b|h\b)")
 """Between a number and its unit, where no line breaks."""
-
-
-def size(count: float) -> str:
-    """Returns bytes with three digits, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} GiB"
