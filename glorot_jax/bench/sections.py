@@ -13,9 +13,9 @@ import numpy as np
 
 from glorot_jax.bench import memory, others
 from glorot_jax.bench.engine import Engine, Size, random_bytes, records_a_step
-from glorot_jax.bench.machine import Machine
 from glorot_jax.bench.start import started
 from glorot_jax.bench.turns import Clock, take_turns
+from glorot_jax.engine.peaks import Machine
 
 Row = dict[str, Any]
 LIGHT = ("weights",)

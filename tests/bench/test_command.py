@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from glorot_jax import cli
-from glorot_jax.bench import command, machine, memory, others, sections
+from glorot_jax.bench import command, memory, others, sections
 from glorot_jax.bench.engine import Size
 from glorot_jax.bench.report import markdown
 from glorot_jax.bench.sections import Settings
-from glorot_jax.engine import devices
+from glorot_jax.engine import devices, peaks
 from glorot_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -33,8 +33,8 @@ MEMORY = {"predicted": 4_000_000, "measured": 4_200_000}
 @pytest.fixture(scope="module", autouse=True)
 def small_machine():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "SIDE", {"cpu": 64})
-        patch.setattr(machine, "COPIED", {"cpu": 2**16})
+        patch.setattr(peaks, "SIDE", {"cpu": 64})
+        patch.setattr(peaks, "COPIED", {"cpu": 2**16})
         yield
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from glorot_jax.bench import machine as bench
 from glorot_jax.engine import machine
+from glorot_jax.engine import peaks as bench
 from glorot_jax.engine.machine import Peaks
 
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from glorot_jax.bench import machine as module
-from glorot_jax.bench.machine import Machine, machine
+from glorot_jax.engine import peaks as module
+from glorot_jax.engine.peaks import Machine, machine
 
 
 @pytest.fixture
