@@ -273,12 +273,14 @@ def _prepare(
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
+    known: list[Cohort] = []
     for shard, ids in shards.open_all(results):
         here = [wanted.pop(i) for i in ids if i in wanted]
         if len(here) == len(ids):
             (cohort,) = cohorts(here, fuse=shard.fused)
             if not shard.done:
-                cohort = _as_begun(results, shard, cohort, sweep)
+                known = known or cohorts(sweep.runs())
+                cohort = _as_begun(results, shard, cohort, known)
             if not shard.done and shard.manifest.get("search") != plain(sweep.search):
                 raise InputError(
                     f"{results}: {shard.folder.name} is half trained under another search",
@@ -334,11 +336,15 @@ def _check_search(search: Search | None, run: Run, program: Program) -> None:
                 raise InputError(f"search: {name} is not recorded at step {step}", f"it is recorded {cadence}")
 
 
-def _as_begun(results: Path, shard: Shard, cohort: Cohort, sweep: Sweep) -> Cohort:
-    """The cohort with the choices of all runs that shared its program when the shard was begun."""
+def _as_begun(results: Path, shard: Shard, cohort: Cohort, known: Sequence[Cohort]) -> Cohort:
+    """The cohort with the choices of all runs that shared its program when the shard was begun.
+
+    Args:
+        known: the cohorts of all that the sweep names.
+    """
     told = {path: tuple(names) for path, names in (shard.manifest.get("choices") or cohort.choices).items()}
     ids = {member.id for member in cohort.members or (cohort,)}
-    functions = fusing.functions([one for one in cohorts(sweep.runs()) if one.id in ids])
+    functions = fusing.functions([one for one in known if one.id in ids])
     for path, names in told.items():
         if missing := [name for name in names if name not in functions[path]]:
             raise InputError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,6 @@ from glorot_jax.branches import if_any
 from glorot_jax.kernels import chain
 from glorot_jax.kernels.dense import Kernel, contracted, outer_products
 from glorot_jax.models.points import Activation, Hyper, show_layer
-
-T = TypeVar("T")
 
 
 class Dense(nnx.Module):
@@ -185,18 +182,3 @@ class Mlp(nnx.Module):
     def _has(self, i: int) -> Bool[Array, ""] | None:
         """Whether this run's network has the hidden layer i; None if every run's has, as the first always is."""
         return None if self.depth is None or i == 1 else self.depth[...] >= i
-
-
-def own_parameters(params: Mapping[str, T], depth: int) -> dict[str, T]:
-    """Returns the parameters of a run's own network by their paths in it, from those of a program that it shares.
-
-    Args:
-        params: by path, of an ``Mlp`` in which the run has ``depth`` of the hidden layers.
-    """
-    output = max(int(path.split(".")[1]) for path in params)
-    found = {}
-    for path, value in params.items():
-        _, place, name = path.split(".")
-        if int(place) < depth or int(place) == output:
-            found[f"layers.{min(int(place), depth)}.{name}"] = value
-    return found

@@ -39,7 +39,6 @@ from glorot_jax.engine import plan
 from glorot_jax.engine.fusing import fusable, padding, why_apart
 from glorot_jax.engine.segment import _Network, _Run
 from glorot_jax.kernels import GENERAL
-from glorot_jax.models.mlp import own_parameters
 from tests.engine.networks import pictures
 from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters
 
@@ -71,6 +70,21 @@ def sweep(*depths: int, **changes) -> Sweep:
         "jacobian_examples": 2,
     }
     return Sweep(**settings | changes)
+
+
+def own_parameters(params: dict[str, np.ndarray], depth: int) -> dict[str, np.ndarray]:
+    """Returns the parameters of a run's own network by their paths in it, from those of a program that it shares.
+
+    Args:
+        params: by path, of an ``Mlp`` in which the run has ``depth`` of the hidden layers.
+    """
+    output = max(int(path.split(".")[1]) for path in params)
+    found = {}
+    for path, value in params.items():
+        _, place, name = path.split(".")
+        if int(place) < depth or int(place) == output:
+            found[f"layers.{min(int(place), depth)}.{name}"] = value
+    return found
 
 
 @pytest.fixture(scope="module")
