@@ -461,24 +461,24 @@ def _division(
 ) -> Division:
     """The division as it is, or a new one where nobody is at work; the caller holds the folder."""
     made = division.read(results)
-    fits = made is not None and made.serves(sweep, parts, asked)
-    if not fits and (owner := division.at_work(results)) is not None:
+    if made is not None and made.serves(sweep, parts, asked):
+        if not _is_described(results, sweep):
+            _describe(results, sweep, environment)
+        return made
+    if (owner := division.at_work(results)) is not None:
         raise InputError(
             f"{results}: {owner} is at work in it",
             "it ends first, or is stopped, before the sweep is divided in another way",
         )
-    if not fits:
-        work, missing = _begun(results, sweep)
-        new = programs.shared(missing, asked.kernel)
-        for cohort in new:
-            program, _ = programs.of(cohort, asked.width, asked.kernel)
-            _check_search(sweep.search, cohort.runs[0], program)
-        unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
-        made = division.divide(sweep, parts, asked, unfinished, new, programs)
-    if not fits or not _is_described(results, sweep):
-        _describe(results, sweep, environment)
-    if not fits:
-        division.write(results, made)
+    work, missing = _begun(results, sweep)
+    new = programs.shared(missing, asked.kernel)
+    for cohort in new:
+        program, _ = programs.of(cohort, asked.width, asked.kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
+    unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
+    made = division.divide(sweep, parts, asked, unfinished, new, programs)
+    _describe(results, sweep, environment)
+    division.write(results, made)
     return made
 
 
