@@ -87,6 +87,8 @@ def why_not(name: str, precision: str = "float32") -> str | None:
         return None
     if name == "native" and precision == "bfloat16":
         return "it knows no bfloat16"
+    if name == "cuda" and precision != "float32":
+        return "it knows float32 alone"
     try:
         return _module(name).why_not()
     except ImportError:
