@@ -28,8 +28,6 @@ PARTS = 3
 ROOM = 64 * 2**20
 """Bytes of the small disk once there is room on it."""
 
-Kind = Callable[[Path, random.Random], Told]
-
 
 def why_not() -> str | None:
     """Returns None: these accidents are possible wherever the sweep trains."""
@@ -117,7 +115,7 @@ def frozen(folder: Path, moments: Moments) -> Told:
         when = moments.wait(process)
         process.send(signal.SIGSTOP)
         try:
-            with Process.beside(process) as second:
+            with worker(folder) as second:
                 code, said = second.code(), second.last_line()
         finally:
             process.send(signal.SIGCONT)
