@@ -13,10 +13,8 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from glorot_jax import batch
 from glorot_jax.errors import Stopped
-
-INTERACTIVE = ("bash", "interactive")
-"""Names of Slurm jobs that are no batch: ``salloc`` and ``srun --pty bash`` give them."""
 
 
 class Signals:
@@ -37,8 +35,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            batch = (signal.SIGUSR1, signal.SIGUSR2) if in_batch_task() else ()
-            for number in (signal.SIGINT, signal.SIGTERM, *batch):
+            more = (signal.SIGUSR1, signal.SIGUSR2) if batch.in_task() else ()
+            for number in (signal.SIGINT, signal.SIGTERM, *more):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -63,16 +61,3 @@ class Signals:
             os.write(2, b"\nleft at once; what was committed is whole, the same command goes on\n")
             os._exit(128 + number)
         self.caught = number if number == signal.SIGINT else int(signal.SIGTERM)
-
-
-def in_batch_task() -> bool:
-    """Returns whether this process is part of a Slurm job that no person sits before."""
-    return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
-
-
-def restarts() -> int | None:
-    """Returns how often Slurm has started this job again; None outside of a batch task."""
-    if not in_batch_task():
-        return None
-    told = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return int(told) if told.isdecimal() else None
