@@ -68,7 +68,7 @@ def script(own: argparse.Namespace, arguments: list[str], name: str, logs: Path)
         worker=shlex.join(command([*arguments, "--segment-seconds", f"{own.segment_seconds:g}"])),
         shards=own.shards,
         restarts=own.restarts,
-        requeue='scontrol requeue "$task" || $otherwise' if code is None else f"exit {code}",
+        requeue='scontrol requeue "$task" || $otherwise\nexit $code' if code is None else f"exit {code}",
     )
 
 
@@ -113,8 +113,13 @@ def finished(sweep, out: str) -> bool:
 
 def submit(own: argparse.Namespace, arguments: list[str]) -> None:
     """Submits the array, unless it is at work, or there is nothing to do."""
-    if own.shards < 1:
-        raise InputError(f"shards: {own.shards} is not an integer ≥ 1")
+    if own.shards is None:
+        raise InputError("--shards: say in how many parts the sweep is divided", "a handful serves a thousand runs")
+    for name, least in (("shards", 1), ("throttle", 1), ("cpus", 1), ("restarts", 0)):
+        if (given := getattr(own, name)) is not None and given < least:
+            raise InputError(f"{name}: {given} is not an integer ≥ {least}")
+    if not 0 < own.segment_seconds < math.inf:
+        raise InputError(f"segment-seconds: {own.segment_seconds:g} is not a finite number > 0")
     if "--fresh" in arguments:
         raise InputError("fresh: each task would start over what the others made", "name another folder with --out")
     sweep = load_sweep(own.sweep, own.settings)
@@ -146,7 +151,7 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     parser = argparse.ArgumentParser("glorot launch slurm", "glorot launch slurm --help", allow_abbrev=False)
     parser.add_argument("sweep")
-    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--shards", type=int)
     for option in ("out", "time", "partition", "account", "constraint", "gpus", "memory", "logs"):
         parser.add_argument(f"--{option}")
     for option in ("throttle", "cpus", "requeue-exit-code"):

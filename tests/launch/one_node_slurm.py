@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-GRACE = 60
+GRACE = 120
 """Seconds that a preempted task has; those that save and requeue themselves need few of them."""
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
@@ -62,7 +62,8 @@ def one_node(cpus: int = 2, settings: str = "") -> Iterator[dict[str, str]]:
         _until("the node is idle", home, idle)
         yield environment
         jobs = subprocess.run(["squeue", "-h", "-o", "%A"], env=environment, capture_output=True, text=True)
-        subprocess.run(["scancel", "--signal=KILL", "--full", *jobs.stdout.split()], env=environment, timeout=30)
+        if left := jobs.stdout.split():
+            subprocess.run(["scancel", "--signal=KILL", "--full", *left], env=environment, timeout=30)
 
 
 def _configuration(home: Path, cpus: int, settings: str) -> str:
