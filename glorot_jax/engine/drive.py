@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from glorot_jax import locks
+from glorot_jax import batch, locks
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
@@ -61,6 +61,8 @@ GROWTH = 16
 """Times that a segment may be as long as the longest before it."""
 EVENTS = "events.jsonl"
 """What happened; each part of a division has such a file of its own, so that nobody writes into another's."""
+LOGS = "logs"
+"""Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DIVIDING = "dividing the sweep"
 LOST = 120.0
 """Seconds that a lock of another machine is waited for: if that is lost, its file server frees its locks in this time.
@@ -211,7 +213,14 @@ def _train(
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
-    _event(log, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work], **facts)
+    _event(
+        log,
+        "start",
+        runs=len(sweep.runs()),
+        shards=[s.folder.name for s, _ in work],
+        **facts,
+        **batch.described(),
+    )
     try:
         for shard, cohort in work:
             if not shard.done:
@@ -295,7 +304,7 @@ def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        begun = {LOCK, "shards", division.FILE}  # what is there before the description is
+        begun = {LOCK, LOGS, "shards", division.FILE}  # what is there before the description is
         if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
         return
