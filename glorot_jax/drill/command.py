@@ -19,10 +19,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glorot_jax.drill.case import Case, Lost, NotPossible, Told
 from glorot_jax.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from glorot_jax.drill.twin import Seen
 
 FORMAT = 1
 ENGINES = ("local", "slurm", "ray", "multihost")
@@ -93,8 +96,10 @@ def drill(
         raise InputError(f"on: {on!r} is not possible here: {why}")
     if out is not None and Path(out).exists() and any(Path(out).iterdir()):
         raise InputError(f"out: {out} holds something", "choose an empty or new folder")
-    _quietly()
     begin = time.monotonic()
+    _quietly()
+    from glorot_jax.drill.twin import look
+
     work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-"))
     work.mkdir(parents=True, exist_ok=True)
     with _terminable():
@@ -102,7 +107,7 @@ def drill(
         twin = _trained(work / "twin")
         atonce = (jobs or min(4, os.cpu_count() or 1)) if on == "local" else 1
         drawn = iter(engine.cases(work)) if kills is None else _campaign(engine, seed)
-        outcomes = _all(drawn, kills, twin, atonce, say)
+        outcomes = _all(drawn, kills, work, look(twin), atonce, say)
     survived = all(one.outcome != LOST for one in outcomes)
     result = {
         "format": FORMAT,
@@ -147,7 +152,7 @@ def _campaign(engine: ModuleType, seed: int) -> Iterator[Case]:
 
 
 def _all(
-    drawn: Iterator[Case], kills: int | None, twin: Path, at_once: int, say: Callable[[str], None]
+    drawn: Iterator[Case], kills: int | None, work: Path, twin: Seen, at_once: int, say: Callable[[str], None]
 ) -> list[Outcome]:
     """Every case, or as many as it takes to so many kills, some of them at once; a folder that survived is removed."""
     found: list[Outcome] = []
@@ -159,7 +164,7 @@ def _all(
                 enough = kills is not None and made + len(under_way) >= kills
                 case = None if enough else next(drawn, None)
                 if case is not None:
-                    folder = twin.with_name(f"{number:03d}-{case.name.replace(' ', '-')}")
+                    folder = work / f"{number:03d}-{case.name.replace(' ', '-')}"
                     under_way.add(pool.submit(_one, case, folder, twin))
                 elif not under_way:
                     break
@@ -175,7 +180,7 @@ def _all(
     return sorted(found, key=lambda one: one.folder)
 
 
-def _one(case: Case, folder: Path, twin: Path) -> Outcome:
+def _one(case: Case, folder: Path, twin: Seen) -> Outcome:
     """Does one accident and compares what it left."""
     from glorot_jax.drill.twin import differences
 
