@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from glorot_jax.drill.case import Case, Lost, NotPossible, Told
-from glorot_jax.errors import InputError, unknown
+from glorot_jax.errors import InputError, ResumableError, unknown
 
 if TYPE_CHECKING:
     from glorot_jax.drill.twin import Seen
@@ -86,6 +86,11 @@ def drill(
 
     Raises:
         InputError: the drill can't be held here, or the folder holds something.
+        ResumableError: the twin can't be trained.
+
+    An engine's module, such as ``glorot_jax.drill.local``, has ``why_not() -> str | None``, why it can't be held here;
+    ``cases(work) -> list[Case]``; and, where others train than this machine, ``undisturbed(folder)``, which trains the
+    twin there.
     """
     if on not in ENGINES:
         raise unknown("on", on, ENGINES)
@@ -100,11 +105,16 @@ def drill(
     _quietly()
     from glorot_jax.drill.twin import look
 
-    work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-"))
+    where = None if on == "local" else "."  # other machines see it, as a rule
+    work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-", dir=where)).absolute()
     work.mkdir(parents=True, exist_ok=True)
     with _terminable():
         say("the undisturbed twin is trained")
-        twin = _trained(work / "twin")
+        twin = work / "twin"
+        try:
+            getattr(engine, "undisturbed", _undisturbed)(twin)
+        except Lost as what:
+            raise ResumableError(f"the undisturbed twin can't be trained: {what}") from None
         atonce = (jobs or min(4, os.cpu_count() or 1)) if on == "local" else 1
         drawn = iter(engine.cases(work)) if kills is None else _campaign(engine, seed)
         outcomes = _all(drawn, kills, work, look(twin), atonce, say)
@@ -136,13 +146,12 @@ def _quietly() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _trained(twin: Path) -> Path:
+def _undisturbed(twin: Path) -> None:
     from glorot_jax.drill.processes import worker
 
     with worker(twin) as process:
         if code := process.code():
-            raise InputError(f"the undisturbed twin ended with exit code {code}: {process.last_line()}")
-    return twin
+            raise Lost(f"it ended with exit code {code}: {process.last_line()}")
 
 
 def _campaign(engine: ModuleType, seed: int) -> Iterator[Case]:

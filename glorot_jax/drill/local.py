@@ -150,7 +150,7 @@ def torn(folder: Path, moments: Moments) -> Told:
 def full(folder: Path, moments: Moments) -> Told:
     with _small_disk(folder.with_name(f"{folder.name}-disk")) as disk:
         there = disk.where / "results"
-        room = moments.chance.randrange(200, 900)
+        room = moments.chance.randrange(200, 1200)
         while True:
             disk.resize(f"{room}k")
             with worker(there) as process:
