@@ -16,18 +16,15 @@ import pytest
 
 from glorot_jax import load
 from glorot_jax import standing as watched
+from glorot_jax.drill.case import SWEEP
 from glorot_jax.standing import Standing, View, standing
 
 ROOT = Path(__file__).parents[2]
-SMALL = (
-    *("--set", "model.widths=8,8", "--set", "model.init=standard", "--set", "data.size=16", "--set", "data.test=100"),
-    *("--set", "data.validation=100", "--set", "seeds=0", "--set", "steps=120", "--set", "record=at(60)"),
-    *("--set", "exclude=[]", "--segment-seconds", "0.000001"),
-)
+SMALL = ("--width", "2", "--set", "steps=120", "--set", "record=every(60)", "--segment-seconds", "0.000001")
 
 
 def command(*arguments: str) -> dict:
-    line = [sys.executable, "-m", "glorot_jax.cli", "launch", "local", "quickstart", *arguments]
+    line = [sys.executable, "-m", "glorot_jax.cli", "launch", "local", str(SWEEP), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return {"args": line, "env": environment, "text": True, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
 
@@ -53,7 +50,7 @@ def local():
 
 
 def test_what_is_killed_or_stopped_goes_on_to_the_end(tmp_path):
-    out = tmp_path / "quickstart"
+    out = tmp_path / "drill"
     launcher = subprocess.Popen(**command(*SMALL, "--out", str(out)))
     os.kill(worker_of(launcher, out, 1), signal.SIGKILL)
     worker_of(launcher, out, 20)
@@ -62,17 +59,17 @@ def test_what_is_killed_or_stopped_goes_on_to_the_end(tmp_path):
     assert launcher.returncode == 143
     assert "the worker ended by signal 9; starting again in 1 s (1 of 10)" in said
     assert re.search(r"saved( at step \d+ of 120)?; the same command goes on", said)
-    assert set(load(out).runs["status"]) == {"training"}
+    assert set(load(out).runs["status"]) == {"training", "diverged"}
     half = standing(out)
     assert 0 < half.share < 1
 
     again = subprocess.run(**command(*SMALL, "--out", str(out)), timeout=240)
     assert again.returncode == 0
-    assert set(load(out).runs["status"]) == {"done"}
-    assert f"9 runs · {half.share:.0%} · 1 at work" in again.stderr
-    assert "9 runs · 100%" in again.stderr
+    assert set(load(out).runs["status"]) == {"done", "diverged"}
+    assert f"12 runs · {half.share:.0%} · 1 at work" in again.stderr
+    assert "12 runs · 100%" in again.stderr
     assert again.stderr.endswith(f"results: {out}\n")
-    assert standing(out) == (9, 1.0, 0, 9 * 120)
+    assert standing(out)[:3] == (12, 1.0, 4)
 
 
 def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
@@ -81,7 +78,7 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
     )
     cores = sorted(os.sched_getaffinity(0))[:3]
     head = [f"worker {i}: cores {core}" for i, core in enumerate(cores)]
-    run = f"{sys.executable} -m glorot_jax.cli run quickstart --out {tmp_path}/out --no-progress --shard"
+    run = f"{sys.executable} -m glorot_jax.cli run {SWEEP} --out {tmp_path}/out --no-progress --shard"
     assert shown.stdout.splitlines() == [*head, f"{run} 0/3", f"{run} 1/3", f"{run} 2/3"]
     assert not (tmp_path / "out").exists()
 
