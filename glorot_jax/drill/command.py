@@ -94,11 +94,16 @@ def drill(
         raise InputError(f"out: {out} holds something", "choose an empty or new folder")
     _quietly()
     begin = time.monotonic()
-    work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-"))
+    work = (
+        Path(out)
+        if out is not None
+        else Path(tempfile.mkdtemp(prefix="glorot-drill-", dir=Path.cwd() if on == "slurm" else None))
+    )
     work.mkdir(parents=True, exist_ok=True)
     with _terminable():
         say("the undisturbed twin is trained")
-        twin = _trained(work / "twin")
+        twin = work / "twin"
+        getattr(engine, "undisturbed", _trained)(twin)
         atonce = (jobs or min(4, os.cpu_count() or 1)) if on == "local" else 1
         drawn = _campaign(engine, kills, seed) if kills is not None else iter(engine.cases(work))
         outcomes = _all(drawn, kills, twin, atonce, say)
@@ -130,13 +135,12 @@ def _quietly() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _trained(twin: Path) -> Path:
+def _trained(twin: Path) -> None:
     from glorot_jax.drill.processes import worker
 
     with worker(twin) as process:
         if code := process.code():
             raise InputError(f"the undisturbed twin ended with exit code {code}: {process.last_line()}")
-    return twin
 
 
 def _campaign(engine: ModuleType, kills: int, seed: int) -> Iterator[Case]:
