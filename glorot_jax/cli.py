@@ -215,7 +215,7 @@ def run(
         calibrate=calibrate,
         fuse=fuse,
     )
-    _finish(results)
+    _finish(results, shard)
 
 
 @cli.command()
@@ -250,7 +250,7 @@ def resume(
         segment_seconds=segment_seconds,
         signals=signals,
     )
-    _finish(results)
+    _finish(results, shard)
 
 
 def _watcher(no_progress: bool) -> Any:
@@ -261,12 +261,16 @@ def _watcher(no_progress: bool) -> Any:
     return watcher()
 
 
-def _finish(results: Path) -> None:
+def _finish(results: Path, part: tuple[int, int] | None = None) -> None:
+    """Prints what came out; of a part that is not the last to end, where all parts stand."""
     from glorot_jax.analysis.results import load
-    from glorot_jax.analysis.status import render_status
+    from glorot_jax.analysis.status import render_parts, render_status
     from glorot_jax.analysis.tables import render_table
 
     click.echo(f"results: {results}", err=True)
+    if part is not None and (unfinished := render_parts(results)):
+        click.echo(unfinished)
+        return
     evaluated = "test_error" in load(results).runs
     click.echo(render_table(results) if evaluated else render_status(results))
 
@@ -503,6 +507,21 @@ def drill(
     result = command.drill(on, out, kills=kills, seed=seed, jobs=jobs, say=say)
     click.echo(command.render(result, form))
     return int(not result["survived"])
+
+
+@cli.command()
+@click.option("--out", type=click.Path(), help="Results folder that a sweep would have.  [default: results]")
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def doctor(out: str | None, form: str) -> int:
+    """Say what a sweep would find on this machine, what would be wrong with that, and how to mend it.
+
+    Ends with 1 if a sweep could not run here.
+    """
+    from glorot_jax import doctor as examine
+
+    checks = examine.report(out)
+    click.echo(examine.render(checks, form))
+    return int(not examine.could_run(checks))
 
 
 @cli.group(cls=_Group)
