@@ -1,0 +1,110 @@
+"""Results on an object store as readers see them: a folder of the cache that is brought up to date before it is read.
+
+Only what is new comes down, and no checkpoint. A shard's manifest comes before the files that it names, and is put in
+place behind them: whoever reads the mirror meanwhile finds it whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from glorot_jax.files import cache_folder, write, write_json
+from glorot_jax.store.objects import Found, Objects, is_url
+
+AT_ONCE = 16
+"""Requests that are under way together."""
+_TRIES = 5
+_INDEX = ".mirror.json"
+_SHARD = re.compile(r"(?P<folder>(.*/)?shards/[^/]+)/manifest\.json")
+_PLAIN = re.compile(r"(.*/)?((sweep|environment|division|baselines)\.json|sweep\.py|events[^/]*\.jsonl)")
+_BESIDE = re.compile(r"(.*/)?shards/[^/]+/(runs\.parquet|theory\.nc)")
+
+
+def local(path: str | Path) -> Path:
+    """Returns where a results folder, or one that holds some, can be read: itself, or the mirror of a URL.
+
+    Raises:
+        InputError, ResumableError: as of ``Objects``.
+    """
+    return mirror(path) if is_url(path) else Path(path)
+
+
+def mirror(url: str) -> Path:
+    """Brings the mirror of a URL up to date, and returns its folder."""
+    objects = Objects(url)
+    folder = cache_folder("mirrors") / hashlib.sha256(objects.url.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = {found.name: found for found in objects.list()}
+    known = _index(folder)
+    new = [o for o in listed.values() if known.get(o.name) != o.tag or not (folder / o.name).exists()]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for _ in threads.map(lambda found: _bring(objects, folder, found), new):
+            pass
+    _remove(folder, listed)
+    write_json(folder / _INDEX, {name: found.tag for name, found in listed.items()})
+    return folder
+
+
+def _bring(objects: Objects, folder: Path, found: Found) -> None:
+    if match := _SHARD.fullmatch(found.name):
+        _shard(objects, folder / match["folder"], match["folder"], found)
+    elif any(kind.fullmatch(found.name) for kind in (_PLAIN, _BESIDE)):
+        with contextlib.suppress(FileNotFoundError):
+            objects.fetch(found.name, folder / found.name)
+
+
+def _shard(objects: Objects, folder: Path, name: str, found: Found) -> None:
+    """Brings what a manifest names, then the manifest; reads it again where files were merged away meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in reversed(range(_TRIES)):
+        if (got := objects.get(found.name)) is None:
+            return
+        try:
+            manifest = json.loads(got[0])
+            entries = {str(e["file"]): int(e["bytes"]) for e in manifest["records"]}
+            kept = entries.keys() | {str(e["file"]) for e in (manifest.get("previous") or {}).get("records", ())}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            entries, kept = {}, set()  # damaged: its reader says so
+        try:
+            for file, size in entries.items():
+                if not _has(folder / file, size):
+                    objects.fetch(f"{name}/{file}", folder / file)
+        except FileNotFoundError:
+            if left:
+                continue
+        if not (folder / "runs.parquet").exists():
+            with contextlib.suppress(FileNotFoundError):
+                objects.fetch(f"{name}/runs.parquet", folder / "runs.parquet")
+        write(folder / "manifest.json", got[0])
+        os.utime(folder / "manifest.json", (found.modified.timestamp(),) * 2)
+        for path in folder.glob("rec-*"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+        return
+
+
+def _has(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size == size
+
+
+def _remove(folder: Path, listed: Iterable[str]) -> None:
+    """Removes shards and results that are no longer on the store."""
+    names = set(listed)
+    for kind in ("manifest.json", "sweep.json"):
+        for path in [*folder.rglob(kind)]:
+            if path.relative_to(folder).as_posix() not in names:
+                shutil.rmtree(path.parent) if kind == "manifest.json" else path.unlink(missing_ok=True)
+
+
+def _index(folder: Path) -> dict[str, str]:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((folder / _INDEX).read_text(encoding="utf-8")))
+    return {}
