@@ -34,7 +34,7 @@ def status(folder: str | Path) -> dict[str, Any]:
     counts = runs["status"].value_counts()
     wanted = results.description["runs"]
     missing = len(set(wanted) - set(runs.index))
-    shards = [_shard(results, folder, m) for m in results.shards]
+    shards = [_shard(results, m) for m in results.shards]
     finished = missing == 0 and all(s["state"] == "done" for s in shards)
     return {
         "sweep": results.name,
@@ -86,8 +86,8 @@ def render_status(folder: str | Path, format: str = "table") -> str:
     return "\n".join(lines)
 
 
-def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    where = Path(folder) / "shards" / manifest["shard"]
+def _shard(results: Results, manifest: dict[str, Any]) -> dict[str, Any]:
+    where = results.paths[0] / "shards" / manifest["shard"]
     commit = datetime.fromtimestamp((where / "manifest.json").stat().st_mtime, UTC)
     return {
         "shard": manifest["shard"],
@@ -104,7 +104,7 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "wall_seconds": manifest["wall_seconds"],
         "run_steps_per_second": round(_run_steps(manifest) / max(manifest["wall_seconds"], 1e-9)),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
-        "checkpoint_bytes": _bytes_below(where / "checkpoints"),
+        "checkpoint_bytes": _checkpoint_bytes(where / "checkpoints", manifest),
         "last_commit": commit.isoformat(timespec="seconds"),
         "why_width": manifest.get("why_width"),
         "compilation": manifest.get("compilation"),
@@ -201,6 +201,12 @@ def _probes(manifest: dict[str, Any]) -> dict[str, Any] | None:
 
 def _seconds(measured: dict[str, Any]) -> float:
     return measured["step_seconds"] + sum(made["seconds"] for made in measured["records"])
+
+
+def _checkpoint_bytes(folder: Path, manifest: dict[str, Any]) -> int:
+    """Of those on the disk, or where it holds none, as it is of a store's mirror, of those that the manifest names."""
+    kept = [one["checkpoint"] for one in (manifest, manifest.get("previous") or {}) if one.get("checkpoint")]
+    return _bytes_below(folder) or sum(int(checkpoint.get("bytes", 0)) for checkpoint in kept)
 
 
 def _bytes_below(folder: Path) -> int:

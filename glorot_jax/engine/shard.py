@@ -14,7 +14,7 @@ from glorot_jax.engine import checkpoint, records
 from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
 from glorot_jax.kernels import GENERAL
-from glorot_jax.store.here import HERE, Here
+from glorot_jax.store.here import Here
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,6 +27,8 @@ RUNS = "runs.parquet"
 LOCK = ".lock"
 """Held by who trains it as a part of a division, or all of the results folder."""
 
+_HERE = Here(Path())
+"""Kept nowhere else."""
 _OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped")
 """What the manifest holds of its step, and goes back to with it."""
 
@@ -42,7 +44,7 @@ class Shard:
 
     folder: Path
     manifest: dict[str, Any]
-    there: Here = HERE
+    there: Here = _HERE
 
     @property
     def checkpoints(self) -> Path:
@@ -188,7 +190,7 @@ def create(
     why_width: Mapping[str, Any] | None = None,
     why_shared: str | None = None,
     search: Any = None,
-    there: Here = HERE,
+    there: Here = _HERE,
 ) -> Shard:
     """Returns a new shard at its first step: its table of runs, then its first manifest.
 
@@ -248,7 +250,7 @@ def _member(cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
+def open_all(results: Path, there: Here = _HERE) -> list[tuple[Shard, list[str]]]:
     """Returns the shards of a results folder, oldest first, each with the ids of its runs.
 
     Raises:
@@ -260,7 +262,7 @@ def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
     for folder in sorted((results / "shards").glob("*/")):
         if not (folder / MANIFEST).exists():
             continue  # died while it was made: it is made again, under the same name
-        shard = opened(folder)
+        shard = opened(folder, there)
         try:
             ids = pq.read_table(folder / RUNS, columns=["run"])["run"].to_pylist()
         except (OSError, ValueError, KeyError) as error:
@@ -269,13 +271,13 @@ def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
     return found
 
 
-def opened(folder: Path) -> Shard:
+def opened(folder: Path, there: Here = _HERE) -> Shard:
     """Returns the shard of a folder as it is now.
 
     Raises:
         InputError: its manifest is damaged.
     """
-    return Shard(folder, read_manifest(folder / MANIFEST))
+    return Shard(folder, read_manifest(folder / MANIFEST), there)
 
 
 _REMEDY = "move the shard's folder away to train its runs again"

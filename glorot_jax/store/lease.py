@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 import uuid
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from glorot_jax.errors import InputError, ResumableError
-from glorot_jax.locks import Taken
+from glorot_jax.locks import NOBODY, Taken, me
 from glorot_jax.store.objects import Objects, Overtaken, Tag
 
 VARIABLE = "GLOROT_LEASE_SECONDS"
@@ -30,6 +29,8 @@ SECONDS = 30.0
 """After which a lease that is not renewed is free, where the variable says nothing else."""
 RENEWALS = 4
 """Renewals in that time."""
+_WRITER = uuid.uuid4().hex
+"""This process in the leases that it holds: seen dead in one of them, it is dead in all."""
 
 
 def seconds() -> float:
@@ -74,7 +75,7 @@ class Lease:
             self._told = told
             return True
         except Overtaken:
-            self.lost = _read(self._objects, self._name)[0].get("owner") or "another process"
+            self.lost = _read(self._objects, self._name)[0].get("owner") or NOBODY
             return False
 
     def other(self) -> str | None:
@@ -94,49 +95,51 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held(objects: Objects, name: str, doing: str = "") -> Iterator[Lease]:
+def held(objects: Objects, name: str, doing: str = "", dead: set[str] | None = None) -> Iterator[Lease]:
     """Holds a lease, and renews it in a thread of its own.
 
     Args:
         doing: what its owner does, in words that follow its name.
+        dead: processes that were seen to renew nothing; those that are seen now are added.
 
     Raises:
         Taken: its owner lives.
     """
     told = {
-        "owner": f"process {os.getpid()} on {socket.gethostname()}{doing and f' ({doing})'}",
+        "owner": f"{me()}{doing and f' ({doing})'}",
         "process": _process(),
+        "writer": _WRITER,
         "seconds": seconds(),
         "renewed": 0,
         "taken": uuid.uuid4().hex,
     }
-    lease = Lease(objects, name, _take(objects, name, told), told)
+    lease = Lease(objects, name, _take(objects, name, told, set() if dead is None else dead), told)
     try:
         yield lease
     finally:
         lease.give_up()
 
 
-def owner(objects: Objects, name: str) -> str | None:
+def owner(objects: Objects, name: str, dead: set[str]) -> str | None:
     """Returns who holds a lease, in words; None if nobody does. Takes as long as it takes to see them renew it."""
     told, tag = _read(objects, name)
-    return None if tag is None or _free(objects, name, told, tag) else told["owner"]
+    return None if tag is None or _free(objects, name, told, tag, dead) else told["owner"]
 
 
-def _take(objects: Objects, name: str, told: dict[str, Any]) -> Tag:
+def _take(objects: Objects, name: str, told: dict[str, Any], dead: set[str]) -> Tag:
     while True:
         found, tag = _read(objects, name)
         with contextlib.suppress(Overtaken):  # somebody was quicker: look who
             if tag is None:
                 return objects.create(name, _content(told))
-            if not _free(objects, name, found, tag):
-                raise Taken(_read(objects, name)[0].get("owner") or "another process")
+            if not _free(objects, name, found, tag, dead):
+                raise Taken(_read(objects, name)[0].get("owner") or NOBODY)
             return objects.replace(name, _content(told), tag)
 
 
-def _free(objects: Objects, name: str, found: dict[str, Any], tag: Tag) -> bool:
+def _free(objects: Objects, name: str, found: dict[str, Any], tag: Tag, dead: set[str]) -> bool:
     """Whether nobody renews it: known at once of processes of this machine, else watched."""
-    if found.get("owner") is None or _gone(found.get("process")):
+    if found.get("owner") is None or found["writer"] in dead or _gone(found.get("process")):
         return True
     lasts = float(found["seconds"])
     objects.note(f"{objects.url}: {found['owner']} has {name}; watched for {lasts:g} s at most, whether it lives")
@@ -149,6 +152,7 @@ def _free(objects: Objects, name: str, found: dict[str, Any], tag: Tag) -> bool:
             return changed is None or now.get("owner") is None
         # While the store was out of reach, or this process stopped, nobody could be seen to renew it.
         watched, last = watched + min(time.monotonic() - last, 2 * pause), time.monotonic()
+    dead.add(found["writer"])
     return True
 
 
@@ -156,7 +160,7 @@ def _read(objects: Objects, name: str) -> tuple[dict[str, Any], Tag | None]:
     if (found := objects.get(name)) is None:
         return {}, None
     with contextlib.suppress(ValueError):
-        if isinstance(told := json.loads(found[0]), dict) and told.keys() >= {"owner", "seconds"}:
+        if isinstance(told := json.loads(found[0]), dict) and told.keys() >= {"owner", "seconds", "writer"}:
             return told, found[1]
     return {}, found[1]
 

@@ -10,22 +10,20 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from glorot_jax.errors import InputError
 from glorot_jax.files import cache_folder, write, write_json
+from glorot_jax.store import names
 from glorot_jax.store.objects import Found, Objects, is_url
 
 AT_ONCE = 16
 """Requests that are under way together."""
 _TRIES = 5
 _INDEX = ".mirror.json"
-_SHARD = re.compile(r"(?P<folder>(.*/)?shards/[^/]+)/manifest\.json")
-_PLAIN = re.compile(r"(.*/)?((sweep|environment|division|baselines)\.json|sweep\.py|events[^/]*\.jsonl)")
-_BESIDE = re.compile(r"(.*/)?shards/[^/]+/(runs\.parquet|theory\.nc)")
 
 
 def local(path: str | Path) -> Path:
@@ -38,11 +36,18 @@ def local(path: str | Path) -> Path:
 
 
 def mirror(url: str) -> Path:
-    """Brings the mirror of a URL up to date, and returns its folder."""
+    """Brings the mirror of a URL up to date, and returns its folder.
+
+    Raises:
+        InputError: no sweep was started there; and as of ``Objects``.
+        ResumableError: as of ``Objects``.
+    """
     objects = Objects(url)
     folder = cache_folder("mirrors") / hashlib.sha256(objects.url.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     listed = {found.name: found for found in objects.list()}
+    if not any(name.rpartition("/")[2] == "sweep.json" for name in listed):
+        raise InputError(f"{url}: not a results folder", "it has no sweep.json")
     known = _index(folder)
     new = [o for o in listed.values() if known.get(o.name) != o.tag or not (folder / o.name).exists()]
     with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -54,14 +59,15 @@ def mirror(url: str) -> Path:
 
 
 def _bring(objects: Objects, folder: Path, found: Found) -> None:
-    if match := _SHARD.fullmatch(found.name):
-        _shard(objects, folder / match["folder"], match["folder"], found)
-    elif any(kind.fullmatch(found.name) for kind in (_PLAIN, _BESIDE)):
+    shard, file = names.of_shard(found.name) or ("", "")
+    if file == names.MANIFEST:
+        _shard(objects, folder / shard, shard, found)
+    elif names.is_plain(found.name) or file in names.BESIDE:
         with contextlib.suppress(FileNotFoundError):
             objects.fetch(found.name, folder / found.name)
 
 
-def _shard(objects: Objects, folder: Path, name: str, found: Found) -> None:
+def _shard(objects: Objects, folder: Path, shard: str, found: Found) -> None:
     """Brings what a manifest names, then the manifest; reads it again where files were merged away meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in reversed(range(_TRIES)):
@@ -69,22 +75,21 @@ def _shard(objects: Objects, folder: Path, name: str, found: Found) -> None:
             return
         try:
             manifest = json.loads(got[0])
-            entries = {str(e["file"]): int(e["bytes"]) for e in manifest["records"]}
-            kept = entries.keys() | {str(e["file"]) for e in (manifest.get("previous") or {}).get("records", ())}
+            entries, kept = names.records(manifest), names.named(manifest)
         except (ValueError, KeyError, TypeError, AttributeError):
             entries, kept = {}, set()  # damaged: its reader says so
         try:
             for file, size in entries.items():
                 if not _has(folder / file, size):
-                    objects.fetch(f"{name}/{file}", folder / file)
+                    objects.fetch(f"{shard}/{file}", folder / file)
         except FileNotFoundError:
             if left:
                 continue
-        if not (folder / "runs.parquet").exists():
+        if not (folder / names.RUNS).exists():
             with contextlib.suppress(FileNotFoundError):
-                objects.fetch(f"{name}/runs.parquet", folder / "runs.parquet")
-        write(folder / "manifest.json", got[0])
-        os.utime(folder / "manifest.json", (found.modified.timestamp(),) * 2)
+                objects.fetch(f"{shard}/{names.RUNS}", folder / names.RUNS)
+        write(folder / names.MANIFEST, got[0])
+        os.utime(folder / names.MANIFEST, (found.modified.timestamp(),) * 2)
         for path in folder.glob("rec-*"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
@@ -96,12 +101,14 @@ def _has(path: Path, size: int) -> bool:
 
 
 def _remove(folder: Path, listed: Iterable[str]) -> None:
-    """Removes shards and results that are no longer on the store."""
-    names = set(listed)
-    for kind in ("manifest.json", "sweep.json"):
-        for path in [*folder.rglob(kind)]:
-            if path.relative_to(folder).as_posix() not in names:
-                shutil.rmtree(path.parent) if kind == "manifest.json" else path.unlink(missing_ok=True)
+    """Removes what is no longer on the store."""
+    left = set(listed)
+    for path in [*folder.rglob("*.json"), *folder.rglob("*.jsonl")]:
+        if path.name != _INDEX and path.relative_to(folder).as_posix() not in left:
+            if path.name == names.MANIFEST:
+                shutil.rmtree(path.parent, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _index(folder: Path) -> dict[str, str]:

@@ -26,16 +26,14 @@ from typing import Any
 
 from glorot_jax.errors import InputError, ResumableError, Stopped
 from glorot_jax.files import write, write_json
-from glorot_jax.store import lease
+from glorot_jax.store import lease, names
 from glorot_jax.store.here import Here
-from glorot_jax.store.objects import Objects, Overtaken, Tag
+from glorot_jax.store.objects import Found, Objects, Overtaken, Tag, is_url
 
 AT_ONCE = 16
 """Requests for small files that are under way together."""
 EVENTS_EVERY = 10.0
 """Seconds between two commits that bring events, too."""
-MANIFEST = "manifest.json"
-EVENTS = "events*.jsonl"
 
 
 class Remote(Here):
@@ -47,20 +45,32 @@ class Remote(Here):
     """
 
     def __init__(self, objects: Objects, folder: Path):
-        self.objects, self.folder = objects, folder
-        self.writer = uuid.uuid4().hex[:16]
+        super().__init__(folder)
+        self.objects, self.writer = objects, uuid.uuid4().hex[:16]
         self._tags: dict[str, Tag] = {}
         self._there: dict[str, set[str]] = {}
         self._leases: dict[str, lease.Lease] = {}
+        self._dead: set[str] = set()
         self._told: dict[str, int] = {}
         self._last_told = 0.0
 
     def pull(self, below: Path | None = None) -> None:
-        """Makes the folder here, or one in it, what the store holds; records and checkpoints apart."""
-        listed = self.objects.list("" if below is None else self._name(below))
-        names = [found.name for found in listed if _is_wanted(PurePosixPath(found.name))]
+        """Makes the folder here, or one in it, what the store holds; records and checkpoints apart.
+
+        Raises:
+            InputError: the store holds something else there.
+        """
+        found = self.objects.list("" if below is None else self._name(below))
+        listed = [one.name for one in found]
+        if below is None and "sweep.json" not in listed and (strange := [n for n in listed if not _is_ours(n)]):
+            raise InputError(
+                f"out: {self.objects.url} holds something else, such as {strange[0]}", "choose a new prefix"
+            )
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            list(threads.map(self._pull, names))
+            list(threads.map(self._pull, [o.name for o in found if _is_wanted(o.name) and not self._has(o)]))
+
+    def _has(self, found: Found) -> bool:
+        return found.tag in self._tags.get(found.name, {}).values()
 
     def _pull(self, name: str) -> None:
         if (found := self.objects.get(name)) is not None:
@@ -70,18 +80,12 @@ class Remote(Here):
             self._tags[name] = found[1]
             self._told[name] = len(found[0])
 
-    def push(self, *paths: Path) -> None:
-        """Writes files that all processes write alike, whatever the store has of them."""
-        for path in paths:
-            if path.exists():
-                self.objects.put(self._name(path), path.read_bytes())
+    def push(self, *names: str) -> None:
+        for name in names:
+            if (path := self.folder / name).exists():
+                self.objects.put(name, path.read_bytes())
 
     def publish(self, path: Path) -> None:
-        """Writes a file in place of what was pulled of it, and of nothing else.
-
-        Raises:
-            ResumableError: another process wrote one meanwhile.
-        """
         try:
             self._replace(path)
         except Overtaken:
@@ -89,15 +93,16 @@ class Remote(Here):
                 f"{self.objects.url}: another process wrote {path.name} meanwhile; the same command goes on"
             ) from None
 
+    def remove(self, path: Path) -> None:
+        super().remove(path)
+        self._tags.pop(self._name(path), None)
+        self.objects.delete([self._name(path)])
+
     @contextlib.contextmanager
     def held(self, lock: Path, doing: str = "") -> Iterator[None]:
-        """Holds what a lock file stands for against all other processes; then its folder here is as on the store.
-
-        Raises:
-            Taken: somebody else holds it, and lives.
-        """
+        """Holds a lease in place of a lock's file; then the lock's folder here is as on the store."""
         name = self._name(lock)
-        with lease.held(self.objects, name, doing) as mine:
+        with lease.held(self.objects, name, doing, self._dead) as mine:
             self._leases[name] = mine
             try:
                 self.pull(lock.parent if lock.parent != self.folder else None)
@@ -106,67 +111,59 @@ class Remote(Here):
                 del self._leases[name]
 
     def owner(self, lock: Path) -> str | None:
-        """Returns who holds what a lock file stands for, in words; None if nobody does."""
-        return lease.owner(self.objects, self._name(lock))
+        return lease.owner(self.objects, self._name(lock), self._dead)
+
+    def locks(self, pattern: str) -> list[Path]:
+        listed = (PurePosixPath(found.name) for found in self.objects.list())
+        return sorted(self.folder / name for name in listed if name.match(pattern))
 
     def claim(self, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Makes a shard this process's: nobody of before can commit to it any more. Returns the manifest with its mark.
-
-        Raises:
-            ResumableError: its owner of before committed in this moment.
-        """
+        """Puts this process's mark into the manifest on the store, and removes what nobody names."""
         claimed = manifest | {"writer": self.writer}
-        write_json(folder / MANIFEST, claimed)
+        write_json(folder / names.MANIFEST, claimed)
         try:
-            self._replace(folder / MANIFEST)
+            self._replace(folder / names.MANIFEST)
         except Overtaken:
             raise ResumableError(
                 f"{self.objects.url}: {folder.name} was still being written to; the same command goes on"
             ) from None
-        shard, named = self._name(folder), _named(claimed)
-        found = {str(PurePosixPath(o.name).relative_to(shard)) for o in self.objects.list(shard)}
-        strays = {name for name in found - named if name.startswith(("rec-", "checkpoints/"))}
+        shard = self._name(folder)
+        found = {PurePosixPath(o.name).relative_to(shard).as_posix() for o in self.objects.list(shard)}
+        strays = set(filter(names.is_replaced, found - names.named(claimed)))
         self.objects.delete(f"{shard}/{name}" for name in strays)
         self._there[shard] = found - strays
         return claimed
 
     def fetch(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        """Brings a manifest's records and checkpoint here; what is missing or torn, training says in its own words."""
         shard, checkpoint = self._name(folder), manifest["checkpoint"]
-        for name in _records(manifest):
+        for name in names.records(manifest):
             if not (folder / name).exists():
                 with contextlib.suppress(FileNotFoundError):
                     self.objects.fetch(f"{shard}/{name}", folder / name)
         if checkpoint is not None:
             with contextlib.suppress(FileNotFoundError, tarfile.TarError):
-                self.objects.unpack(f"{shard}/{_packed(checkpoint)}", folder / "checkpoints" / str(checkpoint["step"]))
+                kept = folder / "checkpoints" / str(checkpoint["step"])
+                self.objects.unpack(f"{shard}/{names.packed(checkpoint)}", kept)
 
     def commit(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        """Makes what was committed here the store's: the files first, then the manifest that lies in the folder.
+        """Brings new files up, then the manifest in place of the one that this process knows: the commit.
 
-        What neither it nor the one before names is removed.
-
-        Raises:
-            InputError: another process took the shard over.
-            ResumableError: the store can't be reached.
+        Then what neither it nor the one before names is removed.
         """
-        shard, named = self._name(folder), _named(manifest)
+        shard, named = self._name(folder), names.named(manifest)
         there = self._there.setdefault(shard, set())
         self._check(folder)
+        named |= {name for name in names.BESIDE if (folder / name).exists()}
         for name in sorted(named - there):
             if name.startswith("checkpoints/"):
                 self.objects.pack(folder / name.rpartition("-")[0], f"{shard}/{name}")
             else:
                 self.objects.put(f"{shard}/{name}", folder / name)
-        for name in ("runs.parquet", "theory.nc"):
-            if name not in there and (folder / name).exists():
-                self.objects.put(f"{shard}/{name}", folder / name)
-                named |= {name}
         try:
-            self._replace(folder / MANIFEST)
+            self._replace(folder / names.MANIFEST)
         except Overtaken:
-            raise self._overtaken(folder, self._owner(folder)) from None
-        superseded = {name for name in there - named if name.startswith(("rec-", "checkpoints/"))}
+            raise self._overtaken(folder) from None
+        superseded = set(filter(names.is_replaced, there - named))
         self._there[shard] = (there | named) - superseded
         self.objects.delete(f"{shard}/{name}" for name in superseded)
         if time.monotonic() - self._last_told >= EVENTS_EVERY:
@@ -179,7 +176,7 @@ class Remote(Here):
 
     def _tell(self) -> None:
         """Brings new events up, unless another process has gone on with them."""
-        for path in self.folder.glob(EVENTS):
+        for path in self.folder.glob("events*.jsonl"):
             if path.stat().st_size != self._told.get(path.name):
                 with contextlib.suppress(Overtaken):
                     self._replace(path)
@@ -213,26 +210,24 @@ class Remote(Here):
         return path.relative_to(self.folder).as_posix()
 
 
-def _is_wanted(name: PurePosixPath) -> bool:
+def _is_ours(name: str) -> bool:
+    return names.is_plain(name) or names.is_lock(name) or names.of_shard(name) is not None
+
+
+def _is_wanted(name: str) -> bool:
     """Whether a process has to know an object before it begins."""
-    inside = name.name.startswith("rec-") or "checkpoints" in name.parts
-    return not name.name.startswith(".") and not (name.parts[0] == "shards" and inside)
+    inside = names.of_shard(name)
+    return names.is_plain(name) if inside is None else inside[1] in (names.MANIFEST, *names.BESIDE)
 
 
-def _named(manifest: Mapping[str, Any]) -> set[str]:
-    """What a manifest and the one before it name, below the shard."""
-    kept = (manifest, manifest.get("previous") or {})
-    packed = {_packed(one["checkpoint"]) for one in kept if one.get("checkpoint")}
-    return packed.union(*map(_records, kept))
-
-
-def _records(manifest: Mapping[str, Any]) -> set[str]:
-    return {str(entry["file"]) for entry in manifest.get("records", ())}
-
-
-def _packed(checkpoint: Mapping[str, Any]) -> str:
-    """The name of a checkpoint's object: that of its folder, and what tells it from others of the same step."""
-    return f"checkpoints/{checkpoint['step']}-{checkpoint['digest'][:16]}.tar"
+@contextlib.contextmanager
+def kept(results: Path | str, note: Callable[[str], None] = lambda text: None) -> Iterator[Here]:
+    """Yields a results folder that is to be written to: a local one, or that of a URL."""
+    if is_url(results):
+        with opened(str(results), note) as there:
+            yield there
+    else:
+        yield Here(Path(results))
 
 
 @contextlib.contextmanager
