@@ -61,8 +61,9 @@ def figures(
     for kind in formats:
         if kind not in FORMATS:
             raise unknown("formats", kind, FORMATS)
-    found = _results([local(folder) for folder in named])
-    command = f"glorot figures {' '.join(f if is_url(f) else Path(f).resolve().name for f in named)}"
+    paths = [local(folder) for folder in named]
+    found = _results(paths)
+    command = f"glorot figures {' '.join(p.resolve().name for p in paths)}"
     drawings: list[Drawing] = []
     missing: list[str] = []
     for told, make in _asked(found, only, command):
@@ -75,7 +76,7 @@ def figures(
         missing += drawn.missing
     if not drawings:
         raise InputError("figures: nothing could be drawn" + "".join(f"\n  {line}" for line in missing))
-    target = Path(out) if out is not None else (Path() if is_url(named[0]) else Path(named[0])) / "figures"
+    target = Path(out) if out is not None else (Path() if is_url(named[0]) else paths[0]) / "figures"
     return Drawn(drawings, write_drawings(drawings, target, formats, data), missing)
 
 

@@ -43,7 +43,8 @@ def mirror(url: str) -> Path:
         ResumableError: as of ``Objects``.
     """
     objects = Objects(url)
-    folder = cache_folder("mirrors") / hashlib.sha256(objects.url.encode()).hexdigest()[:16]
+    name = objects.url.rpartition("/")[2]  # that of the results where they are told by their folder
+    folder = cache_folder("mirrors") / hashlib.sha256(objects.url.encode()).hexdigest()[:16] / name
     folder.mkdir(parents=True, exist_ok=True)
     listed = {found.name: found for found in objects.list()}
     if not any(name.rpartition("/")[2] == "sweep.json" for name in listed):

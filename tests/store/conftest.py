@@ -29,7 +29,7 @@ class Server:
         urllib.request.urlopen(urllib.request.Request(f"{self.address}/bucket", method="PUT"))
 
     def url(self) -> str:
-        return f"s3://bucket/some/where-{next(self._numbers)}"
+        return f"s3://bucket/some/where-{next(self._numbers)}/small"
 
     def feels(self, mood: str) -> None:
         self.mood.write_text(mood)
