@@ -31,6 +31,8 @@ RENEWALS = 4
 """Renewals in that time."""
 _WRITER = uuid.uuid4().hex
 """This process in the leases that it holds: seen dead in one of them, it is dead in all."""
+_HELD: set[str] = set()
+"""Those that it holds now."""
 
 
 def seconds() -> float:
@@ -113,11 +115,15 @@ def held(objects: Objects, name: str, doing: str = "", dead: set[str] | None = N
         "renewed": 0,
         "taken": uuid.uuid4().hex,
     }
-    lease = Lease(objects, name, _take(objects, name, told, set() if dead is None else dead), told)
+    _HELD.add(told["taken"])
     try:
-        yield lease
+        lease = Lease(objects, name, _take(objects, name, told, set() if dead is None else dead), told)
+        try:
+            yield lease
+        finally:
+            lease.give_up()
     finally:
-        lease.give_up()
+        _HELD.discard(told["taken"])
 
 
 def owner(objects: Objects, name: str, dead: set[str]) -> str | None:
@@ -141,6 +147,8 @@ def _free(objects: Objects, name: str, found: dict[str, Any], tag: Tag, dead: se
     """Whether nobody renews it: known at once of processes of this machine, else watched."""
     if found.get("owner") is None or found["writer"] in dead or _gone(found.get("process")):
         return True
+    if (found["writer"], found.get("process")) == (_WRITER, _process()) and found["taken"] not in _HELD:
+        return True  # this process could not give it up when it had done with it
     lasts = float(found["seconds"])
     objects.note(f"{objects.url}: {found['owner']} has {name}; watched for {lasts:g} s at most, whether it lives")
     pause = min(1.0, lasts / (4 * RENEWALS))
@@ -160,7 +168,7 @@ def _read(objects: Objects, name: str) -> tuple[dict[str, Any], Tag | None]:
     if (found := objects.get(name)) is None:
         return {}, None
     with contextlib.suppress(ValueError):
-        if isinstance(told := json.loads(found[0]), dict) and told.keys() >= {"owner", "seconds", "writer"}:
+        if isinstance(told := json.loads(found[0]), dict) and told.keys() >= {"owner", "seconds", "writer", "taken"}:
             return told, found[1]
     return {}, found[1]
 

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("obstore")
-pytest.importorskip("moto")
-
 
 @dataclass
 class Server:

@@ -13,7 +13,7 @@ import pytest
 
 from glorot_jax.errors import InputError
 from glorot_jax.locks import Taken
-from glorot_jax.store import lease
+from glorot_jax.store import lease, objects
 from glorot_jax.store.objects import Objects
 from tests.engine.small import ROOT
 
@@ -76,6 +76,16 @@ def test_a_lease_that_was_given_up_is_free_at_once(store):
         with lease.held(store, "x/.lock"):
             assert owner(store).startswith(f"process {os.getpid()}")
     assert time.monotonic() - begin < 10
+
+
+def test_what_a_process_could_not_give_up_it_may_take_again(store, server, monkeypatch):
+    monkeypatch.setattr(objects, "HASTE", 0.2)
+    with lease.held(store, "x/.lock"):
+        server.feels("down")
+    server.feels("")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits for itself"))
+    with lease.held(store, "x/.lock"):
+        pass
 
 
 def test_an_owner_who_died_on_this_machine_is_known_at_once(store, other, monkeypatch):
