@@ -45,10 +45,10 @@ def mirror(url: str) -> Path:
     objects = Objects(url)
     name = objects.url.rpartition("/")[2]  # that of the results where they are told by their folder
     folder = cache_folder("mirrors") / hashlib.sha256(objects.url.encode()).hexdigest()[:16] / name
-    folder.mkdir(parents=True, exist_ok=True)
     listed = {found.name: found for found in objects.list()}
     if not any(name.rpartition("/")[2] == "sweep.json" for name in listed):
         raise InputError(f"{url}: not a results folder", "it has no sweep.json")
+    folder.mkdir(parents=True, exist_ok=True)
     known = _index(folder)
     new = [o for o in listed.values() if known.get(o.name) != o.tag or not (folder / o.name).exists()]
     with ThreadPoolExecutor(AT_ONCE) as threads:

@@ -275,8 +275,9 @@ def _tag(found: Any) -> Tag:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line: its text goes on with the server's answer and the library's own structures."""
+    """What went wrong and whom it was asked of: all else that the library's errors tell is left out."""
     text = str(error)
-    code = re.search("<Code>(.*?)</Code>", text)
-    line = " ".join(re.split("<|\n", text, maxsplit=1)[0].split()).rstrip(":")
-    return f"{line[:300]}: {code[1]}" if code else line[:300]
+    line = " ".join(re.split("<|\n", text, maxsplit=1)[0].rpartition(" - ")[2].split()).rstrip(":")
+    code, server = re.search("<Code>(.*?)</Code>", text), re.search(r"https?://[^/\s]+", text)
+    told = f"{line[:300]}: {code[1]}" if code else line[:300]
+    return f"{told}; asked was {server[0]}" if server else told
