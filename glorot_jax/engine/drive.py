@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from glorot_jax import locks
+from glorot_jax import batch, locks
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
@@ -65,6 +65,8 @@ GROWTH = 16
 """Times that a segment may be as long as the longest before it."""
 EVENTS = "events.jsonl"
 """What happened; each part of a division has such a file of its own, so that nobody writes into another's."""
+LOGS = "logs"
+"""Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DIVIDING = "dividing the sweep"
 DESCRIPTION = ("sweep.json", "sweep.py", "environment.json")
 """What all processes of a sweep write alike."""
@@ -152,7 +154,7 @@ def run(
         InputError: the folder holds another sweep, or is damaged; somebody else is at work on what is asked for; or
             what is new does not fit into memory.
         Stopped: SIGINT or SIGTERM came; all is saved.
-        ResumableError: the disk is full; what was committed is whole.
+        ResumableError: the disk is full, or the object store out of reach; what was committed is whole.
     """
     if width is not None and (not isinstance(width, int) or width < 1):
         raise InputError(f"width: {width!r} is not an integer ≥ 1")
@@ -162,7 +164,7 @@ def run(
         raise InputError(f"segment_seconds: {segment_seconds!r} is not a finite number > 0")
     part = None if shard is None else division.check(shard)
     if part is not None and fresh:
-        raise InputError("fresh: it can't stand beside a part", "choose another folder")
+        raise InputError("fresh: it can't stand beside shard, for other parts may be there", "choose another folder")
     if is_url(out) and fresh:
         raise InputError("fresh: it can't stand beside a URL", "choose another one, or remove what is there yourself")
     results = Path("results") / sweep.name if out is None else out if is_url(out) else Path(out)
@@ -180,17 +182,20 @@ def run(
                 there.folder.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
         there.folder.mkdir(parents=True, exist_ok=True)
         with signals or Signals() as signals, contextlib.ExitStack() as held:
-            name, log = sweep.name, there.folder / EVENTS
+            name, log, environment = sweep.name, there.folder / EVENTS, devices.describe()
             if part is None:
                 held.enter_context(alone(there))
                 there.remove(there.folder / division.FILE)  # it would not know what is trained now
                 work = _prepare(there, sweep, asked, programs)
-                _describe(there.folder, sweep, devices.describe())
-                there.push(*DESCRIPTION)
+                _describe(there, sweep, environment)
             else:
-                work = _part(there, sweep, part, asked, programs, devices.describe(), watcher, signals, held)
+                work = _part(there, sweep, part, asked, programs, environment, watcher, signals, held)
                 name, log = f"{sweep.name}, {_said(part)}", log.with_name(f"events-{part[0]}-of-{part[1]}.jsonl")
-            _train(name, work, sweep, log, programs, watcher, signals, segment_seconds)
+            if part is not None and all(shard.done for shard, _ in work):  # it holds nothing, so it writes nothing
+                watcher.note(f"{name}: nothing to do")
+            else:
+                facts = {"by": locks.me(), "environment": environment}
+                _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds)
     return results
 
 
@@ -208,6 +213,7 @@ def _train(
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
     log: Path,
+    facts: Mapping[str, Any],
     programs: _Programs,
     watcher: Watcher,
     signals: Signals,
@@ -217,7 +223,14 @@ def _train(
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
-    _event(log, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work], by=locks.me())
+    _event(
+        log,
+        "start",
+        runs=len(sweep.runs()),
+        shards=[s.folder.name for s, _ in work],
+        **facts,
+        **batch.described(),
+    )
     try:
         for shard, cohort in work:
             if not shard.done:
@@ -301,7 +314,7 @@ def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        begun = {LOCK, "shards", division.FILE}  # what is there before the description is
+        begun = {LOCK, LOGS, "shards", division.FILE}  # what is there before the description is
         if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
         return
@@ -392,33 +405,32 @@ def _as_asked(shard: Shard, cohort: Cohort, width: int | None, kernel: str | Non
 # ---- parts
 
 
-@contextlib.contextmanager
-def _dividing(there: Here, watcher: Watcher, signals: Signals) -> Iterator[None]:
-    """Holds the folder while a part looks up or decides what is its; waits for other parts that do.
-
-    Raises:
-        InputError: somebody trains all of it; the line names who.
-        Stopped: a signal came meanwhile.
-    """
-    before = None
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(there.held(there.folder / LOCK, DIVIDING))
-                break
-            except locks.Taken as taken:
-                # Who has just taken it may not have written his name yet: only a second look says who stays.
-                if taken.owner == before and taken.owner != locks.NOBODY and DIVIDING not in taken.owner:
-                    raise _busy(there.folder, taken.owner) from None
-                if taken.owner != before and DIVIDING in taken.owner:
-                    watcher.note(f"waiting for {taken.owner}")
-                before = taken.owner
-            _leave_if(signals)
-        yield
-
-
 def _busy(results: Path, owner: str) -> InputError:
     return InputError(f"{results}: {owner} is at work in it", "wait for it, or stop it first")
+
+
+class _Patience:
+    """Waits for who holds a lock only for a while: a part that divides the sweep, or a machine that may be lost."""
+
+    def __init__(self, there: Here, watcher: Watcher, signals: Signals):
+        self.there, self.watcher, self.signals = there, watcher, signals
+        self._begin, self._before = time.monotonic(), ""
+
+    def wait(self, owner: str) -> None:
+        """Returns for another try.
+
+        Raises:
+            InputError: the owner stays; the line names who.
+            Stopped: a signal came meanwhile.
+        """
+        lost = not locks.here(owner) and time.monotonic() - self._begin < self.there.outlives
+        # Who has just taken it may not have written his name yet: only a second look says who stays.
+        if owner == self._before != locks.NOBODY and DIVIDING not in owner and not lost:
+            raise _busy(self.there.folder, owner)
+        if owner != self._before and (DIVIDING in owner or lost):
+            self.watcher.note(f"waiting for {owner}")
+        self._before = owner
+        _leave_if(self.signals)
 
 
 def _part(
@@ -433,54 +445,67 @@ def _part(
     held: contextlib.ExitStack,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards of a part, each with its runs; those that are not done are held from now on."""
-    with _dividing(there, watcher, signals):
-        made = division.read(there.folder)
-        if made is None or not made.serves(sweep, part[1], asked):
-            if (owner := division.at_work(there)) is not None:
-                raise InputError(
-                    f"{there.folder}: {owner} is at work in it",
-                    "it ends first, or is stopped, before the sweep is divided in another way",
-                )
-            made = _divide(there, sweep, part[1], asked, programs)
-            division.write(there, made)
-        _describe(there.folder, sweep, environment)
-        there.push(*DESCRIPTION)
-        work = [_taken(there, sweep, piece, part, programs, held) for piece in made.of(part[0])]
+    patience, pieces = _Patience(there, watcher, signals), None
+    while pieces is None:
+        try:
+            with there.held(there.folder / LOCK, DIVIDING), contextlib.ExitStack() as mine:
+                made = _division(there, sweep, part[1], asked, programs, environment)
+                for folder in (there.folder / "shards" / piece.shard for piece in made.of(part[0])):
+                    if not shards.is_done(folder):
+                        folder.mkdir(parents=True, exist_ok=True)
+                        mine.enter_context(there.held(folder / shards.LOCK, _said(part)))
+                pieces = made.of(part[0])
+                held.enter_context(mine.pop_all())
+        except locks.Taken as taken:
+            patience.wait(taken.owner)
+    known = cohorts(sweep.runs())
+    work = [_opened(there, sweep, piece, known, programs) for piece in pieces]
     for shard, cohort in work:
         _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _divide(there: Here, sweep: Sweep, parts: int, asked: division.Asked, programs: _Programs) -> Division:
-    work, new = _begun(there, sweep)
-    return division.divide(
-        sweep,
-        parts,
-        asked,
-        [(shard, cohort) for shard, cohort in work if not shard.done],
-        programs.shared(new, asked.kernel),
-        programs,
-    )
+def _division(
+    there: Here,
+    sweep: Sweep,
+    parts: int,
+    asked: division.Asked,
+    programs: _Programs,
+    environment: Mapping[str, Any],
+) -> Division:
+    """The division as it is, or a new one where nobody is at work; the caller holds the folder."""
+    made = division.read(there.folder)
+    if made is not None and made.serves(sweep, parts, asked):
+        if not _is_described(there.folder, sweep):
+            _describe(there, sweep, environment)
+        return made
+    if (owner := division.at_work(there)) is not None:
+        raise InputError(
+            f"{there.folder}: {owner} is at work in it",
+            "it ends first, or is stopped, before the sweep is divided in another way",
+        )
+    work, missing = _begun(there, sweep)
+    new = programs.shared(missing, asked.kernel)
+    for cohort in new:
+        program, _ = programs.of(cohort, asked.width, asked.kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
+    unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
+    made = division.divide(sweep, parts, asked, unfinished, new, programs)
+    _describe(there, sweep, environment)
+    division.write(there, made)
+    return made
 
 
-def _taken(
-    there: Here, sweep: Sweep, piece: Piece, part: Part, programs: _Programs, held: contextlib.ExitStack
+def _opened(
+    there: Here, sweep: Sweep, piece: Piece, known: Sequence[Cohort], programs: _Programs
 ) -> tuple[Shard, Cohort]:
-    """A part's shard, made if it is not there, and held if it is not done."""
+    """A shard of a part, which this process holds if it is not done; made if it is not there."""
     folder, runs = there.folder / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
     (cohort,) = cohorts([runs[name] for name in piece.runs], fuse=piece.fused)
-    if (folder / shards.MANIFEST).exists() and (shard := shards.opened(folder, there)).done:
-        return shard, cohort
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held.enter_context(there.held(folder / shards.LOCK, _said(part)))
-    except locks.Taken as taken:
-        raise _busy(there.folder, taken.owner) from None
-    cohort = _chosen(there.folder, piece.shard, cohort, piece.choices, cohorts(sweep.runs()))
+    cohort = _chosen(there.folder, piece.shard, cohort, piece.choices, known)
     if (folder / shards.MANIFEST).exists():
         return shards.opened(folder, there), cohort
     program, layout = programs.of(cohort, piece.width, piece.kernel)
-    _check_search(sweep.search, cohort.runs[0], program)
     shard = shards.create(
         folder,
         cohort,
@@ -558,15 +583,19 @@ class _Programs:
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
+        found = self._built.get(self._name(cohort))
+        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
+            return self.anew(cohort, width, kernel)
+        return found[0], replace(found[1], runs=len(cohort.runs))
+
+    def anew(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
+        """The same, chosen for these runs whatever was chosen before; from now on it is their cohort's."""
         from glorot_jax.data.dataset import build
 
-        name = self._name(cohort)
-        found = self._built.get(name)
-        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
-            dataset = build(cohort.runs[0].data)
-            found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
-            self._built[name] = found
-        return found[0], replace(found[1], runs=len(cohort.runs))
+        dataset = build(cohort.runs[0].data)
+        found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
+        self._built[self._name(cohort)] = found
+        return found[:2]
 
     def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
         """The cohort in parts that train one after the other: as many runs as are asked for, or fit into memory."""
@@ -615,8 +644,8 @@ class _Programs:
         return self._fleet
 
 
-def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
-    description = {
+def _description(sweep: Sweep) -> dict[str, Any]:
+    return {
         "format": shards.FORMAT,
         "name": sweep.name,
         "sweep": sweep.resolved(),
@@ -624,16 +653,36 @@ def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> No
         "varying": list(sweep.varying()),
         "runs": [run.id for run in sweep.runs()],
     }
-    write_json(results / "sweep.json", description)
+
+
+def _source(results: Path, sweep: Sweep) -> Path | None:
+    """The sweep's own file, if it has one that is not its copy in the results."""
     source = Path(sweep.source) if sweep.source else None
-    if source is not None and source.resolve() != (results / "sweep.py").resolve():
+    return None if source is None or source.resolve() == (results / "sweep.py").resolve() else source
+
+
+def _is_described(results: Path, sweep: Sweep) -> bool:
+    """Whether the folder describes this sweep, and keeps its file as it is now."""
+    source, copy = _source(results, sweep), results / "sweep.py"
+    with contextlib.suppress(InputError, OSError):
+        same = source is None or source.read_bytes() == copy.read_bytes()
+        return same and _read_description(results) == json.loads(json.dumps(_description(sweep)))
+    return False
+
+
+def _describe(there: Here, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+    results = there.folder
+    write_json(results / "sweep.json", _description(sweep))
+    source = _source(results, sweep)
+    if source is not None:
         write(results / "sweep.py", source.read_bytes())
     facts = {
         "precision": _products(sweep, str(environment["platform"])),
-        "git_commit": _commit(source),
+        "git_commit": _commit(Path(sweep.source) if sweep.source else None),
         "started": _now(),
     }
     write_json(results / "environment.json", {**environment, **facts})
+    there.push(*DESCRIPTION)
 
 
 def _products(sweep: Sweep, platform: str) -> dict[str, str]:

@@ -10,6 +10,10 @@ from typing import Any
 from glorot_jax import locks
 
 
+LOST = 120.0
+"""Seconds in which a file server frees the locks of a machine that is lost: NFS gives it up after 90."""
+
+
 class Here:
     """A results folder as the engine has to do with it beyond its files.
 
@@ -17,7 +21,10 @@ class Here:
 
     Attributes:
         folder: the files, on this machine.
+        outlives: seconds for which the lock of another machine may be held though that is lost.
     """
+
+    outlives = LOST
 
     def __init__(self, folder: Path):
         self.folder = folder

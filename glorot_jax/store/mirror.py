@@ -11,10 +11,12 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from glorot_jax import locks
 from glorot_jax.errors import InputError
 from glorot_jax.files import cache_folder, write, write_json
 from glorot_jax.store import names
@@ -23,6 +25,8 @@ from glorot_jax.store.objects import Found, Objects, is_url
 AT_ONCE = 16
 """Requests that are under way together."""
 _TRIES = 5
+_APART = 60.0
+"""Seconds that the clocks of this machine and the store may differ by."""
 _INDEX = ".mirror.json"
 
 
@@ -59,13 +63,26 @@ def mirror(url: str) -> Path:
     return folder
 
 
+def owner(lock: Path) -> str | None:
+    """Returns who holds a lock of a results folder or of a mirror, in words; None if nobody does, or nobody can tell.
+
+    Of a mirror that is who renewed it lately by this machine's clock, and the store's, a minute apart at most.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        told = json.loads(lock.read_text(encoding="utf-8"))
+        age = time.time() - lock.stat().st_mtime
+        return told["owner"] if age < told["seconds"] + _APART else None
+    return locks.owner(lock)
+
+
 def _bring(objects: Objects, folder: Path, found: Found) -> None:
     shard, file = names.of_shard(found.name) or ("", "")
     if file == names.MANIFEST:
         _shard(objects, folder / shard, shard, found)
-    elif names.is_plain(found.name) or file in names.BESIDE:
+    elif names.is_plain(found.name) or names.is_lock(found.name) or file in names.BESIDE:
         with contextlib.suppress(FileNotFoundError):
             objects.fetch(found.name, folder / found.name)
+            _date(folder / found.name, found)
 
 
 def _shard(objects: Objects, folder: Path, shard: str, found: Found) -> None:
@@ -90,11 +107,16 @@ def _shard(objects: Objects, folder: Path, shard: str, found: Found) -> None:
             with contextlib.suppress(FileNotFoundError):
                 objects.fetch(f"{shard}/{names.RUNS}", folder / names.RUNS)
         write(folder / names.MANIFEST, got[0])
-        os.utime(folder / names.MANIFEST, (found.modified.timestamp(),) * 2)
+        _date(folder / names.MANIFEST, found)
         for path in folder.glob("rec-*"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
         return
+
+
+def _date(path: Path, found: Found) -> None:
+    """A file of the mirror is as old as what it mirrors."""
+    os.utime(path, (found.modified.timestamp(),) * 2)
 
 
 def _has(path: Path, size: int) -> bool:

@@ -44,6 +44,8 @@ class Remote(Here):
         writer: the mark of this process in the manifests that it writes.
     """
 
+    outlives = 0.0  # who holds a lease was seen to renew it
+
     def __init__(self, objects: Objects, folder: Path):
         super().__init__(folder)
         self.objects, self.writer = objects, uuid.uuid4().hex[:16]
