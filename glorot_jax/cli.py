@@ -472,6 +472,16 @@ def bench(
         click.echo(line, err=True)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("engine")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def launch(engine: str, arguments: tuple[str, ...]) -> int:
+    """Train a sweep in parts on ENGINE; `glorot launch ENGINE --help` says how. `glorot list engines` names them."""
+    from glorot_jax.launching import launch as hand_over
+
+    return hand_over(engine, arguments)
+
+
 @cli.group(cls=_Group)
 def baseline() -> None:
     """Train classifiers that are no networks on a sweep's data, for comparison."""
@@ -514,14 +524,14 @@ def figures(
         click.echo(path)
 
 
-_LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")
+_LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps", "engines")
 
 
 @cli.command("list")
 @click.argument("what", type=_OneOf(_LISTS))
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
 def list_(what: str, form: str) -> None:
-    """List what a sweep may name: activations, initializers, losses, optimizers, datasets, probes, sweeps."""
+    """List what may be named: activations, initializers, losses, optimizers, datasets, probes, sweeps, engines."""
     entries = _entries(what)
     if form == "json":
         import json
@@ -541,6 +551,10 @@ def _entries(what: str) -> dict[str, str]:
     if what in ("activations", "initializers", "losses"):
         lines = _first_lines(here / f"{what}.py")
         return {name: lines[name] for name in config.names_in(what)}
+    if what == "engines":
+        from glorot_jax.launching import engines
+
+        return {name: _module_line(path) for name, path in engines().items()}
     if what == "sweeps":
         return {name: _module_line(path) for name, path in known_sweeps().items()}
     if what == "probes":
