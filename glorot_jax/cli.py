@@ -482,6 +482,29 @@ def launch(engine: str, arguments: tuple[str, ...]) -> int:
     return hand_over(engine, arguments)
 
 
+@cli.command()
+@click.option("--on", type=_OneOf(["local", "slurm", "ray", "multihost"]), default="local", show_default=True)
+@click.option("--out", type=click.Path(), help="Folder for all that is trained.  [default: one that is removed]")
+@click.option("--kills", type=int, help="A campaign of so many kills at random moments; local only.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the campaign.")
+@click.option("--jobs", type=click.IntRange(1), help="Accidents at once; local only.  [default: cores, at most 4]")
+@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+@_quiet
+def drill(
+    on: str, out: str | None, kills: int | None, seed: int, jobs: int | None, form: str, no_progress: bool
+) -> int:
+    """Kill a tiny sweep in every way, let it go on, and compare it bit for bit with an undisturbed twin.
+
+    Ends with 0 only if nothing was lost.
+    """
+    from glorot_jax.drill import command
+
+    say = (lambda line: None) if no_progress else (lambda line: click.echo(line, err=True))
+    result = command.drill(on, out, kills=kills, seed=seed, jobs=jobs, say=say)
+    click.echo(command.render(result, form))
+    return int(not result["survived"])
+
+
 @cli.group(cls=_Group)
 def baseline() -> None:
     """Train classifiers that are no networks on a sweep's data, for comparison."""
