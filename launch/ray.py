@@ -30,9 +30,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from glorot_jax import task, workers
 from glorot_jax.standing import View
@@ -50,7 +50,7 @@ class Part:
 
 def main(argv: list[str]) -> int:
     """Returns 0 if all parts are done, 2 if one was refused, 1 if one died for good, 130 or 143 after a stop."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch ray", usage="see --help")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch ray")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--out")
     parser.add_argument("--shards", type=int, default=0)
@@ -62,15 +62,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-progress", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     own, rest = parser.parse_known_args(argv)
+
+    def refuse(why: str) -> NoReturn:
+        parser.exit(2, f"error: {why}\n")
+
     if own.help:
         print(__doc__)
         return 0
     if not rest or rest[0].startswith("-") or own.out is None or own.shards < 1:
-        parser.error("needed: SWEEP --out DIR --shards N, in this order, N ≥ 1")
+        refuse("SWEEP first, --out DIR and --shards N (≥ 1) are needed")
+    if min(own.cpus, own.gpus, own.retries) < 0:
+        refuse("--cpus, --gpus and --retries are numbers ≥ 0")
     try:
         others = {name: float(count) for name, _, count in (text.partition("=") for text in own.resource)}
     except ValueError:
-        parser.error(f"--resource: {' '.join(own.resource)!r} is not NAME=N")
+        refuse(f"--resource: {' '.join(own.resource)!r} is not NAME=N")
     sweep = os.path.abspath(rest[0]) if os.path.isfile(rest[0]) else rest[0]
     out = own.out if "://" in own.out else os.path.abspath(own.out)
     arguments = [sweep, "--out", out, *rest[1:], "--no-progress"]
@@ -89,16 +95,15 @@ def main(argv: list[str]) -> int:
     try:
         import ray
     except ImportError:
-        parser.error("Ray is not installed: pip install 'glorot-jax[ray]'")
+        refuse("Ray is not installed: pip install 'glorot-jax[ray]'")
     view = View(out, own.no_progress)
-    with cluster(ray, own.address) as refused:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), cluster(ray, own.address) as refused:
         if refused:
-            parser.error(refused)
-        there = ray.cluster_resources()
+            refuse(refused)
+        there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU", *others)}
         asked = {"CPU": own.cpus, "GPU": own.gpus, **others}
-        room = min((int(there.get(name, 0) // count) for name, count in asked.items() if count), default=own.shards)
-        if not room and not own.address:
-            parser.error(f"a part needs {asked}, this machine has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
+        if not own.address and any(count > there[name] for name, count in asked.items()):  # else more nodes may come
+            refuse(f"a part needs {asked}, this machine has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
         train = ray.remote(**needs, max_retries=0)(task.train)
         with view.open():
             code = supervise(ray, lambda part: train.remote(arguments, part.shard, settings), parts, own.retries, view)
@@ -154,7 +159,7 @@ def supervise(ray: Any, submit: Callable[[Part], Any], parts: list[Part], retrie
             else:
                 part.not_before = time.monotonic() + min(LONGEST_PAUSE, PAUSE * 2 ** max(0, part.deaths - 1))
                 queue.append(part)
-                how = "was stopped and saved" if code in workers.FINAL else f"died, {part.deaths} of {retries} times"
+                how = "was stopped and saved" if code in workers.FINAL else f"died ({part.deaths} of {retries})"
                 view.say(f"part {part.shard[0]} of {part.shard[1]} {how}; it begins again")
         view.show(len(running), len(queue))
     view.show(0, len(queue), now=True)
