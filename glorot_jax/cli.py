@@ -505,6 +505,21 @@ def drill(
     return int(not result["survived"])
 
 
+@cli.command()
+@click.option("--out", type=click.Path(), help="Results folder that a sweep would have.  [default: results]")
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def doctor(out: str | None, form: str) -> int:
+    """Say what a sweep would find on this machine, what would be wrong with that, and how to mend it.
+
+    Ends with 1 if a sweep could not run here.
+    """
+    from glorot_jax import doctor as examine
+
+    checks = examine.report(out)
+    click.echo(examine.render(checks, form))
+    return int(not examine.could_run(checks))
+
+
 @cli.group(cls=_Group)
 def baseline() -> None:
     """Train classifiers that are no networks on a sweep's data, for comparison."""

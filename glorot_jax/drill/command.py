@@ -12,6 +12,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -77,8 +78,8 @@ def drill(
 
     Returns:
         ``format``, ``on``, ``survived`` (nothing was lost), ``cases`` (as ``Outcome``), ``kills``, ``stop_seconds`` and
-        ``lost_segments`` (``count``, ``median``, ``max``; None where there were none), ``load`` (processes that wait for
-        a core, mean over a minute, at the end), ``cores``, ``seconds``, and ``folder`` if it is kept.
+        ``lost_segments`` (``count``, ``median``, ``max``; None where there were none), ``cores``, ``load`` (processes
+        that want one, mean over a minute, at the end), ``seconds``, and ``folder`` if it is kept.
 
     Raises:
         InputError: the drill can't be held here, or the folder holds something.
@@ -100,7 +101,7 @@ def drill(
         say("the undisturbed twin is trained")
         twin = _trained(work / "twin")
         atonce = (jobs or min(4, os.cpu_count() or 1)) if on == "local" else 1
-        drawn = _campaign(engine, kills, seed) if kills is not None else iter(engine.cases(work))
+        drawn = iter(engine.cases(work)) if kills is None else _campaign(engine, seed)
         outcomes = _all(drawn, kills, twin, atonce, say)
     survived = all(one.outcome != LOST for one in outcomes)
     result = {
@@ -139,7 +140,7 @@ def _trained(twin: Path) -> Path:
     return twin
 
 
-def _campaign(engine: ModuleType, kills: int, seed: int) -> Iterator[Case]:
+def _campaign(engine: ModuleType, seed: int) -> Iterator[Case]:
     chance = random.Random(seed)
     while True:
         yield engine.drawn(chance)
@@ -150,11 +151,12 @@ def _all(
 ) -> list[Outcome]:
     """Every case, or as many as it takes to so many kills, some of them at once; a folder that survived is removed."""
     found: list[Outcome] = []
+    made = 0
     under_way: set[Future[Outcome]] = set()
     with ThreadPoolExecutor(at_once) as pool:
         try:
             for number in range(sys.maxsize):
-                enough = kills is not None and sum(one.kills for one in found) + len(under_way) >= kills
+                enough = kills is not None and made + len(under_way) >= kills
                 case = None if enough else next(drawn, None)
                 if case is not None:
                     folder = twin.with_name(f"{number:03d}-{case.name.replace(' ', '-')}")
@@ -165,7 +167,8 @@ def _all(
                     done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                     for future in done:
                         found.append(future.result())
-                        say(line(found[-1], sum(one.kills for one in found), kills))
+                        made += max(found[-1].kills, int(found[-1].outcome == LOST))
+                        say(line(found[-1], made, kills))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -212,6 +215,9 @@ def _terminable() -> Iterator[None]:
     def leave(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield

@@ -35,8 +35,13 @@ def why_not() -> str | None:
 
 
 def cases(work: Path) -> list[Case]:
-    """Returns each kind once, struck while it trains."""
-    return [Case(name, partial(_strike, kind, Moments(random.Random(name)))) for name, kind in KINDS.items()]
+    """Returns each kind once, struck while it trains, and one without an accident.
+
+    Args:
+        work: the folder in which the twin lies, as ``twin``.
+    """
+    struck = [Case(name, partial(_strike, kind, Moments(random.Random(name)))) for name, kind in KINDS.items()]
+    return [*struck, Case("run again", partial(again, work / "twin"))]
 
 
 def drawn(chance: random.Random) -> Case:
@@ -133,11 +138,13 @@ def torn(folder: Path, moments: Moments) -> Told:
         process.kill()
     found = [path for path in _checkpoints(folder)[-1].rglob("*") if path.is_file() and path.stat().st_size]
     hit = moments.chance.choice(sorted(found))
-    os.truncate(hit, moments.chance.randrange(hit.stat().st_size))
+    size = hit.stat().st_size
+    left = moments.chance.randrange(size)
+    os.truncate(hit, left)
     ends_well(worker(folder))
     aside = len(list(folder.glob("shards/*/damaged-*")))
-    what = "noticed and set aside, the one before taken" if aside else "not needed"
-    return Told(f"SIGKILL, and {hit.name} of the newest checkpoint torn: {what}; done")
+    what = "set aside, the one before taken" if aside else "not needed"
+    return Told(f"SIGKILL, and {left} of {size} bytes left of a file of the newest checkpoint: {what}; done")
 
 
 def full(folder: Path, moments: Moments) -> Told:
@@ -190,6 +197,41 @@ def killed_twice(folder: Path, moments: Moments) -> Told:
     return Told(f"SIGKILL twice while it started, with {at:.0%} trained; done", kills=2)
 
 
+def several(folder: Path, moments: Moments) -> Told:
+    with launcher(folder, PARTS, *_halves()) as process:
+        when = moments.wait(process)
+        if not process.until(lambda: bool(children(process.pid))):
+            raise _TooLate
+        there = children(process.pid)
+        for pid in there:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ends_well(process)
+    restarts = process.said().count("starting again")
+    if not restarts:
+        raise _TooLate
+    return Told(f"SIGKILL {when} of {len(there)} workers at once: the launcher starts {restarts} again; done")
+
+
+def other_number(folder: Path, moments: Moments) -> Told:
+    cut = moments.chance.random() < 0.5
+    with launcher(folder, PARTS, *_halves()) as process:
+        when = moments.wait(process)
+        if cut:
+            there = children(process.pid)
+            process.kill()
+            for pid in there:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            stops = ()
+        else:
+            stops = (stopped(process),)
+    kept, parts = share(folder), moments.chance.choice((1, 2))
+    ends_well(worker(folder) if parts == 1 else launcher(folder, parts, *_halves()))
+    how = "power cut" if cut else "SIGTERM"
+    return Told(f"{how} {when} of {PARTS} parts, {kept:.0%} kept; gone on with as {parts}; done", stops=stops)
+
+
 KINDS: dict[str, Callable[[Path, Moments], Told]] = {
     "SIGTERM": terminated,
     "SIGKILL": killed,
@@ -198,10 +240,31 @@ KINDS: dict[str, Callable[[Path, Moments], Told]] = {
     "full disk": full,
     "killed writing": writing,
     "killed twice": killed_twice,
+    "several at once": several,
+    "other number": other_number,
 }
 
 
+def again(twin: Path, folder: Path) -> Told:
+    """What is done is not trained again."""
+    shutil.copytree(twin, folder)
+    before = _manifests(folder)
+    ends_well(worker(folder))
+    if _manifests(folder) != before:
+        raise Lost("the same command on what is done has changed a manifest")
+    return Told("the same command on what is done: nothing is trained again", kills=0)
+
+
 # ---- what they need
+
+
+def _halves() -> tuple[str, str]:
+    """Two workers at once, where there are two cores."""
+    return "--cores-per-worker", str(max(1, (os.cpu_count() or 1) // 2))
+
+
+def _manifests(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("shards/*/manifest.json")}
 
 
 def undone(folder: Path) -> float:

@@ -59,7 +59,7 @@ class Process:
     def pause(self, seconds: float) -> bool:
         """Waits, and returns whether the process is still there."""
         end = time.monotonic() + seconds
-        return not self.until(lambda: time.monotonic() >= end) or self.alive()
+        return self.until(lambda: time.monotonic() >= end) and self.alive()
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)

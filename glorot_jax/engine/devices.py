@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glorot_jax.files import cache_folder
+from glorot_jax.surroundings import core_quota
 
 if TYPE_CHECKING:
     import jax
@@ -23,7 +25,7 @@ def configure() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
-    if _started():
+    if started():
         return
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not asked and "JAX_NUM_CPU_DEVICES" not in os.environ:
@@ -35,8 +37,9 @@ def configure() -> None:
 
 
 def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(usable())
+    """Returns how many cores this process may use at once: a container's quota may grant fewer than it shows."""
+    quota = core_quota()
+    return len(usable()) if quota is None else min(len(usable()), max(1, math.ceil(quota)))
 
 
 def usable() -> set[int]:
@@ -84,7 +87,8 @@ def describe() -> dict[str, object]:
     }
 
 
-def _started() -> bool:
+def started() -> bool:
+    """Returns whether JAX has started, so that how many CPU devices it has is no longer to be chosen."""
     from jax._src import xla_bridge
 
     return xla_bridge.backends_are_initialized()
