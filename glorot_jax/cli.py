@@ -215,7 +215,7 @@ def run(
         calibrate=calibrate,
         fuse=fuse,
     )
-    _finish(results)
+    _finish(results, shard)
 
 
 @cli.command()
@@ -250,7 +250,7 @@ def resume(
         segment_seconds=segment_seconds,
         signals=signals,
     )
-    _finish(results)
+    _finish(results, shard)
 
 
 def _watcher(no_progress: bool) -> Any:
@@ -261,12 +261,16 @@ def _watcher(no_progress: bool) -> Any:
     return watcher()
 
 
-def _finish(results: Path) -> None:
+def _finish(results: Path, part: tuple[int, int] | None = None) -> None:
+    """Prints what came out; of a part that is not the last to end, where all parts stand."""
     from glorot_jax.analysis.results import load
-    from glorot_jax.analysis.status import render_status
+    from glorot_jax.analysis.status import render_parts, render_status
     from glorot_jax.analysis.tables import render_table
 
     click.echo(f"results: {results}", err=True)
+    if part is not None and (unfinished := render_parts(results)):
+        click.echo(unfinished)
+        return
     evaluated = "test_error" in load(results).runs
     click.echo(render_table(results) if evaluated else render_status(results))
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from glorot_jax import locks
+from glorot_jax.analysis import parts
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 from glorot_jax.kernels import GENERAL
@@ -29,6 +32,7 @@ _ORDER = ("diverged", "dropped", "training", "pending", "done")
 
 def status(folder: str | Path) -> dict[str, Any]:
     """Returns where the sweep of a results folder stands, in JSON's terms."""
+    division = parts.read(Path(folder))
     results = load(folder)
     runs = results.runs[results.runs["in_sweep"]]
     counts = runs["status"].value_counts()
@@ -36,9 +40,12 @@ def status(folder: str | Path) -> dict[str, Any]:
     missing = len(set(wanted) - set(runs.index))
     shards = [_shard(results, folder, m) for m in results.shards]
     finished = missing == 0 and all(s["state"] == "done" for s in shards)
+    divided = parts.standing(division, {m["shard"]: m for m in results.shards})
+    command = parts.go_on(folder, divided) if divided else f"glorot resume {folder}"
     return {
         "sweep": results.name,
         "state": "done" if finished else "unfinished",
+        "owner": locks.owner(Path(folder) / ".lock"),
         "runs": {"pending": int(counts.get("pending", 0)) + missing}
         | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged", "dropped")},
         "diverged": [
@@ -49,8 +56,9 @@ def status(folder: str | Path) -> dict[str, Any]:
             {"run": r["name"], "step": int(r["dropped_step"])} for _, r in runs[runs["status"] == "dropped"].iterrows()
         ],
         "shards": sorted(shards, key=lambda s: s["state"] == "done"),
+        "parts": divided,
         "devices": results.environment.get("devices", []),
-        "go_on": None if finished else f"glorot resume {folder}",
+        "go_on": None if finished else command,
     }
 
 
@@ -77,6 +85,9 @@ def render_status(folder: str | Path, format: str = "table") -> str:
         at = Counter(d["step"] for d in facts["dropped"])
         told = ", ".join(f"{count} at step {step:,}" for step, count in sorted(at.items()))
         lines.append(f"  dropped by the search: {told}; --format json names them")
+    if facts["owner"]:
+        lines.append(f"  {facts['owner']} is at work in it")
+    lines += parts.lines(facts["parts"])
     lines += [""] if format == "markdown" else []
     lines += _shard_lines(facts["shards"][:ROWS], format)
     if len(facts["shards"]) > ROWS:
@@ -86,9 +97,15 @@ def render_status(folder: str | Path, format: str = "table") -> str:
     return "\n".join(lines)
 
 
+def render_parts(folder: str | Path) -> str:
+    """Returns where the parts of a divided sweep stand as text; none of it once all are done."""
+    facts = status(folder)
+    return "" if facts["state"] == "done" else "\n".join(parts.lines(facts["parts"]))
+
+
 def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
     where = Path(folder) / "shards" / manifest["shard"]
-    commit = datetime.fromtimestamp((where / "manifest.json").stat().st_mtime, UTC)
+    commit = datetime.fromtimestamp(_modified(where / "manifest.json"), UTC)
     return {
         "shard": manifest["shard"],
         "what": manifest["cohort"]["label"],
@@ -201,6 +218,13 @@ def _probes(manifest: dict[str, Any]) -> dict[str, Any] | None:
 
 def _seconds(measured: dict[str, Any]) -> float:
     return measured["step_seconds"] + sum(made["seconds"] for made in measured["records"])
+
+
+def _modified(path: Path) -> float:
+    """Seconds of its newest change; now, where it was moved away meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return time.time()
 
 
 def _bytes_below(folder: Path) -> int:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from glorot_jax import locks
+from glorot_jax import batch, locks
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
@@ -61,6 +61,8 @@ GROWTH = 16
 """Times that a segment may be as long as the longest before it."""
 EVENTS = "events.jsonl"
 """What happened; each part of a division has such a file of its own, so that nobody writes into another's."""
+LOGS = "logs"
+"""Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DIVIDING = "dividing the sweep"
 LOCK = ".lock"
 """Of the results folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is its."""
@@ -157,7 +159,7 @@ def run(
         raise InputError(f"segment_seconds: {segment_seconds!r} is not a finite number > 0")
     part = None if shard is None else division.check(shard)
     if part is not None and fresh:
-        raise InputError("fresh: it can't stand beside a part", "choose another folder")
+        raise InputError("fresh: it can't stand beside shard, for other parts may be there", "choose another folder")
     _check_folder(results, sweep, fresh)
     watcher = progress or _Silent()
     from glorot_jax.engine import devices
@@ -175,17 +177,21 @@ def run(
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
     with signals or Signals() as signals, contextlib.ExitStack() as held:
-        name, log = sweep.name, results / EVENTS
+        name, log, environment = sweep.name, results / EVENTS, devices.describe()
         if part is None:
             held.enter_context(alone(results))
             (results / division.FILE).unlink(missing_ok=True)  # it would not know what is trained now
             work = _prepare(results, sweep, width, kernel, at_once, programs)
-            _describe(results, sweep, devices.describe())
+            _describe(results, sweep, environment)
         else:
             asked = division.Asked(width, kernel, at_once)
-            work = _part(results, sweep, part, asked, programs, devices.describe(), watcher, signals, held)
+            work = _part(results, sweep, part, asked, programs, environment, watcher, signals, held)
             name, log = f"{sweep.name}, {_said(part)}", results / f"events-{part[0]}-of-{part[1]}.jsonl"
-        _train(name, work, sweep, log, programs, watcher, signals, segment_seconds)
+        if part is not None and all(shard.done for shard, _ in work):  # it holds nothing, so it writes nothing
+            watcher.note(f"{name}: nothing to do")
+        else:
+            facts = {"by": locks.me(), "environment": environment}
+            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds)
     return results
 
 
@@ -194,6 +200,7 @@ def _train(
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
     log: Path,
+    facts: Mapping[str, Any],
     programs: _Programs,
     watcher: Watcher,
     signals: Signals,
@@ -203,7 +210,14 @@ def _train(
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
-    _event(log, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work], by=locks.me())
+    _event(
+        log,
+        "start",
+        runs=len(sweep.runs()),
+        shards=[s.folder.name for s, _ in work],
+        **facts,
+        **batch.described(),
+    )
     try:
         for shard, cohort in work:
             if not shard.done:
@@ -287,7 +301,7 @@ def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        begun = {LOCK, "shards", division.FILE}  # what is there before the description is
+        begun = {LOCK, LOGS, "shards", division.FILE}  # what is there before the description is
         if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
         return
@@ -433,24 +447,24 @@ def _part(
                     "it ends first, or is stopped, before the sweep is divided in another way",
                 )
             made = _divide(results, sweep, part[1], asked, programs)
+            _describe(results, sweep, environment)
             division.write(results, made)
-        _describe(results, sweep, environment)
         work = [_taken(results, sweep, piece, part, programs, held) for piece in made.of(part[0])]
+        if not all(shard.done for shard, _ in work):
+            _describe(results, sweep, environment)
     for shard, cohort in work:
         _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
 def _divide(results: Path, sweep: Sweep, parts: int, asked: division.Asked, programs: _Programs) -> Division:
-    work, new = _begun(results, sweep)
-    return division.divide(
-        sweep,
-        parts,
-        asked,
-        [(shard, cohort) for shard, cohort in work if not shard.done],
-        programs.shared(new, asked.kernel),
-        programs,
-    )
+    work, missing = _begun(results, sweep)
+    new = programs.shared(missing, asked.kernel)
+    for cohort in new:
+        program, _ = programs.of(cohort, asked.width, asked.kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
+    unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
+    return division.divide(sweep, parts, asked, unfinished, new, programs)
 
 
 def _taken(
@@ -470,7 +484,6 @@ def _taken(
     if (folder / shards.MANIFEST).exists():
         return shards.opened(folder), cohort
     program, layout = programs.of(cohort, piece.width, piece.kernel)
-    _check_search(sweep.search, cohort.runs[0], program)
     shard = shards.create(
         folder,
         cohort,
@@ -547,15 +560,19 @@ class _Programs:
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
+        found = self._built.get(self._name(cohort))
+        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
+            return self.anew(cohort, width, kernel)
+        return found[0], replace(found[1], runs=len(cohort.runs))
+
+    def anew(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
+        """The same, chosen for these runs whatever was chosen before; from now on it is their cohort's."""
         from glorot_jax.data.dataset import build
 
-        name = self._name(cohort)
-        found = self._built.get(name)
-        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
-            dataset = build(cohort.runs[0].data)
-            found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
-            self._built[name] = found
-        return found[0], replace(found[1], runs=len(cohort.runs))
+        dataset = build(cohort.runs[0].data)
+        found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
+        self._built[self._name(cohort)] = found
+        return found[:2]
 
     def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
         """The cohort in parts that train one after the other: as many runs as are asked for, or fit into memory."""
