@@ -1,6 +1,6 @@
 """Everything that is to be measured on one GPU, in eight minutes.
 
-    python tests/benchmarks/gpu.py                  # writes tests/benchmarks/results/gpu.json, .md, .pdf and .csv
+    python tests/benchmarks/gpu.py                  # writes tests/benchmarks/results/gpu.json, .md, .png and .csv
     python tests/benchmarks/gpu.py --tiny --out DIR   # the same parts in small, wherever there is no GPU
 
 Each part is a process of its own, in this order, and its numbers are written when it ends: one that fails, or for which
@@ -304,7 +304,7 @@ def run_all(out: Path, minutes: float, *, tiny: bool) -> dict[str, Any]:
         (out / "gpu.md").write_text(markdown(found), encoding="utf-8")
     rows = [row for row in found["parts"]["scaling"] if "failed" not in row]
     if rows:
-        figure.draw(rows, out / "gpu.pdf")
+        figure.draw(rows, out / "gpu.png")
         with (out / "gpu.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(("runs", "seconds_per_run_step", "bandwidth_bound", "arithmetic_bound"))
