@@ -3,8 +3,8 @@
     glorot launch ray SWEEP --out DIR --shards N [--address A] [--cpus C] [--gpus G] [--dry-run] [...]
 
   --shards N         parts that the sweep is divided into, a task each
-  --address A        a running cluster: auto, HOST:PORT or ray://HOST:PORT.  [default: RAY_ADDRESS; without it one is
-                     started on this machine, hears nobody else, and is stopped at the end]
+  --address A        a running cluster of which this is a node: auto, or HOST:PORT of its head.  [default: RAY_ADDRESS;
+                     without it one is started on this machine, hears nobody else, and is stopped at the end]
   --cpus C           processors of a task.  [default: 1]
   --gpus G           GPUs of a task; without any it trains on its processors.  [default: 0]
   --resource NAME=N  what else a task needs, such as TPU=4; may be repeated
@@ -119,7 +119,7 @@ def cluster(ray: Any, address: str | None) -> Iterator[str | None]:
         room = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False, "_temp_dir": folder}
         room["object_store_memory"] = 100 * 2**20  # nothing but exit codes passes through it
         try:
-            if address and (place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)):
+            if address and (place := re.fullmatch(r"(.+):(\d+)", address)):
                 socket.create_connection((place[1], int(place[2])), timeout=10).close()  # Ray itself tries for ever
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else room))
         except (OSError, ValueError, RuntimeError) as error:

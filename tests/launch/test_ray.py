@@ -15,6 +15,7 @@ import pytest
 
 from glorot_jax import task, workers
 from glorot_jax.drill.processes import children
+from glorot_jax.drill.ray import descendants
 from glorot_jax.drill.twin import differences
 from glorot_jax.launching import launch
 from glorot_jax.standing import standing
@@ -146,6 +147,41 @@ def test_what_is_wrong_or_missing_is_said_in_one_line(line, said, capsys, monkey
     assert said in told
     assert told.startswith("error: ")
     assert told.count("\n") == 1
+
+
+def listening(pid: int) -> set[str]:
+    """Where a process waits for connections: addresses as the kernel writes them."""
+    found = set()
+    try:
+        sockets = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    except OSError:  # it has just ended
+        return found
+    for line in (line.split() for table in tables for line in table):
+        if line[3] == "0A" and f"socket:[{line[9]}]" in sockets:
+            found.add(line[1].partition(":")[0])
+    return found
+
+
+@with_ray
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are looked up in /proc")
+def test_a_cluster_of_ones_own_hears_this_machine_alone_and_a_refusal_is_final(tmp_path):
+    command = [sys.executable, "-m", "glorot_jax.cli", "launch", "ray", "nonesuch", "--out", str(tmp_path / "out")]
+    heard, seen = set(), set()
+    with subprocess.Popen(
+        [*command, "--shards", "2"], env=environment(), stderr=subprocess.PIPE, text=True
+    ) as launcher:
+        while launcher.poll() is None:
+            for pid in descendants(launcher.pid):
+                heard |= listening(pid)
+                seen.add(pid)
+            time.sleep(0.05)
+        said = launcher.stderr.read()
+    assert launcher.returncode == 2
+    assert said.count("sweep: 'nonesuch' is not known") == 1
+    assert heard <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert "0000000000000000FFFF00000100007F" in heard
+    assert not any(map(alive, seen))
 
 
 @with_ray
