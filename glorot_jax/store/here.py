@@ -9,7 +9,6 @@ from typing import Any
 
 from glorot_jax import locks
 
-
 LOST = 120.0
 """Seconds in which a file server frees the locks of a machine that is lost: NFS gives it up after 90."""
 
