@@ -64,6 +64,9 @@ EVENTS = "events.jsonl"
 LOGS = "logs"
 """Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DIVIDING = "dividing the sweep"
+LOST = 120.0
+"""Seconds that a lock of another machine is waited for: if that is lost, its file server frees its locks in this time.
+NFS gives a lost client up after 90."""
 LOCK = ".lock"
 """Of the results folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is its."""
 
@@ -397,33 +400,32 @@ def _as_asked(shard: Shard, cohort: Cohort, width: int | None, kernel: str | Non
 # ---- parts
 
 
-@contextlib.contextmanager
-def _dividing(results: Path, watcher: Watcher, signals: Signals) -> Iterator[None]:
-    """Holds the folder while a part looks up or decides what is its; waits for other parts that do.
-
-    Raises:
-        InputError: somebody trains all of it; the line names who.
-        Stopped: a signal came meanwhile.
-    """
-    before = None
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locks.held(results / LOCK, DIVIDING))
-                break
-            except locks.Taken as taken:
-                # Who has just taken it may not have written his name yet: only a second look says who stays.
-                if taken.owner == before and taken.owner != locks.NOBODY and DIVIDING not in taken.owner:
-                    raise _busy(results, taken.owner) from None
-                if taken.owner != before and DIVIDING in taken.owner:
-                    watcher.note(f"waiting for {taken.owner}")
-                before = taken.owner
-            _leave_if(signals)
-        yield
-
-
 def _busy(results: Path, owner: str) -> InputError:
     return InputError(f"{results}: {owner} is at work in it", "wait for it, or stop it first")
+
+
+class _Patience:
+    """Waits for who holds a lock only for a while: a part that divides the sweep, or a machine that may be lost."""
+
+    def __init__(self, results: Path, watcher: Watcher, signals: Signals):
+        self.results, self.watcher, self.signals = results, watcher, signals
+        self._begin, self._before = time.monotonic(), ""
+
+    def wait(self, owner: str) -> None:
+        """Returns for another try.
+
+        Raises:
+            InputError: the owner stays; the line names who.
+            Stopped: a signal came meanwhile.
+        """
+        lost = not locks.here(owner) and time.monotonic() - self._begin < LOST
+        # Who has just taken it may not have written his name yet: only a second look says who stays.
+        if owner == self._before != locks.NOBODY and DIVIDING not in owner and not lost:
+            raise _busy(self.results, owner)
+        if owner != self._before and (DIVIDING in owner or lost):
+            self.watcher.note(f"waiting for {owner}")
+        self._before = owner
+        _leave_if(self.signals)
 
 
 def _part(
@@ -438,49 +440,64 @@ def _part(
     held: contextlib.ExitStack,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards of a part, each with its runs; those that are not done are held from now on."""
-    with _dividing(results, watcher, signals):
-        made = division.read(results)
-        if made is None or not made.serves(sweep, part[1], asked):
-            if (owner := division.at_work(results)) is not None:
-                raise InputError(
-                    f"{results}: {owner} is at work in it",
-                    "it ends first, or is stopped, before the sweep is divided in another way",
-                )
-            made = _divide(results, sweep, part[1], asked, programs)
-            _describe(results, sweep, environment)
-            division.write(results, made)
-        work = [_taken(results, sweep, piece, part, programs, held) for piece in made.of(part[0])]
-        if not all(shard.done for shard, _ in work):
-            _describe(results, sweep, environment)
+    patience, pieces = _Patience(results, watcher, signals), None
+    while pieces is None:
+        try:
+            with locks.held(results / LOCK, DIVIDING), contextlib.ExitStack() as mine:
+                made = _division(results, sweep, part[1], asked, programs, environment)
+                for folder in (results / "shards" / piece.shard for piece in made.of(part[0])):
+                    if not shards.is_done(folder):
+                        folder.mkdir(parents=True, exist_ok=True)
+                        mine.enter_context(locks.held(folder / shards.LOCK, _said(part)))
+                pieces = made.of(part[0])
+                held.enter_context(mine.pop_all())
+        except locks.Taken as taken:
+            patience.wait(taken.owner)
+    known = cohorts(sweep.runs())
+    work = [_opened(results, sweep, piece, known, programs) for piece in pieces]
     for shard, cohort in work:
         _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _divide(results: Path, sweep: Sweep, parts: int, asked: division.Asked, programs: _Programs) -> Division:
+def _division(
+    results: Path,
+    sweep: Sweep,
+    parts: int,
+    asked: division.Asked,
+    programs: _Programs,
+    environment: Mapping[str, Any],
+) -> Division:
+    """The division as it is, or a new one where nobody is at work; the caller holds the folder."""
+    made = division.read(results)
+    if made is not None and made.serves(sweep, parts, asked):
+        if not _is_described(results, sweep):
+            _describe(results, sweep, environment)
+        return made
+    if (owner := division.at_work(results)) is not None:
+        raise InputError(
+            f"{results}: {owner} is at work in it",
+            "it ends first, or is stopped, before the sweep is divided in another way",
+        )
     work, missing = _begun(results, sweep)
     new = programs.shared(missing, asked.kernel)
     for cohort in new:
         program, _ = programs.of(cohort, asked.width, asked.kernel)
         _check_search(sweep.search, cohort.runs[0], program)
     unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
-    return division.divide(sweep, parts, asked, unfinished, new, programs)
+    made = division.divide(sweep, parts, asked, unfinished, new, programs)
+    _describe(results, sweep, environment)
+    division.write(results, made)
+    return made
 
 
-def _taken(
-    results: Path, sweep: Sweep, piece: Piece, part: Part, programs: _Programs, held: contextlib.ExitStack
+def _opened(
+    results: Path, sweep: Sweep, piece: Piece, known: Sequence[Cohort], programs: _Programs
 ) -> tuple[Shard, Cohort]:
-    """A part's shard, made if it is not there, and held if it is not done."""
+    """A shard of a part, which this process holds if it is not done; made if it is not there."""
     folder, runs = results / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
     (cohort,) = cohorts([runs[name] for name in piece.runs], fuse=piece.fused)
-    if (folder / shards.MANIFEST).exists() and (shard := shards.opened(folder)).done:
-        return shard, cohort
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held.enter_context(locks.held(folder / shards.LOCK, _said(part)))
-    except locks.Taken as taken:
-        raise _busy(results, taken.owner) from None
-    cohort = _chosen(results, piece.shard, cohort, piece.choices, cohorts(sweep.runs()))
+    cohort = _chosen(results, piece.shard, cohort, piece.choices, known)
     if (folder / shards.MANIFEST).exists():
         return shards.opened(folder), cohort
     program, layout = programs.of(cohort, piece.width, piece.kernel)
@@ -621,8 +638,8 @@ class _Programs:
         return self._fleet
 
 
-def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
-    description = {
+def _description(sweep: Sweep) -> dict[str, Any]:
+    return {
         "format": shards.FORMAT,
         "name": sweep.name,
         "sweep": sweep.resolved(),
@@ -630,13 +647,31 @@ def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> No
         "varying": list(sweep.varying()),
         "runs": [run.id for run in sweep.runs()],
     }
-    write_json(results / "sweep.json", description)
+
+
+def _source(results: Path, sweep: Sweep) -> Path | None:
+    """The sweep's own file, if it has one that is not its copy in the results."""
     source = Path(sweep.source) if sweep.source else None
-    if source is not None and source.resolve() != (results / "sweep.py").resolve():
+    return None if source is None or source.resolve() == (results / "sweep.py").resolve() else source
+
+
+def _is_described(results: Path, sweep: Sweep) -> bool:
+    """Whether the folder describes this sweep, and keeps its file as it is now."""
+    source, copy = _source(results, sweep), results / "sweep.py"
+    with contextlib.suppress(InputError, OSError):
+        same = source is None or source.read_bytes() == copy.read_bytes()
+        return same and _read_description(results) == json.loads(json.dumps(_description(sweep)))
+    return False
+
+
+def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+    write_json(results / "sweep.json", _description(sweep))
+    source = _source(results, sweep)
+    if source is not None:
         write(results / "sweep.py", source.read_bytes())
     facts = {
         "precision": _products(sweep, str(environment["platform"])),
-        "git_commit": _commit(source),
+        "git_commit": _commit(Path(sweep.source) if sweep.source else None),
         "started": _now(),
     }
     write_json(results / "environment.json", {**environment, **facts})

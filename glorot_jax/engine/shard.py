@@ -267,6 +267,11 @@ def opened(folder: Path) -> Shard:
     return Shard(folder, read_manifest(folder / MANIFEST))
 
 
+def is_done(folder: Path) -> bool:
+    """Returns whether a folder is that of a shard that was trained to the end."""
+    return (folder / MANIFEST).exists() and opened(folder).done
+
+
 _REMEDY = "move the shard's folder away to train its runs again"
 _FIELDS = {
     *("format", "shard", "cohort", "runs", "width", "widths", "generation", "step", "steps", "state"),
