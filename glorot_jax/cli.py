@@ -68,6 +68,10 @@ def script() -> None:
     Where something stopped or failed, the process leaves without clearing up: a second signal, or a segment that is
     still under way, could make it crash in the middle of that.
     """
+    if os.environ.pop("GLOROT_STOP_AT_END_OF_INPUT", None):
+        from glorot_jax.workers import stop_at_end_of_input
+
+        stop_at_end_of_input()
     code = main(signals=Signals(leaving=True))
     if not code:
         sys.exit(0)

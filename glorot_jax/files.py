@@ -51,7 +51,8 @@ def append_json_line(path: Path, value: object) -> None:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
+        while line:  # what fits is written without an error
+            line = line[file.write(line) :]
 
 
 @contextlib.contextmanager

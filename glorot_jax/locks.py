@@ -106,6 +106,11 @@ def owner(path: Path) -> str | None:
         return None
 
 
+def here(owner: str) -> bool:
+    """Returns whether an owner is a process of this machine, so that its lock ends with it at once."""
+    return f"{owner} ".partition(" on ")[2].startswith(f"{socket.gethostname()} ")
+
+
 def _try(file: IO[bytes], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

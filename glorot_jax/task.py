@@ -1,4 +1,4 @@
-"""A part of a sweep as a function call of some other system's task: a process that ends with the one that asked for it."""
+"""A part of a sweep as a call within another system's task: a process that ends with the one that asked for it."""
 
 from __future__ import annotations
 

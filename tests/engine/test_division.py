@@ -20,9 +20,10 @@ from glorot_jax import Sweep, every, grid, load, load_sweep, locks, mlp, run, sg
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.cli import main
-from glorot_jax.engine import devices, division
+from glorot_jax.engine import devices, division, drive
 from glorot_jax.engine.division import Unit, dealt
 from glorot_jax.errors import InputError
+from glorot_jax.store.here import Here
 from tests.engine.small import ROOT, DiesAtThirdCommit, assert_same_bits, parameters
 
 SWEEP = """
@@ -309,6 +310,27 @@ def test_a_second_process_is_refused_and_a_dead_ones_part_is_free(sweep_file, un
         first.kill()
         first.communicate()
     assert_same(out, undivided)
+
+
+def test_a_lock_of_another_machine_is_waited_for_in_case_that_is_lost(tmp_path, monkeypatch):
+    """On a file server it may outlive its owner by a minute and a half."""
+    out, notes = tmp_path / "out", []
+    run(changed(seeds=(0,)), out, shard=(0, 2), width=2)
+    lock = out / "shards" / pieces(out, 1)[0].shard / ".lock"
+    lock.parent.mkdir()
+    watcher = drive._Silent()
+    watcher.note = notes.append
+    with locks.held(lock):
+        lock.write_text("process 7 on elsewhere (part 1 of 2)")
+        assert not locks.here(lock.read_text())
+        monkeypatch.setattr(Here, "outlives", 1.5)
+        begin = time.monotonic()
+        with pytest.raises(InputError, match=r"process 7 on elsewhere \(part 1 of 2\) is at work in it"):
+            run(changed(seeds=(0,)), out, shard=(1, 2), progress=watcher)
+        assert time.monotonic() - begin > 1.5
+    assert notes == ["waiting for process 7 on elsewhere (part 1 of 2)"]
+    assert locks.here(f"{locks.me()} (part 1 of 2)")
+    assert locks.here(locks.me())
 
 
 def test_nobody_is_refused_for_those_who_only_look(tmp_path):
