@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from glorot_jax.standing import Standing, standing
 
 PATIENCE = 600.0
 """Seconds after which what is waited for is taken for lost."""
+HALT = threading.Event()
+"""Set when the drill is interrupted: whoever waits for a process gives up."""
 NOTHING = Standing(0, 0.0, 0, 0)
 
 
@@ -45,12 +48,14 @@ class Process:
         """Returns True as soon as something is seen, False if the process has ended before.
 
         Raises:
-            Lost: neither came.
+            Lost: neither came, or the drill was interrupted.
         """
         deadline = time.monotonic() + PATIENCE
         while not seen():
             if not self.alive():
                 return False
+            if HALT.is_set():
+                raise Lost("the drill was interrupted")
             if time.monotonic() > deadline:
                 raise Lost(f"nothing happened for {PATIENCE:.0f} s: {self.last_line()}")
             time.sleep(every)
@@ -71,10 +76,8 @@ class Process:
 
     def code(self) -> int:
         """Waits for its end and returns its exit code, as a shell counts."""
-        try:
-            code = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise Lost(f"it has not ended after {PATIENCE:.0f} s: {self.last_line()}") from None
+        self.until(lambda: False)
+        code = self._process.wait()
         return code if code >= 0 else 128 - code
 
     def said(self) -> str:
