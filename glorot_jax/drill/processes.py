@@ -21,13 +21,17 @@ NOTHING = Standing(0, 0.0, 0, 0)
 
 
 class Process:
-    """A command under way, what it says kept in a file beside the folder that it trains into.
+    """A command under way, what it says kept in a file.
 
     It is killed, if it is still there, at the end of ``with``.
+
+    Args:
+        folder: that it trains into.
+        log: the file, beside the folder if not said.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path):
-        self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
+    def __init__(self, command: Sequence[str], folder: Path, log: Path | None = None):
+        self.folder, self.log = folder, log or folder.with_name(f"{folder.name}.log")
         with self.log.open("ab") as log:
             self._said_before = log.tell()
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -90,9 +94,9 @@ class Process:
         return (self.said().strip().splitlines() or ["it said nothing"])[-1]
 
 
-def worker(folder: Path, *arguments: str) -> Process:
+def worker(folder: Path, log: Path | None = None) -> Process:
     """Starts what trains the whole sweep."""
-    return Process(workers.command([*ARGUMENTS, *arguments, "--no-progress", "--out", str(folder)]), folder)
+    return Process(workers.command([*ARGUMENTS, "--no-progress", "--out", str(folder)]), folder, log)
 
 
 def launcher(folder: Path, shards: int, *arguments: str) -> Process:
