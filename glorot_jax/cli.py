@@ -6,6 +6,7 @@ import ast
 import contextlib
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -116,6 +117,18 @@ class _Named(click.ParamType):
         raise unknown(param.opts[0].lstrip("-") if param else "value", value, names_in(self.module))
 
 
+class _Part(click.ParamType):
+    """I/N, a part of a sweep."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"(\d+)/(\d+)", str(value))
+        if found is None or int(found[1]) >= int(found[2]):
+            raise InputError(f"shard: {value!r} is not I/N with 0 ≤ I < N", "0/4 is the first of four parts")
+        return int(found[1]), int(found[2])
+
+
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from glorot_jax import __version__
@@ -144,6 +157,7 @@ _fuse = click.option(
     help="Networks that differ in depth alone in one program; auto: where that is quicker.",
 )
 _at_once = click.option("--at-once", type=int, help="Runs of a cohort that train together; the others wait.")
+_shard = click.option("--shard", type=_Part(), help="Train part I of N alone, from 0; others train the rest.")
 _quiet = click.option("--no-progress", is_flag=True, help="Print no progress.")
 _bound = click.option(
     "--segment-seconds", type=float, default=30.0, show_default=True, help="Bound from a signal to the saved stop."
@@ -154,6 +168,7 @@ _bound = click.option(
 @click.argument("sweep")
 @click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
 @_sets
+@_shard
 @_width
 @_kernel
 @_calibrate
@@ -168,6 +183,7 @@ def run(
     sweep: str,
     out: str | None,
     settings: tuple[str, ...],
+    shard: tuple[int, int] | None,
     width: int | None,
     kernel: str | None,
     calibrate: bool,
@@ -188,6 +204,7 @@ def run(
     results = drive.run(
         described,
         out,
+        shard=shard,
         width=width,
         kernel=kernel,
         at_once=at_once,
@@ -203,6 +220,7 @@ def run(
 
 @cli.command()
 @click.argument("folder", metavar="DIR")
+@_shard
 @_width
 @_kernel
 @_at_once
@@ -212,6 +230,7 @@ def run(
 def resume(
     signals: Signals | None,
     folder: str,
+    shard: tuple[int, int] | None,
     width: int | None,
     kernel: str | None,
     at_once: int | None,
@@ -223,6 +242,7 @@ def resume(
 
     results = drive.resume(
         folder,
+        shard=shard,
         width=width,
         kernel=kernel,
         at_once=at_once,

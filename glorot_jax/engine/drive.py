@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from glorot_jax import locks
 from glorot_jax.config import canonical_json, plain
-from glorot_jax.engine import compiling, form, fusing
+from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.places import Places
@@ -32,13 +32,14 @@ from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped, unknown
-from glorot_jax.files import TEMPORARY, append_json_line, write_json
+from glorot_jax.files import TEMPORARY, append_json_line, write, write_json
 from glorot_jax.signals import Signals
 
 if TYPE_CHECKING:
     import jax
     import xarray as xr
 
+    from glorot_jax.engine.division import Division, Part, Piece
     from glorot_jax.engine.fleet import Fleet
     from glorot_jax.engine.grouping import Fuse
     from glorot_jax.engine.layout import Layout
@@ -58,6 +59,11 @@ BLANK_BYTES = 64 * 2**20
 """Of records that are written in one go where all runs are lost."""
 GROWTH = 16
 """Times that a segment may be as long as the longest before it."""
+EVENTS = "events.jsonl"
+"""What happened; each part of a division has such a file of its own, so that nobody writes into another's."""
+DIVIDING = "dividing the sweep"
+LOCK = ".lock"
+"""Of the results folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is its."""
 
 
 class Watcher(Protocol):
@@ -103,6 +109,7 @@ def run(
     sweep: Sweep,
     out: str | Path | None = None,
     *,
+    shard: tuple[int, int] | None = None,
     width: int | None = None,
     kernel: str | None = None,
     at_once: int | None = None,
@@ -118,6 +125,8 @@ def run(
     Args:
         out: the folder, ``results/NAME`` if not said. What is done there is kept: an unfinished sweep goes on, a
             changed one trains only the runs that are new.
+        shard: (I, N) to train part I of N, from 0, and leave the others to other processes, here or on other machines
+            that share the folder; see ``engine.division``. All if not said.
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
         kernel: what makes an update, as ``engine.form`` names it; as of ``width``.
@@ -134,7 +143,8 @@ def run(
             ``always``, ``never``, or ``auto`` where it is quicker; what is unfinished goes on as it began.
 
     Raises:
-        InputError: the folder holds another sweep, or is damaged; or what is new does not fit into memory.
+        InputError: the folder holds another sweep, or is damaged; somebody else is at work on what is asked for; or
+            what is new does not fit into memory.
         Stopped: SIGINT or SIGTERM came; all is saved.
         ResumableError: the disk is full; what was committed is whole.
     """
@@ -145,47 +155,72 @@ def run(
         raise InputError(f"at_once: {at_once!r} is not an integer ≥ 1")
     if not 0 < segment_seconds < float("inf"):
         raise InputError(f"segment_seconds: {segment_seconds!r} is not a finite number > 0")
+    part = None if shard is None else division.check(shard)
+    if part is not None and fresh:
+        raise InputError("fresh: it can't stand beside a part", "choose another folder")
     _check_folder(results, sweep, fresh)
     watcher = progress or _Silent()
     from glorot_jax.engine import devices
 
     devices.configure()
-    begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
     programs = _Programs(devices.local(), calibrate, fuse)
-    new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
-    for cohort in new:  # what can't be built is refused before anything is touched
-        program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
-        _check_search(sweep.search, cohort.runs[0], program)
+    if part is None:
+        begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
+        new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
+        for cohort in new:  # what can't be built is refused before anything is touched
+            program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
+            _check_search(sweep.search, cohort.runs[0], program)
     if fresh and results.exists():
-        with shards.locked(results):
+        with alone(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
-    with shards.locked(results), signals or Signals() as signals:
-        work = _prepare(results, sweep, width, kernel, at_once, programs)
-        _describe(results, sweep, devices.describe())
-        total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
-        made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
-        watcher.plan(sweep.name, total, made, sum(len(c.runs) for _, c in work))
-        _event(results, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work])
-        try:
-            for shard, cohort in work:
-                if not shard.done:
-                    if signals.caught:
-                        signals.saved()
-                        raise Stopped("saved; the same command goes on", 128 + signals.caught)
-                    _Trainer(results, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
-        except Stopped as stop:
-            _event(results, "stop", code=stop.code)
-            raise
-        finally:
-            watcher.close()
-        _event(results, "done")
+    with signals or Signals() as signals, contextlib.ExitStack() as held:
+        name, log = sweep.name, results / EVENTS
+        if part is None:
+            held.enter_context(alone(results))
+            (results / division.FILE).unlink(missing_ok=True)  # it would not know what is trained now
+            work = _prepare(results, sweep, width, kernel, at_once, programs)
+            _describe(results, sweep, devices.describe())
+        else:
+            asked = division.Asked(width, kernel, at_once)
+            work = _part(results, sweep, part, asked, programs, devices.describe(), watcher, signals, held)
+            name, log = f"{sweep.name}, {_said(part)}", results / f"events-{part[0]}-of-{part[1]}.jsonl"
+        _train(name, work, sweep, log, programs, watcher, signals, segment_seconds)
     return results
+
+
+def _train(
+    name: str,
+    work: Sequence[tuple[Shard, Cohort]],
+    sweep: Sweep,
+    log: Path,
+    programs: _Programs,
+    watcher: Watcher,
+    signals: Signals,
+    segment_seconds: float,
+) -> None:
+    """Trains shards one after the other, which this process holds."""
+    total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
+    made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
+    watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
+    _event(log, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work], by=locks.me())
+    try:
+        for shard, cohort in work:
+            if not shard.done:
+                _leave_if(signals)
+                _Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
+    except Stopped as stop:
+        _event(log, "stop", code=stop.code)
+        raise
+    finally:
+        watcher.close()
+    _event(log, "done")
 
 
 def resume(
     folder: str | Path,
     *,
+    shard: tuple[int, int] | None = None,
     width: int | None = None,
     kernel: str | None = None,
     at_once: int | None = None,
@@ -197,6 +232,7 @@ def resume(
     return run(
         described(folder),
         folder,
+        shard=shard,
         width=width,
         kernel=kernel,
         at_once=at_once,
@@ -229,13 +265,29 @@ def described(folder: str | Path) -> Sweep:
 # ---- the folder
 
 
+@contextlib.contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Holds the folder against everybody else.
+
+    Raises:
+        InputError: somebody is at work in it; the line names who.
+    """
+    try:
+        with locks.held(results / LOCK):
+            if (owner := division.at_work(results)) is not None:
+                raise locks.Taken(owner)
+            yield
+    except locks.Taken as taken:
+        raise _busy(results, taken.owner) from None
+
+
 def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
     if not results.exists():
         return
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        begun = {".lock", "shards"}  # what is there before the description is
+        begun = {LOCK, "shards", division.FILE}  # what is there before the description is
         if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
         return
@@ -271,6 +323,29 @@ def _prepare(
     programs: _Programs,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
+    work, new = _begun(results, sweep)
+    for cohort in (
+        wave for one in programs.shared(new, kernel) for wave in programs.waves(one, at_once, width, kernel)
+    ):
+        program, layout = programs.of(cohort, width, kernel)
+        made = shards.create(
+            results / "shards" / cohort.shard_id,
+            cohort,
+            layout.width,
+            program.first_step,
+            program.kernel,
+            why_width=programs.width(cohort),
+            why_shared=programs.why_shared(cohort),
+            search=plain(sweep.search),
+        )
+        work.append((made, cohort))
+    for shard, cohort in work:
+        _as_asked(shard, cohort, width, kernel, programs)
+    return sorted(work, key=lambda pair: pair[0].done)
+
+
+def _begun(results: Path, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
+    """The shards that hold runs of the sweep alone, each with them, and the runs that nobody has."""
     wanted = {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
     known: list[Cohort] = []
@@ -292,34 +367,132 @@ def _prepare(
                 f"{results}: {shard.folder.name} is half trained and holds runs that the sweep no longer names",
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
-    for cohort in (
-        wave
-        for one in programs.shared(list(wanted.values()), kernel)
-        for wave in programs.waves(one, at_once, width, kernel)
-    ):
-        program, layout = programs.of(cohort, width, kernel)
-        folder = results / "shards" / cohort.shard_id
-        if folder.exists() and not (folder / shards.MANIFEST).exists():
-            shutil.rmtree(folder)
-        made = shards.create(
-            folder,
-            cohort,
-            layout.width,
-            program.first_step,
-            program.kernel,
-            why_width=programs.width(cohort),
-            why_shared=programs.why_shared(cohort),
-            search=plain(sweep.search),
-        )
-        work.append((made, cohort))
+    return work, list(wanted.values())
+
+
+def _as_asked(shard: Shard, cohort: Cohort, width: int | None, kernel: str | None, programs: _Programs) -> None:
+    """Marks the width and kernel that are asked for now, if any, in a shard that is not done."""
+    if shard.done:
+        return
+    form.check(kernel or shard.kernel)
+    if (width, kernel) != (None, None):
+        program, _ = programs.of(cohort, width or shard.width, kernel or shard.kernel)
+        shard.change(program.width, program.kernel)
+
+
+# ---- parts
+
+
+@contextlib.contextmanager
+def _dividing(results: Path, watcher: Watcher, signals: Signals) -> Iterator[None]:
+    """Holds the folder while a part looks up or decides what is its; waits for other parts that do.
+
+    Raises:
+        InputError: somebody trains all of it; the line names who.
+        Stopped: a signal came meanwhile.
+    """
+    before = None
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locks.held(results / LOCK, DIVIDING))
+                break
+            except locks.Taken as taken:
+                # Who has just taken it may not have written his name yet: only a second look says who stays.
+                if taken.owner == before and taken.owner != locks.NOBODY and DIVIDING not in taken.owner:
+                    raise _busy(results, taken.owner) from None
+                if taken.owner != before and DIVIDING in taken.owner:
+                    watcher.note(f"waiting for {taken.owner}")
+                before = taken.owner
+            _leave_if(signals)
+        yield
+
+
+def _busy(results: Path, owner: str) -> InputError:
+    return InputError(f"{results}: {owner} is at work in it", "wait for it, or stop it first")
+
+
+def _part(
+    results: Path,
+    sweep: Sweep,
+    part: Part,
+    asked: division.Asked,
+    programs: _Programs,
+    environment: Mapping[str, Any],
+    watcher: Watcher,
+    signals: Signals,
+    held: contextlib.ExitStack,
+) -> list[tuple[Shard, Cohort]]:
+    """The shards of a part, each with its runs; those that are not done are held from now on."""
+    with _dividing(results, watcher, signals):
+        made = division.read(results)
+        if made is None or not made.serves(sweep, part[1], asked):
+            if (owner := division.at_work(results)) is not None:
+                raise InputError(
+                    f"{results}: {owner} is at work in it",
+                    "it ends first, or is stopped, before the sweep is divided in another way",
+                )
+            made = _divide(results, sweep, part[1], asked, programs)
+            division.write(results, made)
+        _describe(results, sweep, environment)
+        work = [_taken(results, sweep, piece, part, programs, held) for piece in made.of(part[0])]
     for shard, cohort in work:
-        if shard.done:
-            continue
-        form.check(kernel or shard.kernel)
-        if (width, kernel) != (None, None):
-            program, _ = programs.of(cohort, width or shard.width, kernel or shard.kernel)
-            shard.change(program.width, program.kernel)
+        _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
+
+
+def _divide(results: Path, sweep: Sweep, parts: int, asked: division.Asked, programs: _Programs) -> Division:
+    work, new = _begun(results, sweep)
+    return division.divide(
+        sweep,
+        parts,
+        asked,
+        [(shard, cohort) for shard, cohort in work if not shard.done],
+        programs.shared(new, asked.kernel),
+        programs,
+    )
+
+
+def _taken(
+    results: Path, sweep: Sweep, piece: Piece, part: Part, programs: _Programs, held: contextlib.ExitStack
+) -> tuple[Shard, Cohort]:
+    """A part's shard, made if it is not there, and held if it is not done."""
+    folder, runs = results / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
+    (cohort,) = cohorts([runs[name] for name in piece.runs], fuse=piece.fused)
+    if (folder / shards.MANIFEST).exists() and (shard := shards.opened(folder)).done:
+        return shard, cohort
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held.enter_context(locks.held(folder / shards.LOCK, _said(part)))
+    except locks.Taken as taken:
+        raise _busy(results, taken.owner) from None
+    cohort = _chosen(results, piece.shard, cohort, piece.choices, cohorts(sweep.runs()))
+    if (folder / shards.MANIFEST).exists():
+        return shards.opened(folder), cohort
+    program, layout = programs.of(cohort, piece.width, piece.kernel)
+    _check_search(sweep.search, cohort.runs[0], program)
+    shard = shards.create(
+        folder,
+        cohort,
+        layout.width,
+        program.first_step,
+        program.kernel,
+        why_width=piece.why_width,
+        why_shared=piece.why_shared,
+        search=plain(sweep.search),
+    )
+    return shard, cohort
+
+
+def _said(part: Part) -> str:
+    return f"part {part[0]} of {part[1]}"
+
+
+def _leave_if(signals: Signals) -> None:
+    """Ends the work between two shards, if that was asked for."""
+    if signals.caught:
+        signals.saved()
+        raise Stopped("saved; the same command goes on", 128 + signals.caught)
 
 
 def _check_search(search: Search | None, run: Run, program: Program) -> None:
@@ -342,13 +515,21 @@ def _as_begun(results: Path, shard: Shard, cohort: Cohort, known: Sequence[Cohor
     Args:
         known: the cohorts of all that the sweep names.
     """
-    told = {path: tuple(names) for path, names in (shard.manifest.get("choices") or cohort.choices).items()}
+    told = shard.manifest.get("choices") or cohort.choices
+    return _chosen(results, shard.folder.name, cohort, told, known)
+
+
+def _chosen(
+    results: Path, name: str, cohort: Cohort, choices: Mapping[str, Sequence[str]], known: Sequence[Cohort]
+) -> Cohort:
+    """The cohort of a shard with these choices."""
+    told = {path: tuple(names) for path, names in choices.items()}
     ids = {member.id for member in cohort.members or (cohort,)}
     functions = fusing.functions([one for one in known if one.id in ids])
     for path, names in told.items():
-        if missing := [name for name in names if name not in functions[path]]:
+        if missing := [one for one in names if one not in functions[path]]:
             raise InputError(
-                f"{results}: {shard.folder.name} is half trained beside runs of {path} {missing[0]!r}, which the sweep "
+                f"{results}: {name} is half trained beside runs of {path} {missing[0]!r}, which the sweep "
                 "no longer names",
                 f"finish it first with `glorot resume {results}`, or start over with --fresh",
             )
@@ -378,10 +559,18 @@ class _Programs:
 
     def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
         """The cohort in parts that train one after the other: as many runs as are asked for, or fit into memory."""
-        if at_once is None:
-            self.of(cohort, width, kernel)
-            at_once = self._built[self._name(cohort)][2].at_once
-        return waves(cohort, at_once)
+        return waves(cohort, self.at_once(cohort, width, kernel) if at_once is None else at_once)
+
+    def at_once(self, cohort: Cohort, width: int | None, kernel: str | None) -> int:
+        """How many of a cohort's runs fit into memory."""
+        from glorot_jax.data.dataset import build
+
+        program, _ = self.of(cohort, width, kernel)
+        _, layout, whys = self._built[self._name(cohort)]
+        if layout.runs <= whys.at_once < len(cohort.runs):  # it was asked for fewer, which all fit
+            dataset = build(cohort.runs[0].data)
+            _, _, whys = program_for(cohort, dataset, self.devices, program.width, program.kernel)
+        return whys.at_once
 
     def shared(self, runs: Sequence[Run], kernel: str | None) -> tuple[Cohort, ...]:
         """The runs' cohorts, those that share a program as one; decided once."""
@@ -416,20 +605,18 @@ class _Programs:
 
 
 def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+    description = {
+        "format": shards.FORMAT,
+        "name": sweep.name,
+        "sweep": sweep.resolved(),
+        "settings": list(sweep.settings),
+        "varying": list(sweep.varying()),
+        "runs": [run.id for run in sweep.runs()],
+    }
+    write_json(results / "sweep.json", description)
     source = Path(sweep.source) if sweep.source else None
     if source is not None and source.resolve() != (results / "sweep.py").resolve():
-        shutil.copyfile(source, results / "sweep.py")
-    write_json(
-        results / "sweep.json",
-        {
-            "format": shards.FORMAT,
-            "name": sweep.name,
-            "sweep": sweep.resolved(),
-            "settings": list(sweep.settings),
-            "varying": list(sweep.varying()),
-            "runs": [run.id for run in sweep.runs()],
-        },
-    )
+        write(results / "sweep.py", source.read_bytes())
     facts = {
         "precision": _products(sweep, str(environment["platform"])),
         "git_commit": _commit(source),
@@ -455,8 +642,8 @@ def _commit(source: Path | None) -> str | None:
     return None
 
 
-def _event(results: Path, kind: str, **facts: Any) -> None:
-    append_json_line(results / "events.jsonl", {"time": _now(), "event": kind, **facts})
+def _event(log: Path, kind: str, **facts: Any) -> None:
+    append_json_line(log, {"time": _now(), "event": kind, **facts})
 
 
 def _now() -> str:
@@ -513,7 +700,7 @@ class _Trainer:
 
     def __init__(
         self,
-        results: Path,
+        log: Path,
         shard: Shard,
         cohort: Cohort,
         search: Search | None,
@@ -522,7 +709,7 @@ class _Trainer:
         signals: Signals,
         segment_seconds: float,
     ):
-        self.results, self.shard, self.cohort, self.watcher = results, shard, cohort, watcher
+        self.log, self.shard, self.cohort, self.watcher = log, shard, cohort, watcher
         self.search, self.signals = search, signals
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.engine.predictions import Predictions
@@ -549,7 +736,7 @@ class _Trainer:
         state, notes = self.shard.restore()
         for note in notes:
             self.watcher.note(note)
-            _event(self.results, "damaged", shard=self.shard.folder.name, what=note)
+            _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
         self._plan_probes()
         run, manifest = self.cohort.runs[0], self.shard.manifest
         self.rungs = self.search.rungs(run.steps) if self.search else ()
@@ -678,7 +865,7 @@ class _Trainer:
         made, manifest = reckoning.compilation, self.shard.manifest
         manifest["compilation"] = made
         manifest.setdefault("planned", reckoning.planned(manifest["probes"]))
-        _event(self.results, "compiled", shard=self.shard.folder.name, **made)
+        _event(self.log, "compiled", shard=self.shard.folder.name, **made)
         self.watcher.phase(compiling.said(made))
         return reckoning
 
@@ -714,7 +901,7 @@ class _Trainer:
         if run.probe_budget is not None:
             said = costs.budget_said(picked["planned"]["share"], run.probe_budget, picked["keep_every"])
             self.watcher.note(said)
-            _event(self.results, "budget", shard=self.shard.folder.name, what=said, keep_every=picked["keep_every"])
+            _event(self.log, "budget", shard=self.shard.folder.name, what=said, keep_every=picked["keep_every"])
 
     def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
         """State and records after a segment; the seconds of its updates, and of each record by the schedules due."""
@@ -728,7 +915,7 @@ class _Trainer:
             if part.steps.any() and not self.updated:
                 self.updated = True
                 taken = {"process_seconds": round(time.process_time(), 3)}
-                _event(self.results, "first update", shard=self.shard.folder.name, **taken)
+                _event(self.log, "first update", shard=self.shard.folder.name, **taken)
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
@@ -811,12 +998,12 @@ class _Trainer:
             for note in self.predictions.notes:
                 self.watcher.note(note)
         for lost in done.lost:
-            _event(self.results, "diverged", **lost)
+            _event(self.log, "diverged", **lost)
         for lost in segment.dropped:
             if lost["step"] == segment.step:
-                _event(self.results, "dropped", **lost)
+                _event(self.log, "dropped", **lost)
         _event(
-            self.results,
+            self.log,
             "commit",
             shard=self.shard.folder.name,
             step=segment.step,

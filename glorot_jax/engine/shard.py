@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +23,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
-
+LOCK = ".lock"
+"""Held by who trains it as a part of a division, or all of the results folder."""
 
 _OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped")
 """What the manifest holds of its step, and goes back to with it."""
@@ -252,13 +249,22 @@ def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
     for folder in sorted((results / "shards").glob("*/")):
         if not (folder / MANIFEST).exists():
             continue  # died while it was made: it is made again, under the same name
-        shard = Shard(folder, read_manifest(folder / MANIFEST))
+        shard = opened(folder)
         try:
             ids = pq.read_table(folder / RUNS, columns=["run"])["run"].to_pylist()
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder.name}/{RUNS}: can't be read ({type(error).__name__})", _REMEDY) from None
         found.append((shard, ids))
     return found
+
+
+def opened(folder: Path) -> Shard:
+    """Returns the shard of a folder as it is now.
+
+    Raises:
+        InputError: its manifest is damaged.
+    """
+    return Shard(folder, read_manifest(folder / MANIFEST))
 
 
 _REMEDY = "move the shard's folder away to train its runs again"
@@ -285,27 +291,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{where}: damaged, {missing[0]} is missing", _REMEDY)
     return manifest
-
-
-@contextlib.contextmanager
-def locked(results: Path) -> Iterator[None]:
-    """Holds the folder against a second process; the lock dies with its owner.
-
-    Raises:
-        InputError: somebody else is at work in it; the line names who.
-    """
-    path = results / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise InputError(f"{results}: {owner} is at work in it", "wait for it, or stop it first") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
 
 
 def _cell(value: Any) -> Any:
