@@ -265,7 +265,10 @@ def _finish(results: Path) -> None:
     from glorot_jax.analysis.results import load
     from glorot_jax.analysis.status import render_status
     from glorot_jax.analysis.tables import render_table
+    from glorot_jax.engine.peers import Peers
 
+    if not Peers.here().leads:
+        return  # of several processes one tells
     click.echo(f"results: {results}", err=True)
     evaluated = "test_error" in load(results).runs
     click.echo(render_table(results) if evaluated else render_status(results))

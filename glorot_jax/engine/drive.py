@@ -27,6 +27,7 @@ from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
 from glorot_jax.engine import shard as shards
+from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
 from glorot_jax.engine.shard import Shard
@@ -158,12 +159,37 @@ def run(
     part = None if shard is None else division.check(shard)
     if part is not None and fresh:
         raise InputError("fresh: it can't stand beside a part", "choose another folder")
-    _check_folder(results, sweep, fresh)
-    watcher = progress or _Silent()
+    watcher, peers = progress or _Silent(), Peers.here()
+    lead = functools.partial(_lead, sweep, results, part, division.Asked(width, kernel, at_once), fresh, watcher)
+    with peers.one_fate(), signals or Signals() as signals, contextlib.ExitStack() as held:
+        if peers.leads:
+            _check_folder(results, sweep, fresh)
+        from glorot_jax.engine import devices
+
+        devices.configure()
+        peers.check(sweep=division.digest(sweep), versions=devices.describe()["versions"])
+        programs = _Programs(devices.every(), calibrate, fuse, peers)
+        name, log, work = lead(programs, signals, held) if peers.leads else (sweep.name, None, [])
+        work = _followed(results, sweep, work, peers)
+        _train(name, work, sweep, log, programs, watcher, signals, segment_seconds)
+    return results
+
+
+def _lead(
+    sweep: Sweep,
+    results: Path,
+    part: Part | None,
+    asked: division.Asked,
+    fresh: bool,
+    watcher: Watcher,
+    programs: _Programs,
+    signals: Signals,
+    held: contextlib.ExitStack,
+) -> tuple[str, Path, list[tuple[Shard, Cohort]]]:
+    """What there is to train, held from now on, with what it is called and where events go: the folder made ready."""
     from glorot_jax.engine import devices
 
-    devices.configure()
-    programs = _Programs(devices.local(), calibrate, fuse)
+    width, kernel, at_once = asked
     if part is None:
         begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
         new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
@@ -174,32 +200,48 @@ def run(
         with alone(results):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
-    with signals or Signals() as signals, contextlib.ExitStack() as held:
-        name, log = sweep.name, results / EVENTS
-        if part is None:
-            held.enter_context(alone(results))
-            (results / division.FILE).unlink(missing_ok=True)  # it would not know what is trained now
-            work = _prepare(results, sweep, width, kernel, at_once, programs)
-            _describe(results, sweep, devices.describe())
-        else:
-            asked = division.Asked(width, kernel, at_once)
-            work = _part(results, sweep, part, asked, programs, devices.describe(), watcher, signals, held)
-            name, log = f"{sweep.name}, {_said(part)}", results / f"events-{part[0]}-of-{part[1]}.jsonl"
-        _train(name, work, sweep, log, programs, watcher, signals, segment_seconds)
-    return results
+    if part is not None:
+        work = _part(results, sweep, part, asked, programs, devices.describe(), watcher, signals, held)
+        return f"{sweep.name}, {_said(part)}", results / f"events-{part[0]}-of-{part[1]}.jsonl", work
+    held.enter_context(alone(results))
+    (results / division.FILE).unlink(missing_ok=True)  # it would not know what is trained now
+    work = _prepare(results, sweep, width, kernel, at_once, programs)
+    _describe(results, sweep, devices.describe())
+    return sweep.name, results / EVENTS, work
+
+
+def _followed(
+    results: Path, sweep: Sweep, work: list[tuple[Shard, Cohort]], peers: Peers
+) -> list[tuple[Shard, Cohort]]:
+    """The shards that the first process found or made, each with its runs; others have not looked into the folder."""
+    told = peers.told(
+        [{"folder": s.folder.name, "manifest": s.manifest, "runs": [r.id for r in c.runs]} for s, c in work]
+    )
+    if peers.leads:
+        return work
+    runs, known, work = {run.id: run for run in sweep.runs()}, cohorts(sweep.runs()), []
+    for one in told:
+        shard = Shard(results / "shards" / one["folder"], one["manifest"])
+        (cohort,) = cohorts([runs[name] for name in one["runs"]], fuse=shard.fused)
+        work.append((shard, cohort if shard.done else _as_begun(results, shard, cohort, known)))
+    return work
+
+
+def _ids(cohort: Cohort) -> list[str]:
+    return [run.id for run in cohort.runs]
 
 
 def _train(
     name: str,
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
-    log: Path,
+    log: Path | None,
     programs: _Programs,
     watcher: Watcher,
     signals: Signals,
     segment_seconds: float,
 ) -> None:
-    """Trains shards one after the other, which this process holds."""
+    """Trains shards one after the other, which this process, or the one that leads, holds."""
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
@@ -207,7 +249,7 @@ def _train(
     try:
         for shard, cohort in work:
             if not shard.done:
-                _leave_if(signals)
+                _leave_if(signals, programs.peers)
                 _Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
     except Stopped as stop:
         _event(log, "stop", code=stop.code)
@@ -488,11 +530,11 @@ def _said(part: Part) -> str:
     return f"part {part[0]} of {part[1]}"
 
 
-def _leave_if(signals: Signals) -> None:
-    """Ends the work between two shards, if that was asked for."""
-    if signals.caught:
+def _leave_if(signals: Signals, peers: Peers = ALONE) -> None:
+    """Ends the work between two shards, if that was asked for, of whichever process."""
+    if caught := max(peers.agreed(signals.caught)):
         signals.saved()
-        raise Stopped("saved; the same command goes on", 128 + signals.caught)
+        raise Stopped("saved; the same command goes on", 128 + caught)
 
 
 def _check_search(search: Search | None, run: Run, program: Program) -> None:
@@ -539,8 +581,8 @@ def _chosen(
 class _Programs:
     """The programs of cohorts on some devices, each traced once, and what is compiled of them."""
 
-    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse):
-        self.devices, self.calibrate, self.fuse = devices, calibrate, fuse
+    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse, peers: Peers = ALONE):
+        self.devices, self.calibrate, self.fuse, self.peers = devices, calibrate, fuse, peers
         self._shared: dict[tuple[str, ...], Shared] = {}
         self._built: dict[str, tuple[Program, Layout, Whys]] = {}
         self._fleet: Fleet | None = None
@@ -600,7 +642,7 @@ class _Programs:
             self._fleet.lay(layout, arrays)
         else:
             self._fleet = None  # its data leave the devices before others come
-            self._fleet = Fleet(program, layout, arrays, self.devices)
+            self._fleet = Fleet(program, layout, arrays, self.devices, self.peers)
         return self._fleet
 
 
@@ -642,7 +684,9 @@ def _commit(source: Path | None) -> str | None:
     return None
 
 
-def _event(log: Path, kind: str, **facts: Any) -> None:
+def _event(log: Path | None, kind: str, **facts: Any) -> None:
+    if log is None:
+        return
     append_json_line(log, {"time": _now(), "event": kind, **facts})
 
 
@@ -694,13 +738,16 @@ class _Committed(NamedTuple):
 class _Trainer:
     """One shard from where it stands to its last step.
 
+    Of several processes that are one program all go through it, segment by segment; the one that leads decides, reads
+    and writes.
+
     Attributes:
         step, recorded: where the segments stand; the shard's own are of the last commit.
     """
 
     def __init__(
         self,
-        log: Path,
+        log: Path | None,
         shard: Shard,
         cohort: Cohort,
         search: Search | None,
@@ -710,12 +757,12 @@ class _Trainer:
         segment_seconds: float,
     ):
         self.log, self.shard, self.cohort, self.watcher = log, shard, cohort, watcher
-        self.search, self.signals = search, signals
+        self.search, self.signals, self.peers = search, signals, programs.peers
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.engine.predictions import Predictions
 
         self.program, self.layout = programs.of(cohort, shard.width, shard.kernel)
-        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), [run.id for run in cohort.runs]
+        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), _ids(cohort)
         self.fleet = programs.fleet(self.program, self.layout, self.arrays)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
@@ -733,11 +780,7 @@ class _Trainer:
             self.predictions.stop()
 
     def _train(self) -> None:
-        state, notes = self.shard.restore()
-        for note in notes:
-            self.watcher.note(note)
-            _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
-        self._plan_probes()
+        state = self._restored()
         run, manifest = self.cohort.runs[0], self.shard.manifest
         self.rungs = self.search.rungs(run.steps) if self.search else ()
         every = run.due()
@@ -748,7 +791,7 @@ class _Trainer:
         del state
         self.watcher.phase("compiling")
         live = self._placed()
-        self.reckoning = None if live is None else self._reckon(live)
+        self.reckoning = self._reckon(live) if live is not None and self.peers.leads else None
         phase: tuple[Phase | None, ...] = ()
         while True:
             if phase != (now := self._phase(),):
@@ -760,14 +803,16 @@ class _Trainer:
                 pieces, recorded = self._schedule(now)
                 begin = time.perf_counter()
                 live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
-                segment = self._ended(int(pieces.steps.sum()), recorded, time.perf_counter() - begin, spent)
+                seconds = self._slowest(time.perf_counter() - begin)
+                segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent)
             last = self.step == self.steps
-            if self.updated:  # not before: the first update has the machine to itself
+            if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved = None
-            if live is not None and self.reckoning is not None:
+            if self.reckoning is not None:
                 self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
+            if live is not None:
                 self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
@@ -775,9 +820,11 @@ class _Trainer:
                     self._waiting(lambda r=records, steps=recorded: self._drop(r, steps))
                 moved = self.places.tighten()
             made = segment(state=self.places.state, records=records, dropped=tuple(self.dropped))
-            self._commit = self._committer.submit(self._committed, made)
+            if self.peers.leads:
+                self._commit = self._committer.submit(self._committed, made)
             del made, records
-            if last or self.signals.caught:
+            caught = self._waiting(lambda: max(self.peers.agreed(self.signals.caught)))
+            if last or caught:
                 self._durable()
                 break
             if moved is not None:
@@ -786,7 +833,26 @@ class _Trainer:
                 live = self._placed()
         if not last:
             self.signals.saved()
-            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + caught)
+
+    def _restored(self) -> Any:
+        """The newest whole state as the process that leads finds it, None if there is none; the manifest as of there.
+
+        The manifest then holds what is planned of the probes, too.
+        """
+        state = None
+        if self.peers.leads:
+            state, notes = self.shard.restore()
+            for note in notes:
+                self.watcher.note(note)
+                _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
+            self._plan_probes()
+        self.shard.manifest = self.peers.told(self.shard.manifest)
+        return next(iter(self.peers.joined([] if state is None else [state])), None)
+
+    def _slowest(self, seconds: float) -> float:
+        """What a segment took the slowest process; the others wait for it."""
+        return self._waiting(lambda: max(self.peers.agreed(seconds)))
 
     def _placed(self) -> Any:
         """The state of the runs that have places, on the devices; None if nobody is left."""
@@ -810,13 +876,23 @@ class _Trainer:
 
     def _drop(self, records: Mapping[str, np.ndarray], recorded: Sequence[int]) -> None:
         """Asks the search who goes on; what it says is committed with the segment that it looked at."""
+        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
+        named = set(self.peers.told(self._named(records, recorded, there) if self.peers.leads else None))
+        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
+        self.places.drop(gone)
+        rung = self.rungs.index(self.step) + 1
+        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
+
+    def _named(
+        self, records: Mapping[str, np.ndarray], recorded: Sequence[int], there: Sequence[Sequence[int]]
+    ) -> list[str]:
+        """The runs that the search drops of those that are there, by their ids."""
         from glorot_jax.engine import records as files
 
         assert self.search is not None
         flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
         new = files.dataset(flat, self.program.outputs, self.ids, recorded)
         seen = files.scalars(self.shard.folder, self.shard.manifest["records"], new)
-        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
         try:
             named = set(self.search.drop(seen, [[self.ids[place] for place in places] for places in there]))
         except Exception as error:
@@ -826,10 +902,7 @@ class _Trainer:
             raise InputError(
                 f"search: {self.search.kind()} names {strangers[0]!r}, which is no run of those it was shown"
             )
-        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
-        self.places.drop(gone)
-        rung = self.rungs.index(self.step) + 1
-        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
+        return sorted(named)
 
     @property
     def steps(self) -> int:
@@ -880,8 +953,8 @@ class _Trainer:
             self.pace = _Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
 
     def _where(self) -> str:
-        """The step of the last commit, in words."""
-        step, first = self.shard.step, self.shard.first_step
+        """Where the segments stand, in words."""
+        step, first = self.step, self.shard.first_step
         if step < 0:
             return f"step {step - first:,} of {-first:,} of the pre-training"
         return f"step {step:,} of {self.steps:,}"
@@ -931,7 +1004,7 @@ class _Trainer:
         last = last if phase is None else phase.last
         due = [r for r in self.due if r > self.recorded and step <= r <= last]
         pieces, recorded = [], []
-        budget = self.pace.budget()
+        budget = _Budget(**self.peers.told(vars(self.pace.budget())))
         while len(pieces) < PIECES - 1 and (due or step < last):
             goal = due[0] if due else last
             count = min(goal - step, self.program.piece_steps, budget.steps)
