@@ -475,6 +475,54 @@ def bench(
         click.echo(line, err=True)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("engine")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def launch(engine: str, arguments: tuple[str, ...]) -> int:
+    """Train a sweep in parts on ENGINE; `glorot launch ENGINE --help` says how. `glorot list engines` names them."""
+    from glorot_jax.launching import launch as hand_over
+
+    return hand_over(engine, arguments)
+
+
+@cli.command()
+@click.option("--on", type=_OneOf(["local", "slurm", "ray", "multihost"]), default="local", show_default=True)
+@click.option("--out", type=click.Path(), help="Folder for all that is trained.  [default: one that is removed]")
+@click.option("--kills", type=int, help="A campaign of so many kills at random moments; local only.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the campaign.")
+@click.option("--jobs", type=click.IntRange(1), help="Accidents at once; local only.  [default: cores, at most 4]")
+@click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
+@_quiet
+def drill(
+    on: str, out: str | None, kills: int | None, seed: int, jobs: int | None, form: str, no_progress: bool
+) -> int:
+    """Kill a tiny sweep in every way, let it go on, and compare it bit for bit with an undisturbed twin.
+
+    Ends with 0 only if nothing was lost.
+    """
+    from glorot_jax.drill import command
+
+    say = (lambda line: None) if no_progress else (lambda line: click.echo(line, err=True))
+    result = command.drill(on, out, kills=kills, seed=seed, jobs=jobs, say=say)
+    click.echo(command.render(result, form))
+    return int(not result["survived"])
+
+
+@cli.command()
+@click.option("--out", type=click.Path(), help="Results folder that a sweep would have.  [default: results]")
+@click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
+def doctor(out: str | None, form: str) -> int:
+    """Say what a sweep would find on this machine, what would be wrong with that, and how to mend it.
+
+    Ends with 1 if a sweep could not run here.
+    """
+    from glorot_jax import doctor as examine
+
+    checks = examine.report(out)
+    click.echo(examine.render(checks, form))
+    return int(not examine.could_run(checks))
+
+
 @cli.group(cls=_Group)
 def baseline() -> None:
     """Train classifiers that are no networks on a sweep's data, for comparison."""
@@ -517,14 +565,14 @@ def figures(
         click.echo(path)
 
 
-_LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps")
+_LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps", "engines")
 
 
 @cli.command("list")
 @click.argument("what", type=_OneOf(_LISTS))
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
 def list_(what: str, form: str) -> None:
-    """List what a sweep may name: activations, initializers, losses, optimizers, datasets, probes, sweeps."""
+    """List what may be named: activations, initializers, losses, optimizers, datasets, probes, sweeps, engines."""
     entries = _entries(what)
     if form == "json":
         import json
@@ -544,6 +592,10 @@ def _entries(what: str) -> dict[str, str]:
     if what in ("activations", "initializers", "losses"):
         lines = _first_lines(here / f"{what}.py")
         return {name: lines[name] for name in config.names_in(what)}
+    if what == "engines":
+        from glorot_jax.launching import engines
+
+        return {name: _module_line(path) for name, path in engines().items()}
     if what == "sweeps":
         return {name: _module_line(path) for name, path in known_sweeps().items()}
     if what == "probes":

@@ -1,51 +1,104 @@
-"""Trains a sweep on this machine and starts it again whenever its process dies; nothing committed is lost.
+"""Trains a sweep on this machine: a worker per accelerator or per N cores; those that die are started again.
 
-    python launch/local.py quickstart --out results/quickstart
+    glorot launch local SWEEP --out DIR [--shards N] [--cores-per-worker N] [--restarts N] [--dry-run] [...]
 
-All arguments but ``--restarts N`` (default 10) go to ``glorot run``. A sweep that is done, refused (exit code 2) or
-stopped by a person (130, 143) is not started again; one that died (no memory, full disk, a lost device) is. SIGTERM
-is passed on, so that the sweep saves and stops. The exit code is that of the last process.
+  --shards N            parts that the sweep is divided into; a worker takes one after the other.  [default: workers]
+  --cores-per-worker N  one worker per N cores, on cores of its own.  [default: one per accelerator, else one in all]
+  --restarts N          times that a part is started again after its worker died.  [default: 10]
+  --no-progress         show nothing but what goes wrong
+  --dry-run             print what would be started, and start nothing
+
+All other arguments go to `glorot run`, as `glorot run --help` has them. The same command resumes. A worker that died
+(no memory, full disk, lost device) starts again after a pause that doubles each time; one that is done, refused or
+stopped does not. SIGTERM and Ctrl-C are passed on: all save and stop; a second Ctrl-C leaves at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
+import json
+import os
+import shlex
 import subprocess
 import sys
-import time
 
-FINAL = (0, 2, 130, 143)
-PAUSE = 5.0
-"""Seconds before a new start: a full disk or a busy device may want a moment."""
+from glorot_jax import workers
+from glorot_jax.standing import View
+from glorot_jax.workers import Place
+
+DEVICES = """
+import jax, json
+found = jax.local_devices()
+chips = {str(getattr(device, "coords", device.id)) for device in found}
+print(json.dumps([found[0].platform, found[0].client.platform_version, len(chips)]))
+"""
+
+
+def places(cores_per_worker: int | None) -> list[Place]:
+    """Returns one place a worker: by cores if so many are asked for, else by what JAX finds."""
+    if cores_per_worker:
+        cores = sorted(os.sched_getaffinity(0))
+        count = max(1, len(cores) // cores_per_worker)
+        return [Place(cores=tuple(cores[i * cores_per_worker : (i + 1) * cores_per_worker])) for i in range(count)]
+    asked = subprocess.run([sys.executable, "-c", DEVICES], stdout=subprocess.PIPE, text=True)
+    if asked.returncode:
+        raise SystemExit("error: JAX finds no devices; `glorot doctor` says more")
+    return by_devices(*json.loads(asked.stdout.splitlines()[-1]))
+
+
+def by_devices(platform: str, version: str, count: int) -> list[Place]:
+    """Returns one place for each accelerator, of those that the environment lets us see; one in all without any.
+
+    Args:
+        platform, version: in JAX's words; the version tells AMD's devices from NVIDIA's.
+        count: of devices, for TPUs of chips.
+    """
+    if platform == "cpu" or count == 1:
+        return [Place()]
+    if platform == "tpu":
+        alone = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
+        return [Place({**alone, "TPU_VISIBLE_CHIPS": str(chip)}) for chip in range(count)]
+    name = "HIP_VISIBLE_DEVICES" if "rocm" in version.lower() else "CUDA_VISIBLE_DEVICES"
+    visible = os.environ.get(name) or ",".join(map(str, range(count)))
+    return [Place({name: device.strip()}) for device in visible.split(",")[:count]]
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit code of the last process."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--restarts", type=int, default=10)
+    """Returns 0 if all parts are done, 2 if one was refused, 1 if one died once too often, 130 or 143 after a stop."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch local")
     parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--out")
+    parser.add_argument("--shards", type=int)
+    parser.add_argument("--cores-per-worker", type=int)
+    parser.add_argument("--restarts", type=int, default=10)
+    parser.add_argument("--no-progress", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
     own, arguments = parser.parse_known_args(argv)
-    if own.help or not arguments:
+    if own.help:
         print(__doc__)
-        return 0 if own.help else 2
-    stopped: list[int] = []
-    for start in range(own.restarts + 1):
-        worker = subprocess.Popen([sys.executable, "-m", "glorot_jax.cli", "run", *arguments])
-
-        def stop(number: int, _: object, worker: subprocess.Popen = worker) -> None:
-            stopped.append(number)
-            worker.send_signal(number)
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, lambda *_: None)  # a terminal's Ctrl-C reaches the worker by itself
-        code = worker.wait()
-        if code in FINAL or stopped or start == own.restarts:
-            break
-        said = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        print(f"ended {said}; starting again ({start + 1} of {own.restarts})", file=sys.stderr, flush=True)
-        time.sleep(PAUSE)
-    return code if code >= 0 else 128 - code
+        return 0
+    if own.out is None:
+        parser.exit(2, "error: --out: name the results folder\n")
+    for name, least in (("shards", 1), ("cores_per_worker", 1), ("restarts", 0)):
+        if (given := getattr(own, name)) is not None and given < least:
+            parser.exit(2, f"error: --{name.replace('_', '-')}: {given} is not an integer ≥ {least}\n")
+    there = places(own.cores_per_worker)
+    shards = own.shards or len(there)
+    arguments = [*arguments, "--out", own.out, "--no-progress"]
+    commands = [workers.command(arguments, (i, shards) if shards > 1 else None) for i in range(shards)]
+    if own.dry_run:
+        for i, place in enumerate(there[:shards]):
+            cores = [f"cores {','.join(map(str, place.cores))}"] if place.cores else []
+            print(f"worker {i}:", *cores, *[f"{k}={v}" for k, v in place.environment.items()])
+        print(*map(shlex.join, commands), sep="\n")
+        return 0
+    view = View(own.out, own.no_progress)
+    if not own.no_progress:
+        view.say(f"{own.out}: {min(len(there), shards)} workers, {shards} parts")
+    code = workers.supervise(commands, there, own.restarts, view)
+    if code == 0 and not own.no_progress:
+        view.say(f"results: {own.out}")
+    return code
 
 
 if __name__ == "__main__":

@@ -9,6 +9,6 @@ sweep = Sweep(
     optimizer=sgd(learning_rate=grid(0.02, 0.1, 1e18)),
     seeds=range(2),
     batch_size=10,
-    steps=12_000,
-    record=every(800),
+    steps=24_000,
+    record=every(1200),
 )

@@ -1,8 +1,9 @@
-"""Starting on this machine: what died is started again, what was refused is not."""
+"""Starting on this machine: what died is started again, a stop saves, and one line says where all stand."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -11,73 +12,115 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from glorot_jax import load
+from glorot_jax.standing import View, standing
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
     *("--set", "model.widths=8,8", "--set", "model.init=standard", "--set", "data.size=16", "--set", "data.test=100"),
-    *("--set", "data.validation=100", "--set", "seeds=0", "--set", "steps=300", "--set", "record=at(100)"),
-    *("--set", "exclude=[]", "--segment-seconds", "0.000001", "--no-progress"),
+    *("--set", "data.validation=100", "--set", "seeds=0", "--set", "steps=120", "--set", "record=at(60)"),
+    *("--set", "exclude=[]", "--segment-seconds", "0.000001"),
 )
 
 
-def launch(*arguments: str, **options) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "launch" / "local.py"), "quickstart", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **options
-    )
+def command(*arguments: str) -> dict:
+    line = [sys.executable, "-m", "glorot_jax.cli", "launch", "local", "quickstart", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return {"args": line, "env": environment, "text": True, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
-def worker_of(out: Path) -> int:
-    """The process that trains, once it has committed something."""
+def worker_of(launcher: subprocess.Popen, out: Path, commits: int) -> int:
+    """The process that trains, once there are so many commits in all."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and launcher.poll() is None:
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
         manifests = list(out.glob("shards/*/manifest.json"))
-        if manifests and '"checkpoint": null' not in manifests[0].read_text():
-            return int(re.findall(r"process (\d+)", (out / ".lock").read_text())[0])
+        if children and manifests and json.loads(manifests[0].read_text())["generation"] >= commits:
+            return int(children[0])
         time.sleep(0.01)
-    raise AssertionError("nothing was committed")
+    raise AssertionError(f"nobody made {commits} commits")
 
 
-def test_a_worker_that_is_killed_is_started_again_and_the_sweep_ends(tmp_path):
+@pytest.fixture(scope="module")
+def local():
+    spec = importlib.util.spec_from_file_location("launch_local", ROOT / "launch" / "local.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_killed_or_stopped_goes_on_to_the_end(tmp_path):
     out = tmp_path / "quickstart"
-    launcher = launch(*SMALL, "--out", str(out))
-    os.kill(worker_of(out), signal.SIGKILL)
-    _, said = launcher.communicate(timeout=240)
-    assert launcher.returncode == 0
-    assert "ended by signal 9; starting again (1 of 10)" in said
-    assert set(load(out).runs["status"]) == {"done"}
-
-
-def test_a_stop_is_passed_on_and_final(tmp_path):
-    out = tmp_path / "quickstart"
-    launcher = launch(*SMALL, "--out", str(out))
-    worker_of(out)
+    launcher = subprocess.Popen(**command(*SMALL, "--out", str(out)))
+    os.kill(worker_of(launcher, out, 1), signal.SIGKILL)
+    worker_of(launcher, out, 20)
     launcher.terminate()
     _, said = launcher.communicate(timeout=120)
     assert launcher.returncode == 143
-    assert "starting again" not in said
-    assert "the same command goes on" in said
+    assert "the worker ended by signal 9; starting again in 1 s (1 of 10)" in said
+    assert re.search(r"saved( at step \d+ of 120)?; the same command goes on", said)
+    assert set(load(out).runs["status"]) == {"training"}
+    half = standing(out)
+    assert 0 < half.share < 1
+
+    again = subprocess.run(**command(*SMALL, "--out", str(out)), timeout=240)
+    assert again.returncode == 0
+    assert set(load(out).runs["status"]) == {"done"}
+    assert f"9 runs · {half.share:.0%} · 1 at work" in again.stderr
+    assert "9 runs · 100%" in again.stderr
+    assert again.stderr.endswith(f"results: {out}\n")
+    assert standing(out) == (9, 1.0, 0, 9 * 120)
 
 
-def test_what_is_refused_is_not_started_again(tmp_path):
-    launcher = launch("--set", "steps=-1", "--out", str(tmp_path / "out"))
-    _, said = launcher.communicate(timeout=60)
-    assert launcher.returncode == 2
-    assert said == "error: steps: -1 is not an integer ≥ 0\n"
+def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
+    shown = subprocess.run(
+        **command("--out", str(tmp_path / "out"), "--shards", "3", "--cores-per-worker", "1", "--dry-run"), timeout=60
+    )
+    cores = sorted(os.sched_getaffinity(0))[:3]
+    head = [f"worker {i}: cores {core}" for i, core in enumerate(cores)]
+    run = f"{sys.executable} -m glorot_jax.cli run quickstart --out {tmp_path}/out --no-progress --shard"
+    assert shown.stdout.splitlines() == [*head, f"{run} 0/3", f"{run} 1/3", f"{run} 2/3"]
+    assert not (tmp_path / "out").exists()
 
 
-def test_at_last_it_gives_up(monkeypatch, capfd):
-    spec = importlib.util.spec_from_file_location("launch_local", ROOT / "launch" / "local.py")
-    local = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(local)
-    monkeypatch.setattr(local, "PAUSE", 0)
-    monkeypatch.setattr(local.sys, "executable", "/bin/false")
-    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
-    try:
-        assert local.main(["quickstart", "--restarts", "2"]) == 1
-    finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
-            signal.signal(number, handler)
-    assert capfd.readouterr().err.count("ended with exit code 1; starting again") == 2
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--out", "{out}", "--set", "steps=-1"], "error: steps: -1 is not an integer ≥ 0\n"),
+        (["--out", "{out}", "--shards", "0"], "error: --shards: 0 is not an integer ≥ 1\n"),
+        ([], "error: --out: name the results folder\n"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_touches_nothing(tmp_path, arguments, line):
+    out = str(tmp_path / "out")
+    refused = subprocess.run(**command("--no-progress", *(a.format(out=out) for a in arguments)), timeout=60)
+    assert (refused.returncode, refused.stderr) == (2, line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_worker_an_accelerator_each_seeing_its_own_alone(local, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    seen = [dict(place.environment) for place in local.by_devices("gpu", "cuda 12090", 3)]
+    assert seen == [{"CUDA_VISIBLE_DEVICES": str(i)} for i in range(3)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-8932f937")
+    seen = [dict(place.environment) for place in local.by_devices("gpu", "cuda 12090", 2)]
+    assert seen == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-8932f937"}]
+    assert [list(place.environment) for place in local.by_devices("gpu", "rocm 60300", 2)] == [
+        ["HIP_VISIBLE_DEVICES"]
+    ] * 2
+    assert [place.environment["TPU_VISIBLE_CHIPS"] for place in local.by_devices("tpu", "libtpu", 4)] == list("0123")
+    assert len(local.by_devices("cpu", "", 8)) == len(local.by_devices("gpu", "cuda 12090", 1)) == 1
+
+
+def test_cores_are_shared_out_without_overlap(local, monkeypatch):
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 7}, raising=False)
+    assert [place.cores for place in local.places(2)] == [(0, 1), (2, 5)]
+    assert [place.cores for place in local.places(9)] == [(0, 1, 2, 5, 7)]
+
+
+def test_before_the_first_commit_there_is_nothing_to_show(tmp_path, capsys):
+    assert standing(tmp_path / "nothing") is None
+    View(tmp_path / "nothing").show(1, now=True)
+    assert capsys.readouterr().err == ""

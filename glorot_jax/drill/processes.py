@@ -1,0 +1,137 @@
+"""Processes that train the drill's sweep: waited for, struck at a moment, and let go on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from glorot_jax import workers
+from glorot_jax.drill.case import ARGUMENTS, Lost
+from glorot_jax.standing import Standing, standing
+
+PATIENCE = 600.0
+"""Seconds after which what is waited for is taken for lost."""
+NOTHING = Standing(0, 0.0, 0, 0)
+
+
+class Process:
+    """A command under way, what it says kept in a file beside the folder that it trains into.
+
+    It is killed, if it is still there, at the end of ``with``.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path):
+        self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
+        with self.log.open("ab") as log:
+            self._said_before = log.tell()
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.alive():
+            self._process.kill()
+            self._process.wait()
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def until(self, seen: Callable[[], bool], every: float = 0.005) -> bool:
+        """Returns True as soon as something is seen, False if the process has ended before.
+
+        Raises:
+            Lost: neither came.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not seen():
+            if not self.alive():
+                return False
+            if time.monotonic() > deadline:
+                raise Lost(f"nothing happened for {PATIENCE:.0f} s: {self.last_line()}")
+            time.sleep(every)
+        return True
+
+    def pause(self, seconds: float) -> bool:
+        """Waits, and returns whether the process is still there."""
+        end = time.monotonic() + seconds
+        return self.until(lambda: time.monotonic() >= end) and self.alive()
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Ends it as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
+    def code(self) -> int:
+        """Waits for its end and returns its exit code, as a shell counts."""
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Lost(f"it has not ended after {PATIENCE:.0f} s: {self.last_line()}") from None
+        return code if code >= 0 else 128 - code
+
+    def said(self) -> str:
+        """Returns what it has said so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._said_before)
+            return log.read().decode(errors="replace")
+
+    def last_line(self) -> str:
+        return (self.said().strip().splitlines() or ["it said nothing"])[-1]
+
+
+def worker(folder: Path, *arguments: str) -> Process:
+    """Starts what trains the whole sweep."""
+    return Process(workers.command([*ARGUMENTS, *arguments, "--no-progress", "--out", str(folder)]), folder)
+
+
+def launcher(folder: Path, shards: int, *arguments: str) -> Process:
+    """Starts ``glorot launch local`` with so many parts."""
+    (python, _, module, _), rest = workers.command(())[:4], [*ARGUMENTS, "--out", str(folder), "--no-progress"]
+    line = [python, "-m", module, "launch", "local", *rest, "--shards", str(shards), *arguments]
+    return Process(line, folder)
+
+
+def children(pid: int) -> list[int]:
+    """Returns the processes that a process has started and that are still there."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if listed.exists():
+        return [int(child) for child in listed.read_text().split()]
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in map(str.split, table.splitlines()) if int(parent) == pid]
+
+
+def ends_well(process: Process) -> None:
+    """Waits until all is trained.
+
+    Raises:
+        Lost: it ends otherwise.
+    """
+    with process:
+        if code := process.code():
+            raise Lost(f"the same command ended with exit code {code}: {process.last_line()}")
+
+
+def share(folder: Path) -> float:
+    """Returns how much of the sweep is committed, in [0, 1]."""
+    return (standing(folder) or NOTHING).share
+
+
+def stopped(process: Process) -> float:
+    """Sends SIGTERM and returns the seconds until the process is gone.
+
+    Raises:
+        Lost: it went otherwise than having saved.
+    """
+    begin = time.monotonic()
+    process.send(signal.SIGTERM)
+    if (code := process.code()) not in (0, 143):
+        raise Lost(f"after SIGTERM it ended with exit code {code}: {process.last_line()}")
+    return time.monotonic() - begin

@@ -1,0 +1,102 @@
+"""Where the sweep of a results folder stands while workers train it: read from its manifests, shown in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Standing(NamedTuple):
+    """What the manifests of a results folder say.
+
+    Attributes:
+        runs: that the sweep names, or that are there, whichever are more.
+        share: of the steps of all runs, in [0, 1]; runs that nobody has begun count as long as the others.
+        diverged: runs.
+        run_steps: made so far.
+    """
+
+    runs: int
+    share: float
+    diverged: int
+    run_steps: int
+
+
+def standing(results: str | Path) -> Standing | None:
+    """Returns where the sweep of a results folder stands; None before it was begun. Its writers may be at work."""
+    try:
+        description = json.loads((Path(results) / "sweep.json").read_text(encoding="utf-8"))
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in Path(results).glob("shards/*/manifest.json")]
+    except OSError:
+        return None
+    there = sum(manifest["runs"] for manifest in found)
+    runs, made = max(len(description["runs"]), there), 0.0
+    for manifest in found:
+        first = manifest.get("first_step", 0)
+        made += manifest["runs"] * (manifest["step"] - first) / max(1, manifest["steps"] - first)
+    steps = sum(manifest.get("run_steps", 0) for manifest in found)
+    return Standing(runs, made / max(1, runs), sum(len(manifest["diverged"]) for manifest in found), steps)
+
+
+class View:
+    """Where all workers stand, on standard error: a steady line in a terminal, a plain one now and then elsewhere.
+
+    Args:
+        results: the folder whose manifests are read.
+        quiet: show nothing but what is said.
+    """
+
+    def __init__(self, results: str | Path, quiet: bool = False):
+        self.results, self.quiet = results, quiet
+        self._begin, self._next = time.monotonic(), 0.0
+        self._first: tuple[float, Standing] | None = None
+        self._status: Any = None
+        if not quiet and sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("starting")
+
+    def open(self) -> AbstractContextManager:
+        """Within it the terminal's line stands; behind it the terminal is as it was."""
+        return self._status or nullcontext()
+
+    def say(self, text: str) -> None:
+        """Prints lines that stay."""
+        if self._status is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._status.console.print(text, highlight=False, markup=False)
+
+    def show(self, at_work: int, waiting: int = 0, now: bool = False) -> None:
+        """Shows how far all is, if it is time for that or ``now`` is said; may be called as often as one likes.
+
+        Args:
+            at_work: workers.
+            waiting: parts that no worker has taken.
+        """
+        clock = time.monotonic()
+        if self.quiet or (clock < self._next and not now) or (stands := standing(self.results)) is None:
+            return
+        self._next = clock + (1.0 if self._status else 10.0 if clock - self._begin < 600 else 60.0)
+        self._first = self._first or (clock, stands)
+        parts = [f"{stands.runs} runs", f"{stands.share:.0%}"]
+        parts += [f"{at_work} at work"] if at_work else []
+        parts += [f"{waiting} waiting"] if waiting else []
+        since, before = self._first
+        made, passed = stands.share - before.share, clock - since
+        if made > 0 and at_work:
+            left = timedelta(seconds=round((1 - stands.share) * passed / made))
+            parts.append(f"{(stands.run_steps - before.run_steps) / passed:,.0f} run-steps/s")
+            parts.append(f"ready {datetime.now() + left:%H:%M}, {left} left")
+        parts += [f"{stands.diverged} diverged"] if stands.diverged else []
+        line = " · ".join(parts)
+        if self._status is None:
+            self.say(line)
+        else:
+            self._status.update(line)
