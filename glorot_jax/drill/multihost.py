@@ -54,18 +54,18 @@ def _tried(kind: Callable[[Path], Told], folder: Path) -> Told:
 
 def other_killed(folder: Path) -> Told:
     """A process that only trains."""
-    with _program(folder) as program:
+    with _Program(folder) as program:
         when = _midway(program)
         os.kill(_process(program, 1), signal.SIGKILL)
         seconds = _died(program)
     lost = undone(folder)
-    ends_well(_program(folder))
+    ends_well(_Program(folder))
     return Told(f"SIGKILL to process 1 {when}: the other stopped after {seconds:.1f} s; done by two", lost=(lost,))
 
 
 def first_killed(folder: Path) -> Told:
     """The process that decides and writes."""
-    with _program(folder) as program:
+    with _Program(folder) as program:
         when = _midway(program)
         os.kill(_process(program, 0), signal.SIGKILL)
         lost = undone(folder)
@@ -76,7 +76,7 @@ def first_killed(folder: Path) -> Told:
 
 def frozen(folder: Path) -> Told:
     """A process that does not answer for longer than the heartbeat, and then wakes up."""
-    with _program(folder) as program:
+    with _Program(folder) as program:
         when = _midway(program)
         asleep, other = _process(program, 1), _process(program, 0)
         os.kill(asleep, signal.SIGSTOP)
@@ -88,13 +88,13 @@ def frozen(folder: Path) -> Told:
         if not gone:
             raise Lost(f"the program ended while a process of it stood still: {program.last_line()}")
         _died(program)
-    ends_well(_program(folder))
+    ends_well(_Program(folder))
     return Told(f"SIGSTOP to process 1 {when}: given up, and woken it left; done by two")
 
 
 def stopped(folder: Path) -> Told:
     """A signal to one is a signal to all."""
-    with _program(folder) as program:
+    with _Program(folder) as program:
         when = _midway(program)
         begin = time.monotonic()
         os.kill(_process(program, 1), signal.SIGTERM)
@@ -120,30 +120,40 @@ KINDS: dict[str, Callable[[Path], Told]] = {
 # ---- what they need
 
 
-def _program(folder: Path) -> Process:
-    """Starts the processes that train the sweep as one program."""
-    python, dash, module = workers.command(())[:3]
-    own = ("--local", str(PROCESSES), "--heartbeat", str(HEARTBEAT), "--no-progress", "--out", str(folder))
-    return Process([python, dash, module, "launch", "multihost", *ARGUMENTS, *own], folder)
+class _Program(Process):
+    """The processes that train the sweep as one program, and what has started them."""
+
+    def __init__(self, folder: Path):
+        python, dash, module = workers.command(())[:3]
+        own = ("--local", str(PROCESSES), "--heartbeat", str(HEARTBEAT), "--no-progress", "--out", str(folder))
+        super().__init__([python, dash, module, "launch", "multihost", *ARGUMENTS, *own], folder)
+
+    def __exit__(self, *error: object) -> None:
+        for child in children(self.pid) if self.alive() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        super().__exit__(*error)
 
 
-def _midway(program: Process) -> str:
+def _midway(program: _Program) -> str:
     """Waits for the first commit and returns where it was, in words."""
     if not program.until(lambda: share(program.folder) > 0):
         raise _TooLate
     return f"at {share(program.folder):.0%}"
 
 
-def _process(program: Process, index: int) -> int:
+def _process(program: _Program, index: int) -> int:
     """The process of the program that has this index."""
     for child in children(program.pid):
-        shown = subprocess.run(["ps", "-o", "args=", "-p", str(child)], capture_output=True, text=True).stdout
-        if f"--process-id {index} " in shown:
+        asked = ["ps", "-ww", "-o", "args=", "-p", str(child)]
+        if f"--process-id {index} " in subprocess.run(asked, capture_output=True, text=True).stdout:
             return child
+    if program.alive():
+        raise Lost(f"process {index} is not there: {program.last_line()}")
     raise _TooLate
 
 
-def _died(program: Process) -> float:
+def _died(program: _Program) -> float:
     """Waits until all processes are gone, and returns the seconds that this took.
 
     Raises:

@@ -164,10 +164,11 @@ def run(
     with peers.one_fate(), signals or Signals() as signals, contextlib.ExitStack() as held:
         if peers.leads:
             _check_folder(results, sweep, fresh)
+        peers.check(sweep=division.digest(sweep))  # before JAX starts, in which all wait for each other
         from glorot_jax.engine import devices
 
         devices.configure()
-        peers.check(sweep=division.digest(sweep), versions=devices.describe()["versions"])
+        peers.meet(versions=devices.describe()["versions"])
         programs = _Programs(devices.every(), calibrate, fuse, peers)
         name, log, work = lead(programs, signals, held) if peers.leads else (sweep.name, None, [])
         work = _followed(results, sweep, work, peers)

@@ -104,13 +104,26 @@ class Peers:
         """
         if self.count == 1:
             return
+        said = self.agreed(facts)
+        for name in facts:
+            for index, theirs in enumerate(said):
+                if theirs[name] != said[0][name]:
+                    self._told = True
+                    raise InputError(
+                        f"process {index} of {self.count}: its {name} is {theirs[name]}, not {said[0][name]}"
+                    )
+
+    def meet(self, **facts: Any) -> None:
+        """Starts JAX in all, and refuses to begin where their devices differ in number, or in further facts.
+
+        Raises:
+            InputError: they do; the line says in what.
+        """
+        if self.count == 1:
+            return
         import jax
 
-        for name, values in _columns(self.agreed(facts | {"devices": jax.local_device_count()})).items():
-            for index, value in enumerate(values):
-                if value != values[0]:
-                    self._told = True
-                    raise InputError(f"process {index} of {self.count}: its {name} is {value}, not {values[0]}")
+        self.check(devices=jax.local_device_count(), **facts)
         with _chatter_aside():
             self.joined([{"index": np.array([self.index])}])
 
@@ -174,10 +187,6 @@ def _gathered(mine: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
         for buffer, found in zip(whole, multihost_utils.process_allgather(part), strict=True):
             buffer[begin : begin + piece] = found[: max(0, len(buffer) - begin)]
     return whole
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 @contextlib.contextmanager
