@@ -68,6 +68,10 @@ def script() -> None:
     Where something stopped or failed, the process leaves without clearing up: a second signal, or a segment that is
     still under way, could make it crash in the middle of that.
     """
+    if os.environ.pop("GLOROT_STOP_AT_END_OF_INPUT", None):
+        from glorot_jax.workers import stop_at_end_of_input
+
+        stop_at_end_of_input()
     code = main(signals=Signals(leaving=True))
     if not code:
         sys.exit(0)
@@ -215,7 +219,7 @@ def run(
         calibrate=calibrate,
         fuse=fuse,
     )
-    _finish(results)
+    _finish(results, shard)
 
 
 @cli.command()
@@ -250,7 +254,7 @@ def resume(
         segment_seconds=segment_seconds,
         signals=signals,
     )
-    _finish(results)
+    _finish(results, shard)
 
 
 def _watcher(no_progress: bool) -> Any:
@@ -261,15 +265,19 @@ def _watcher(no_progress: bool) -> Any:
     return watcher()
 
 
-def _finish(results: Path) -> None:
+def _finish(results: Path, part: tuple[int, int] | None = None) -> None:
+    """Prints what came out; of a part that is not the last to end, where all parts stand."""
     from glorot_jax.analysis.results import load
-    from glorot_jax.analysis.status import render_status
+    from glorot_jax.analysis.status import render_parts, render_status
     from glorot_jax.analysis.tables import render_table
     from glorot_jax.engine.peers import Peers
 
     if not Peers.here().leads:
         return  # of several processes one tells
     click.echo(f"results: {results}", err=True)
+    if part is not None and (unfinished := render_parts(results)):
+        click.echo(unfinished)
+        return
     evaluated = "test_error" in load(results).runs
     click.echo(render_table(results) if evaluated else render_status(results))
 

@@ -45,9 +45,14 @@ def write_json(path: Path, value: object) -> None:
 
 
 def append_json_line(path: Path, value: object) -> None:
-    """Appends one JSON object as one line."""
-    with full_disk(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+    """Appends one JSON object as one line, in one go; a line that somebody died in the middle of stays by itself."""
+    line = (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    with full_disk(path), path.open("ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        while line:  # what fits is written without an error
+            line = line[file.write(line) :]
 
 
 @contextlib.contextmanager
@@ -76,6 +81,18 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refresh(folder: Path) -> None:
+    """Returns when what others have put into a folder is seen here.
+
+    A network file system may remember for half a minute that a file was not there; writing into its folder makes it
+    look anew.
+    """
+    with full_disk(folder):
+        temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
+        temporary.touch()
+        temporary.unlink()
 
 
 def cache_folder(kind: str) -> Path:

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from glorot_jax.errors import InputError
+from glorot_jax.files import full_disk, refresh
+
 PATIENCE = 0.5
 """Seconds that a lock is tried for: somebody who only looks whether it is free holds it for a moment, too."""
 _PAUSE = 0.02
@@ -43,7 +46,7 @@ class Taken(Exception):
 
 @contextlib.contextmanager
 def held(path: Path, doing: str = "", patience: float = PATIENCE) -> Iterator[None]:
-    """Holds a lock, whose file is made if it is missing.
+    """Holds a lock, whose file is made if it is missing, and sees from then on what its last owner left beside it.
 
     Args:
         doing: what its owner does there, in words that follow its name.
@@ -51,22 +54,46 @@ def held(path: Path, doing: str = "", patience: float = PATIENCE) -> Iterator[No
 
     Raises:
         Taken: somebody else holds it.
-        OSError: the file system has no locks.
+        InputError: the file system has no locks.
+        ResumableError: the disk is full.
     """
-    with path.open("ab+", buffering=0) as file:
-        end = time.monotonic() + patience
-        while not _try(file, fcntl.LOCK_EX):
-            if time.monotonic() >= end:
-                raise Taken(_named(file) or NOBODY)
-            time.sleep(_PAUSE)
+    with _taken(path, time.monotonic() + patience) as file:
         with contextlib.suppress(OSError):  # a full disk: nobody learns the name
             file.truncate(0)
             file.write(f"{me()}{doing and f' ({doing})'}".encode())
         try:
+            refresh(path.parent)
             yield
         finally:
             with contextlib.suppress(OSError):
                 file.truncate(0)
+
+
+def _taken(path: Path, end: float) -> IO[bytes]:
+    """The lock file, open and locked; while it was waited for, another may have come into its place."""
+    while True:
+        with full_disk(path):
+            file = path.open("ab+", buffering=0)
+        try:
+            while not _locks(file, path):
+                if time.monotonic() >= end:
+                    raise Taken(_named(file) or NOBODY)
+                time.sleep(_PAUSE)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _locks(file: IO[bytes], path: Path) -> bool:
+    try:
+        return _try(file, fcntl.LOCK_EX)
+    except OSError as error:
+        line = f"{path.parent}: its file system can't lock files ({error.strerror})"
+        raise InputError(line, "mount it with locks, or choose a folder on another") from None
 
 
 def owner(path: Path) -> str | None:
@@ -77,6 +104,11 @@ def owner(path: Path) -> str | None:
             return None if free else _named(file) or NOBODY
     except OSError:
         return None
+
+
+def here(owner: str) -> bool:
+    """Returns whether an owner is a process of this machine, so that its lock ends with it at once."""
+    return f"{owner} ".partition(" on ")[2].startswith(f"{socket.gethostname()} ")
 
 
 def _try(file: IO[bytes], kind: int) -> bool:

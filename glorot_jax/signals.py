@@ -1,4 +1,9 @@
-"""SIGINT and SIGTERM while a sweep trains: the first asks for an orderly stop, a second SIGINT leaves at once."""
+"""SIGINT and SIGTERM while a sweep trains: the first asks for an orderly stop, a second SIGINT leaves at once.
+
+In a batch task of Slurm, SIGUSR1 and SIGUSR2 ask for the same as SIGTERM: which of them comes before a time limit or a
+preemption depends on the site, its version and ``--signal``. SIGCONT comes together with any of them; alone it ends a
+suspension, and the work goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,19 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from glorot_jax import batch
 from glorot_jax.errors import Stopped
 
 
 class Signals:
-    """Catches both within ``with``; the handlers of before are put back behind it.
+    """Catches them within ``with``; the handlers of before are put back behind it.
 
     Args:
         leaving: whether the process ends once it was stopped. Then the handlers of before do not come back after
             ``Stopped``: a signal in the last moments of the process changes nothing any more.
 
     Attributes:
-        caught: number of the last signal that asked for a stop, 0 if none did.
+        caught: SIGINT or SIGTERM if one of them, or what means the same, has asked for a stop; 0 if none did.
     """
 
     def __init__(self, leaving: bool = False) -> None:
@@ -29,7 +35,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            more = (signal.SIGUSR1, signal.SIGUSR2) if batch.in_task() else ()
+            for number in (signal.SIGINT, signal.SIGTERM, *more):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -53,4 +60,4 @@ class Signals:
         if self.caught and number == signal.SIGINT:
             os.write(2, b"\nleft at once; what was committed is whole, the same command goes on\n")
             os._exit(128 + number)
-        self.caught = number
+        self.caught = number if number == signal.SIGINT else int(signal.SIGTERM)

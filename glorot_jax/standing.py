@@ -11,6 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+WINDOW = 300.0
+"""Seconds over which the speed is taken."""
+
 
 class Standing(NamedTuple):
     """What the manifests of a results folder say.
@@ -55,7 +58,7 @@ class View:
     def __init__(self, results: str | Path, quiet: bool = False):
         self.results, self.quiet = results, quiet
         self._begin, self._next = time.monotonic(), 0.0
-        self._first: tuple[float, Standing] | None = None
+        self._seen: list[tuple[float, Standing]] = []
         self._status: Any = None
         if not quiet and sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb":
             from rich.console import Console
@@ -84,19 +87,28 @@ class View:
         if self.quiet or (clock < self._next and not now) or (stands := standing(self.results)) is None:
             return
         self._next = clock + (1.0 if self._status else 10.0 if clock - self._begin < 600 else 60.0)
-        self._first = self._first or (clock, stands)
         parts = [f"{stands.runs} runs", f"{stands.share:.0%}"]
         parts += [f"{at_work} at work"] if at_work else []
         parts += [f"{waiting} waiting"] if waiting else []
-        since, before = self._first
-        made, passed = stands.share - before.share, clock - since
-        if made > 0 and at_work:
-            left = timedelta(seconds=round((1 - stands.share) * passed / made))
-            parts.append(f"{(stands.run_steps - before.run_steps) / passed:,.0f} run-steps/s")
-            parts.append(f"ready {datetime.now() + left:%H:%M}, {left} left")
+        if at_work and stands.share < 1:
+            parts += self._pace(clock, stands)
         parts += [f"{stands.diverged} diverged"] if stands.diverged else []
         line = " · ".join(parts)
         if self._status is None:
             self.say(line)
         else:
             self._status.update(line)
+
+    def _pace(self, clock: float, stands: Standing) -> list[str]:
+        """Speed and end, as of the last minutes; the start of JAX, in which nothing is trained, does not count."""
+        seen = self._seen
+        seen.append((clock, stands))
+        while len(seen) > 2 and (seen[1][1].share == seen[0][1].share or clock - seen[1][0] > WINDOW):
+            seen.pop(0)
+        since, before = seen[0]
+        made, passed = stands.share - before.share, clock - since
+        if made <= 0:
+            return []
+        left = timedelta(seconds=round((1 - stands.share) * passed / made))
+        speed = (stands.run_steps - before.run_steps) / passed
+        return [f"{speed:,.0f} run-steps/s", f"ready {datetime.now() + left:%H:%M}, {left} left"]

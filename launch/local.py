@@ -10,7 +10,8 @@
 
 All other arguments go to `glorot run`, as `glorot run --help` has them. The same command resumes. A worker that died
 (no memory, full disk, lost device) starts again after a pause that doubles each time; one that is done, refused or
-stopped does not. SIGTERM and Ctrl-C are passed on: all save and stop; a second Ctrl-C leaves at once.
+stopped does not. SIGTERM and Ctrl-C are passed on: all save and stop; a second Ctrl-C leaves at once. Should the
+launcher itself be killed, its workers save and stop, too.
 """
 
 from __future__ import annotations

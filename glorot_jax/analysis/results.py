@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +16,7 @@ import pandas as pd
 
 from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
+from glorot_jax.store.mirror import local
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,18 +30,22 @@ _FIELDS = {
     *("format", "shard", "cohort", "runs", "width", "widths", "step", "steps", "state"),
     *("records", "diverged", "wall_seconds"),
 }
-_TRIES = 5
+_PATIENCE, _PAUSE = 1.0, 0.05
+"""Seconds until a file is missing that a manifest names, and between two looks at it."""
 _T = TypeVar("_T")
 
 
 def load(path: str | Path | Sequence[str | Path]) -> Results:
     """Returns the results of one folder, or the union of several by run.
 
+    Args:
+        path: a folder, or the URL of one on an object store, of which what is new is fetched first; or several.
+
     Raises:
         InputError: no sweep was started there, a file is damaged, or a run has other results in two folders.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
-    return Results([Path(p) for p in paths])
+    return Results([local(p) for p in paths])
 
 
 def results_folders(path: Path) -> list[Path]:
@@ -118,15 +125,19 @@ class Results:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, devices and flags of the last start."""
-        return _json(self.paths[0] / "environment.json")
+        """Versions, devices and flags of the last start; empty in the moment before it is written."""
+        path = self.paths[0] / "environment.json"
+        return _json(path) if path.exists() else {}
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What happened, oldest first."""
-        path = self.paths[0] / "events.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        """What happened, oldest first, by all processes; lines that somebody died in the middle of are left out."""
+        found = []
+        for path in sorted(self.paths[0].glob("events*.jsonl")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return sorted(found, key=lambda event: event["time"])
 
     def records(self, cohort: str | None = None, names: Sequence[str] | None = None) -> xr.Dataset:
         """Returns the records as one dataset (run, step, layer, …), every varying setting a coordinate on run.
@@ -154,7 +165,8 @@ class Results:
         for name in names or ():
             if name not in known:
                 raise unknown("names", name, known)
-        parts = _with_predictions([s.records(names) for s in shards], [s.predictions(names) for s in shards])
+        read = [(part, s) for s in shards if (part := s.records(names)) is not None]
+        parts = _with_predictions([part for part, _ in read], [s.predictions(names) for _, s in read])
         if len({part.sizes["layer"] for part in parts if "layer" in part.sizes}) > 1:
             raise InputError("records: the cohorts differ in depth", f"ask for one: {', '.join(self.cohorts)}")
         common = sorted(set.intersection(*(set(part["step"].to_numpy().tolist()) for part in parts)))
@@ -215,7 +227,13 @@ class _Folder:
         self.description = _json(path / "sweep.json")
         if not {"name", "runs", "sweep"} <= self.description.keys():
             raise InputError(f"{path}/sweep.json: damaged", "run the sweep's own file to write it anew")
-        found = [part for manifest in (path / "shards").glob("*/manifest.json") for part in _parts(manifest.parent)]
+        found = []
+        for manifest in (path / "shards").glob("*/manifest.json"):
+            try:
+                found += _parts(manifest.parent)
+            except InputError:
+                if manifest.parent.exists():
+                    raise  # else it was moved away meanwhile
         self.shards = sorted(found, key=lambda part: part.name)
 
 
@@ -350,19 +368,25 @@ class _Shard:
                 return read(opened)
         except FileNotFoundError:
             raise FileNotFoundError(file) from None
-        except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises all of these for torn files
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # removed on another machine while it was read
+                raise FileNotFoundError(file) from None
+            raise InputError(f"{self.folder.name}/{file}: can't be read ({error})", remedy or _REMEDY) from None
+        except (RuntimeError, KeyError, ValueError) as error:  # h5py raises all of these for torn files
             raise InputError(f"{self.folder.name}/{file}: can't be read ({error})", remedy or _REMEDY) from None
 
     def _retry(self, read: Callable[[], _T]) -> _T:
-        for attempt in range(_TRIES):
+        while True:
             try:
                 return read()
             except FileNotFoundError as error:
-                if attempt == _TRIES - 1:
-                    raise InputError(f"{self.folder.name}/{error}: missing", _REMEDY) from None
-                time.sleep(0.05 * 2**attempt)
-                self.manifest = self._manifest()
-        raise AssertionError
+                before = self.manifest["records"]
+                end = time.monotonic() + _PATIENCE
+                while (manifest := self._manifest())["records"] == before:  # who replaces it may be about to
+                    if time.monotonic() >= end:
+                        raise InputError(f"{self.folder.name}/{error}: missing", _REMEDY) from None
+                    time.sleep(_PAUSE)
+                self.manifest = manifest
 
 
 def _chosen(file: xr.Dataset, names: Sequence[str] | None) -> xr.Dataset:

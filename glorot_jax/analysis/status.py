@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from glorot_jax.analysis import parts
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 from glorot_jax.kernels import GENERAL
+from glorot_jax.store.mirror import local, owner
 from glorot_jax.units import size
 
 ROWS = 20
@@ -29,16 +32,21 @@ _ORDER = ("diverged", "dropped", "training", "pending", "done")
 
 def status(folder: str | Path) -> dict[str, Any]:
     """Returns where the sweep of a results folder stands, in JSON's terms."""
-    results = load(folder)
+    where = local(folder)
+    division = parts.read(where)
+    results = load(where)
     runs = results.runs[results.runs["in_sweep"]]
     counts = runs["status"].value_counts()
     wanted = results.description["runs"]
     missing = len(set(wanted) - set(runs.index))
-    shards = [_shard(results, folder, m) for m in results.shards]
+    shards = [_shard(results, m) for m in results.shards]
     finished = missing == 0 and all(s["state"] == "done" for s in shards)
+    divided = parts.standing(division, {m["shard"]: m for m in results.shards})
+    command = parts.go_on(folder, divided) if divided else f"glorot resume {folder}"
     return {
         "sweep": results.name,
         "state": "done" if finished else "unfinished",
+        "owner": owner(where / ".lock"),
         "runs": {"pending": int(counts.get("pending", 0)) + missing}
         | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged", "dropped")},
         "diverged": [
@@ -49,8 +57,9 @@ def status(folder: str | Path) -> dict[str, Any]:
             {"run": r["name"], "step": int(r["dropped_step"])} for _, r in runs[runs["status"] == "dropped"].iterrows()
         ],
         "shards": sorted(shards, key=lambda s: s["state"] == "done"),
+        "parts": divided,
         "devices": results.environment.get("devices", []),
-        "go_on": None if finished else f"glorot resume {folder}",
+        "go_on": None if finished else command,
     }
 
 
@@ -77,6 +86,9 @@ def render_status(folder: str | Path, format: str = "table") -> str:
         at = Counter(d["step"] for d in facts["dropped"])
         told = ", ".join(f"{count} at step {step:,}" for step, count in sorted(at.items()))
         lines.append(f"  dropped by the search: {told}; --format json names them")
+    if facts["owner"]:
+        lines.append(f"  {facts['owner']} is at work in it")
+    lines += parts.lines(facts["parts"])
     lines += [""] if format == "markdown" else []
     lines += _shard_lines(facts["shards"][:ROWS], format)
     if len(facts["shards"]) > ROWS:
@@ -86,9 +98,15 @@ def render_status(folder: str | Path, format: str = "table") -> str:
     return "\n".join(lines)
 
 
-def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    where = Path(folder) / "shards" / manifest["shard"]
-    commit = datetime.fromtimestamp((where / "manifest.json").stat().st_mtime, UTC)
+def render_parts(folder: str | Path) -> str:
+    """Returns where the parts of a divided sweep stand as text; none of it once all are done."""
+    facts = status(folder)
+    return "" if facts["state"] == "done" else "\n".join(parts.lines(facts["parts"]))
+
+
+def _shard(results: Results, manifest: dict[str, Any]) -> dict[str, Any]:
+    where = results.paths[0] / "shards" / manifest["shard"]
+    commit = datetime.fromtimestamp(_modified(where / "manifest.json"), UTC)
     return {
         "shard": manifest["shard"],
         "what": manifest["cohort"]["label"],
@@ -104,7 +122,7 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "wall_seconds": manifest["wall_seconds"],
         "run_steps_per_second": round(_run_steps(manifest) / max(manifest["wall_seconds"], 1e-9)),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
-        "checkpoint_bytes": _bytes_below(where / "checkpoints"),
+        "checkpoint_bytes": _checkpoint_bytes(where / "checkpoints", manifest),
         "last_commit": commit.isoformat(timespec="seconds"),
         "why_width": manifest.get("why_width"),
         "compilation": manifest.get("compilation"),
@@ -201,6 +219,19 @@ def _probes(manifest: dict[str, Any]) -> dict[str, Any] | None:
 
 def _seconds(measured: dict[str, Any]) -> float:
     return measured["step_seconds"] + sum(made["seconds"] for made in measured["records"])
+
+
+def _modified(path: Path) -> float:
+    """Seconds of its newest change; now, where it was moved away meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return time.time()
+
+
+def _checkpoint_bytes(folder: Path, manifest: dict[str, Any]) -> int:
+    """Of those on the disk, or where it holds none, as it is of a store's mirror, of those that the manifest names."""
+    kept = [one["checkpoint"] for one in (manifest, manifest.get("previous") or {}) if one.get("checkpoint")]
+    return _bytes_below(folder) or sum(int(checkpoint.get("bytes", 0)) for checkpoint in kept)
 
 
 def _bytes_below(folder: Path) -> int:

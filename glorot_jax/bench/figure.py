@@ -26,7 +26,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         InputError: Matplotlib is not installed.
     """
     style.require_matplotlib()
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     runs = [row["runs"] for row in rows]
     with style.style():
@@ -50,9 +50,12 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_xlim(runs[0] / 1.3, runs[-1] * 1.3)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("runs trained together")
         axes.set_ylabel("µs of a run and step")
-        axes.set_title(f"{rows[0]['network']}, mini-batches of 10, on {rows[-1]['devices']} devices")
+        devices = rows[-1]["devices"]
+        axes.set_title(f"{rows[0]['network']}, mini-batches of 10, on {devices} device{'s' * (devices > 1)}")
         style.label_ends(axes, ends)
         figure.savefig(path)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from glorot_jax.drill.case import SEGMENT_SECONDS, Case, Lost, NotPossible, Told
-from glorot_jax.drill.processes import Process, children, ends_well, launcher, share, stopped, worker
+from glorot_jax.drill.processes import Process, ends_well, share, stopped, worker
 from glorot_jax.files import TEMPORARY
 
 TRIES = 20
@@ -136,8 +136,8 @@ def torn(folder: Path, moments: Moments) -> Told:
         if not process.until(lambda: len(_checkpoints(folder)) > 0):
             raise _TooLate
         process.kill()
-    found = [path for path in _checkpoints(folder)[-1].rglob("*") if path.is_file() and path.stat().st_size]
-    hit = moments.chance.choice(sorted(found))
+    found = sorted(path for path in _checkpoints(folder)[-1].rglob("*") if path.is_file() and path.stat().st_size)
+    (hit,) = moments.chance.choices(found, [path.stat().st_size for path in found])
     size = hit.stat().st_size
     left = moments.chance.randrange(size)
     os.truncate(hit, left)
@@ -150,7 +150,7 @@ def torn(folder: Path, moments: Moments) -> Told:
 def full(folder: Path, moments: Moments) -> Told:
     with _small_disk(folder.with_name(f"{folder.name}-disk")) as disk:
         there = disk.where / "results"
-        room = moments.chance.randrange(200, 900)
+        room = moments.chance.randrange(200, 1200)
         while True:
             disk.resize(f"{room}k")
             with worker(there) as process:

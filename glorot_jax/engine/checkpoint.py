@@ -54,6 +54,7 @@ def save(folder: Path, step: int, state: Mapping[str, np.ndarray]) -> dict[str, 
         "digest": digest(state),
         "leaves": {name: [list(a.shape), str(a.dtype)] for name, a in sorted(state.items())},
         "orbax": ocp.__version__,
+        "bytes": sum(path.stat().st_size for path in target.rglob("*") if path.is_file()),
     }
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from glorot_jax import locks
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.plan import waves
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from glorot_jax.engine.segment import Program
     from glorot_jax.engine.shard import Shard
     from glorot_jax.engine.sweep import Sweep
+    from glorot_jax.store.here import Here
 
 FORMAT = 1
 FILE = "division.json"
@@ -57,6 +57,7 @@ class Piece:
         shard: the name of its folder.
         part: which trains it.
         runs: their ids, as they lie along the run axis.
+        steps: of each, pre-training included.
         choices: of its cohort, those that its program is made for.
         fused: whether it holds several cohorts in one program.
         why_width, why_shared: as ``shard.create`` takes them.
@@ -65,6 +66,7 @@ class Piece:
     shard: str
     part: int
     runs: tuple[str, ...]
+    steps: int
     width: int
     kernel: str
     choices: Mapping[str, Sequence[str]]
@@ -148,7 +150,7 @@ def read(results: Path) -> Division | None:
         raise InputError(f"{path}: damaged", "remove it while no part is at work: it is then made anew") from None
 
 
-def write(results: Path, division: Division) -> None:
+def write(there: Here, division: Division) -> None:
     """Makes it the folder's division; the caller holds the folder."""
     told = {
         "format": FORMAT,
@@ -157,7 +159,8 @@ def write(results: Path, division: Division) -> None:
         "asked": division.asked._asdict(),
         "shards": [dataclasses.asdict(piece) for piece in division.pieces],
     }
-    write_json(results / FILE, told)
+    write_json(there.folder / FILE, told)
+    there.publish(there.folder / FILE)
 
 
 def blocks(cohort: Cohort, width: int) -> Iterator[Cohort]:
@@ -185,10 +188,10 @@ def dealt(units: Sequence[Unit], parts: int) -> list[tuple[int, range]]:
     return found
 
 
-def at_work(results: Path) -> str | None:
+def at_work(there: Here) -> str | None:
     """Returns who trains a shard of a results folder, in words; None if nobody does."""
-    for path in sorted((results / "shards").glob(f"*/{shards.LOCK}")):
-        if (owner := locks.owner(path)) is not None:
+    for lock in there.locks(f"shards/*/{shards.LOCK}"):
+        if (owner := there.owner(lock)) is not None:
             return owner
     return None
 
@@ -197,6 +200,7 @@ class Programs(Protocol):
     """What is known of cohorts' programs; see ``drive``."""
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]: ...
+    def anew(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]: ...
     def at_once(self, cohort: Cohort, width: int | None, kernel: str | None) -> int: ...
     def width(self, cohort: Cohort) -> dict[str, Any]: ...
     def why_shared(self, cohort: Cohort) -> str | None: ...
@@ -229,8 +233,10 @@ def divide(
         InputError: a cohort can't be built, or does not fit into memory.
     """
     wares = [_begun(shard, cohort, programs) for shard, cohort in begun]
-    for cohort in new:
-        wares += _new(sweep, parts, asked, cohort, programs)
+    weights = [_weight(cohort, programs.of(cohort, asked.width, asked.kernel)[0]) for cohort in new]
+    total = sum(weights) + sum(ware.unit.weight for ware in wares)
+    for cohort, weight in zip(new, weights, strict=True):
+        wares += _new(sweep, -(-parts * weight // total), asked, cohort, programs)
     pieces = []
     for part, places in dealt([ware.unit for ware in wares], parts):
         first = wares[places.start]
@@ -249,18 +255,21 @@ def _rest(ware: _Ware) -> dict[str, Any]:
 def _begun(shard: Shard, cohort: Cohort, programs: Programs) -> _Ware:
     program, _ = programs.of(cohort, shard.width, shard.kernel)
     name, manifest = shard.folder.name, shard.manifest
-    facts = {"shard": name, "width": shard.width, "kernel": shard.kernel}
+    facts = {"shard": name, "steps": _steps(cohort, program), "width": shard.width, "kernel": shard.kernel}
     facts |= {"why_width": manifest.get("why_width"), "why_shared": manifest.get("why_shared")}
     return _Ware(Unit(_weight(cohort, program, shard.step), name), cohort, facts, None)
 
 
 def _new(sweep: Sweep, parts: int, asked: Asked, cohort: Cohort, programs: Programs) -> Iterator[_Ware]:
-    """A new cohort in units, its width chosen for the share of one part."""
+    """A new cohort in units; its width is that for a share of its runs, if so many parts have one."""
+    program, _ = programs.of(cohort, asked.width, asked.kernel)
     whole = bool(sweep.search is not None or cohort.members)
-    share = cohort if whole else replace(cohort, runs=cohort.runs[: -(-len(cohort.runs) // parts)])
-    program, _ = programs.of(share, asked.width, asked.kernel)
+    if not whole and asked.width is None and parts > 1:
+        share = replace(cohort, runs=cohort.runs[: -(-len(cohort.runs) // parts)])
+        program, _ = programs.anew(share, None, asked.kernel)
     facts = {
         "shard": None,
+        "steps": _steps(cohort, program),
         "width": program.width,
         "kernel": program.kernel,
         "why_width": programs.width(cohort),
@@ -269,10 +278,14 @@ def _new(sweep: Sweep, parts: int, asked: Asked, cohort: Cohort, programs: Progr
     at_once = asked.at_once or programs.at_once(cohort, program.width, program.kernel)
     for number, one in enumerate(waves(cohort, at_once) if whole else blocks(cohort, program.width)):
         belongs = cohort.id, number if whole else None
-        yield _Ware(Unit(_weight(one, program, program.first_step), belongs), one, facts, None if whole else at_once)
+        yield _Ware(Unit(_weight(one, program), belongs), one, facts, None if whole else at_once)
 
 
-def _weight(cohort: Cohort, program: Program, step: int) -> int:
-    """Of the work from a step to the last: the products of its updates."""
-    run = cohort.runs[0]
-    return len(cohort.runs) * (run.steps - step + 1) * run.batch_size * program.param_count
+def _steps(cohort: Cohort, program: Program) -> int:
+    return cohort.runs[0].steps - program.first_step
+
+
+def _weight(cohort: Cohort, program: Program, step: int | None = None) -> int:
+    """Of the work from a step, or the first, to the last: the products of its updates."""
+    run, begin = cohort.runs[0], program.first_step if step is None else step
+    return len(cohort.runs) * (run.steps - begin + 1) * run.batch_size * program.param_count

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from glorot_jax import locks
+from glorot_jax import batch, locks
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
@@ -35,6 +35,9 @@ from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped, unknown
 from glorot_jax.files import TEMPORARY, append_json_line, write, write_json
 from glorot_jax.signals import Signals
+from glorot_jax.store.mirror import local
+from glorot_jax.store.objects import is_url
+from glorot_jax.store.remote import kept
 
 if TYPE_CHECKING:
     import jax
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from glorot_jax.engine.sharing import Shared
     from glorot_jax.engine.sweep import Run
     from glorot_jax.search import Search
+    from glorot_jax.store.here import Here
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
@@ -62,7 +66,11 @@ GROWTH = 16
 """Times that a segment may be as long as the longest before it."""
 EVENTS = "events.jsonl"
 """What happened; each part of a division has such a file of its own, so that nobody writes into another's."""
+LOGS = "logs"
+"""Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DIVIDING = "dividing the sweep"
+DESCRIPTION = ("sweep.json", "sweep.py", "environment.json")
+"""What all processes of a sweep write alike."""
 LOCK = ".lock"
 """Of the results folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is its."""
 
@@ -120,12 +128,12 @@ def run(
     signals: Signals | None = None,
     calibrate: bool = False,
     fuse: Fuse = "never",
-) -> Path:
+) -> Path | str:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
     Args:
-        out: the folder, ``results/NAME`` if not said. What is done there is kept: an unfinished sweep goes on, a
-            changed one trains only the runs that are new.
+        out: the folder, ``results/NAME`` if not said, or the URL of one on an object store (``glorot_jax.store``).
+            What is done there is kept: an unfinished sweep goes on, a changed one trains only the runs that are new.
         shard: (I, N) to train part I of N, from 0, and leave the others to other processes, here or on other machines
             that share the folder; see ``engine.division``. All if not said.
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
@@ -147,9 +155,8 @@ def run(
         InputError: the folder holds another sweep, or is damaged; somebody else is at work on what is asked for; or
             what is new does not fit into memory.
         Stopped: SIGINT or SIGTERM came; all is saved.
-        ResumableError: the disk is full; what was committed is whole.
+        ResumableError: the disk is full, or the object store out of reach; what was committed is whole.
     """
-    results = Path(out) if out is not None else Path("results") / sweep.name
     if width is not None and (not isinstance(width, int) or width < 1):
         raise InputError(f"width: {width!r} is not an integer ≥ 1")
     if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
@@ -158,73 +165,67 @@ def run(
         raise InputError(f"segment_seconds: {segment_seconds!r} is not a finite number > 0")
     part = None if shard is None else division.check(shard)
     if part is not None and fresh:
-        raise InputError("fresh: it can't stand beside a part", "choose another folder")
-    watcher, peers = progress or _Silent(), Peers.here()
-    lead = functools.partial(_lead, sweep, results, part, division.Asked(width, kernel, at_once), fresh, watcher)
-    with peers.one_fate(), signals or Signals() as signals, contextlib.ExitStack() as held:
-        if peers.leads:
-            _check_folder(results, sweep, fresh)
+        raise InputError("fresh: it can't stand beside shard, for other parts may be there", "choose another folder")
+    if is_url(out) and fresh:
+        raise InputError("fresh: it can't stand beside a URL", "choose another one, or remove what is there yourself")
+    results = Path("results") / sweep.name if out is None else out if is_url(out) else Path(out)
+    watcher, asked, peers = progress or _Silent(), division.Asked(width, kernel, at_once), Peers.here()
+    with peers.one_fate(), contextlib.ExitStack() as held:
+        there = held.enter_context(kept(results, watcher.note)) if peers.leads else None
+        if there is not None:
+            _check_folder(there.folder, sweep, fresh)
         peers.check(sweep=division.digest(sweep))  # before JAX starts, in which all wait for each other
         from glorot_jax.engine import devices
 
         devices.configure()
-        peers.meet(versions=devices.describe()["versions"])
+        environment = devices.describe()
+        peers.meet(versions=environment["versions"])
         programs = _Programs(devices.every(), calibrate, fuse, peers)
-        name, log, work = lead(programs, signals, held) if peers.leads else (sweep.name, None, [])
-        work = _followed(results, sweep, work, peers)
-        _train(name, work, sweep, log, programs, watcher, signals, segment_seconds)
+        if there is not None:
+            _make_room(there, sweep, part, asked, programs, fresh)
+        signals = held.enter_context(signals or Signals())
+        name, log, work = sweep.name if part is None else f"{sweep.name}, {_said(part)}", None, []
+        if there is not None:
+            log = there.folder / (EVENTS if part is None else f"events-{part[0]}-of-{part[1]}.jsonl")
+            if part is None:
+                held.enter_context(alone(there))
+                there.remove(there.folder / division.FILE)  # it would not know what is trained now
+                work = _prepare(there, sweep, asked, programs)
+                _describe(there, sweep, environment)
+            else:
+                work = _part(there, sweep, part, asked, programs, environment, watcher, signals, held)
+        work = _followed(sweep, work, peers)
+        if part is not None and all(shard.done for shard, _ in work):  # it holds nothing, so it writes nothing
+            watcher.note(f"{name}: nothing to do")
+        else:
+            facts = {"by": locks.me(), "environment": environment}
+            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds)
     return results
 
 
-def _lead(
-    sweep: Sweep,
-    results: Path,
-    part: Part | None,
-    asked: division.Asked,
-    fresh: bool,
-    watcher: Watcher,
-    programs: _Programs,
-    signals: Signals,
-    held: contextlib.ExitStack,
-) -> tuple[str, Path, list[tuple[Shard, Cohort]]]:
-    """What there is to train, held from now on, with what it is called and where events go: the folder made ready."""
-    from glorot_jax.engine import devices
-
-    width, kernel, at_once = asked
+def _make_room(
+    there: Here, sweep: Sweep, part: Part | None, asked: division.Asked, programs: _Programs, fresh: bool
+) -> None:
+    """The folder is there, and empty if all is to start over; nothing is touched where something can't be built."""
+    results = there.folder
     if part is None:
-        begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
-        new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
-        for cohort in new:  # what can't be built is refused before anything is touched
-            program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
-            _check_search(sweep.search, cohort.runs[0], program)
+        _check_new(results, sweep, asked, programs, fresh)
     if fresh and results.exists():
-        with alone(results):
+        with alone(there):
             results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
     results.mkdir(parents=True, exist_ok=True)
-    if part is not None:
-        work = _part(results, sweep, part, asked, programs, devices.describe(), watcher, signals, held)
-        return f"{sweep.name}, {_said(part)}", results / f"events-{part[0]}-of-{part[1]}.jsonl", work
-    held.enter_context(alone(results))
-    (results / division.FILE).unlink(missing_ok=True)  # it would not know what is trained now
-    work = _prepare(results, sweep, width, kernel, at_once, programs)
-    _describe(results, sweep, devices.describe())
-    return sweep.name, results / EVENTS, work
 
 
-def _followed(
-    results: Path, sweep: Sweep, work: list[tuple[Shard, Cohort]], peers: Peers
-) -> list[tuple[Shard, Cohort]]:
+def _followed(sweep: Sweep, work: list[tuple[Shard, Cohort]], peers: Peers) -> list[tuple[Shard, Cohort]]:
     """The shards that the first process found or made, each with its runs; others have not looked into the folder."""
-    told = peers.told(
-        [{"folder": s.folder.name, "manifest": s.manifest, "runs": [r.id for r in c.runs]} for s, c in work]
-    )
+    told = peers.told([{"folder": s.folder.name, "manifest": s.manifest, "runs": _ids(c)} for s, c in work])
     if peers.leads:
         return work
     runs, known, work = {run.id: run for run in sweep.runs()}, cohorts(sweep.runs()), []
     for one in told:
-        shard = Shard(results / "shards" / one["folder"], one["manifest"])
+        shard = Shard(Path(one["folder"]), one["manifest"])
         (cohort,) = cohorts([runs[name] for name in one["runs"]], fuse=shard.fused)
-        work.append((shard, cohort if shard.done else _as_begun(results, shard, cohort, known)))
+        work.append((shard, cohort if shard.done else _as_begun(shard.folder, shard, cohort, known)))
     return work
 
 
@@ -232,11 +233,21 @@ def _ids(cohort: Cohort) -> list[str]:
     return [run.id for run in cohort.runs]
 
 
+def _check_new(results: Path, sweep: Sweep, asked: division.Asked, programs: _Programs, fresh: bool) -> None:
+    """What can't be built is refused before anything is touched."""
+    width, kernel, at_once = asked
+    begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
+    for cohort in programs.shared([run for run in sweep.runs() if run.id not in begun], kernel):
+        program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
+
+
 def _train(
     name: str,
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
     log: Path | None,
+    facts: Mapping[str, Any],
     programs: _Programs,
     watcher: Watcher,
     signals: Signals,
@@ -246,7 +257,14 @@ def _train(
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
-    _event(log, "start", runs=len(sweep.runs()), shards=[s.folder.name for s, _ in work], by=locks.me())
+    _event(
+        log,
+        "start",
+        runs=len(sweep.runs()),
+        shards=[s.folder.name for s, _ in work],
+        **facts,
+        **batch.described(),
+    )
     try:
         for shard, cohort in work:
             if not shard.done:
@@ -270,7 +288,7 @@ def resume(
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
     signals: Signals | None = None,
-) -> Path:
+) -> Path | str:
     """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
     return run(
         described(folder),
@@ -291,7 +309,7 @@ def described(folder: str | Path) -> Sweep:
     Raises:
         InputError: no sweep was started there, or its description no longer gives the same runs.
     """
-    results = Path(folder)
+    results = local(folder)
     description = _read_description(results)
     if (results / "sweep.py").exists():
         sweep = load_sweep(results / "sweep.py", description["settings"])
@@ -299,7 +317,7 @@ def described(folder: str | Path) -> Sweep:
         sweep = from_resolved(description["sweep"])
     if [r.id for r in sweep.runs()] != description["runs"]:
         raise InputError(
-            f"{results}: its sweep.py no longer gives the runs that it was started with",
+            f"{folder}: its sweep.py no longer gives the runs that it was started with",
             "a function that it uses was changed; run the sweep's own file to train what is new",
         )
     return sweep
@@ -309,19 +327,19 @@ def described(folder: str | Path) -> Sweep:
 
 
 @contextlib.contextmanager
-def alone(results: Path) -> Iterator[None]:
+def alone(there: Here) -> Iterator[None]:
     """Holds the folder against everybody else.
 
     Raises:
         InputError: somebody is at work in it; the line names who.
     """
     try:
-        with locks.held(results / LOCK):
-            if (owner := division.at_work(results)) is not None:
+        with there.held(there.folder / LOCK):
+            if (owner := division.at_work(there)) is not None:
                 raise locks.Taken(owner)
             yield
     except locks.Taken as taken:
-        raise _busy(results, taken.owner) from None
+        raise _busy(there.folder, taken.owner) from None
 
 
 def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
@@ -330,7 +348,7 @@ def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        begun = {LOCK, "shards", division.FILE}  # what is there before the description is
+        begun = {LOCK, LOGS, "shards", division.FILE}  # what is there before the description is
         if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
         return
@@ -357,22 +375,16 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(
-    results: Path,
-    sweep: Sweep,
-    width: int | None,
-    kernel: str | None,
-    at_once: int | None,
-    programs: _Programs,
-) -> list[tuple[Shard, Cohort]]:
+def _prepare(there: Here, sweep: Sweep, asked: division.Asked, programs: _Programs) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
-    work, new = _begun(results, sweep)
+    width, kernel, at_once = asked
+    work, new = _begun(there, sweep)
     for cohort in (
         wave for one in programs.shared(new, kernel) for wave in programs.waves(one, at_once, width, kernel)
     ):
         program, layout = programs.of(cohort, width, kernel)
         made = shards.create(
-            results / "shards" / cohort.shard_id,
+            there.folder / "shards" / cohort.shard_id,
             cohort,
             layout.width,
             program.first_step,
@@ -380,6 +392,7 @@ def _prepare(
             why_width=programs.width(cohort),
             why_shared=programs.why_shared(cohort),
             search=plain(sweep.search),
+            there=there,
         )
         work.append((made, cohort))
     for shard, cohort in work:
@@ -387,12 +400,12 @@ def _prepare(
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _begun(results: Path, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
+def _begun(there: Here, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
     """The shards that hold runs of the sweep alone, each with them, and the runs that nobody has."""
-    wanted = {run.id: run for run in sweep.runs()}
+    results, wanted = there.folder, {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
     known: list[Cohort] = []
-    for shard, ids in shards.open_all(results):
+    for shard, ids in shards.open_all(results, there):
         here = [wanted.pop(i) for i in ids if i in wanted]
         if len(here) == len(ids):
             (cohort,) = cohorts(here, fuse=shard.fused)
@@ -426,37 +439,36 @@ def _as_asked(shard: Shard, cohort: Cohort, width: int | None, kernel: str | Non
 # ---- parts
 
 
-@contextlib.contextmanager
-def _dividing(results: Path, watcher: Watcher, signals: Signals) -> Iterator[None]:
-    """Holds the folder while a part looks up or decides what is its; waits for other parts that do.
-
-    Raises:
-        InputError: somebody trains all of it; the line names who.
-        Stopped: a signal came meanwhile.
-    """
-    before = None
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locks.held(results / LOCK, DIVIDING))
-                break
-            except locks.Taken as taken:
-                # Who has just taken it may not have written his name yet: only a second look says who stays.
-                if taken.owner == before and taken.owner != locks.NOBODY and DIVIDING not in taken.owner:
-                    raise _busy(results, taken.owner) from None
-                if taken.owner != before and DIVIDING in taken.owner:
-                    watcher.note(f"waiting for {taken.owner}")
-                before = taken.owner
-            _leave_if(signals)
-        yield
-
-
 def _busy(results: Path, owner: str) -> InputError:
     return InputError(f"{results}: {owner} is at work in it", "wait for it, or stop it first")
 
 
+class _Patience:
+    """Waits for who holds a lock only for a while: a part that divides the sweep, or a machine that may be lost."""
+
+    def __init__(self, there: Here, watcher: Watcher, signals: Signals):
+        self.there, self.watcher, self.signals = there, watcher, signals
+        self._begin, self._before = time.monotonic(), ""
+
+    def wait(self, owner: str) -> None:
+        """Returns for another try.
+
+        Raises:
+            InputError: the owner stays; the line names who.
+            Stopped: a signal came meanwhile.
+        """
+        lost = not locks.here(owner) and time.monotonic() - self._begin < self.there.outlives
+        # Who has just taken it may not have written his name yet: only a second look says who stays.
+        if owner == self._before != locks.NOBODY and DIVIDING not in owner and not lost:
+            raise _busy(self.there.folder, owner)
+        if owner != self._before and (DIVIDING in owner or lost):
+            self.watcher.note(f"waiting for {owner}")
+        self._before = owner
+        _leave_if(self.signals)
+
+
 def _part(
-    results: Path,
+    there: Here,
     sweep: Sweep,
     part: Part,
     asked: division.Asked,
@@ -467,53 +479,67 @@ def _part(
     held: contextlib.ExitStack,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards of a part, each with its runs; those that are not done are held from now on."""
-    with _dividing(results, watcher, signals):
-        made = division.read(results)
-        if made is None or not made.serves(sweep, part[1], asked):
-            if (owner := division.at_work(results)) is not None:
-                raise InputError(
-                    f"{results}: {owner} is at work in it",
-                    "it ends first, or is stopped, before the sweep is divided in another way",
-                )
-            made = _divide(results, sweep, part[1], asked, programs)
-            division.write(results, made)
-        _describe(results, sweep, environment)
-        work = [_taken(results, sweep, piece, part, programs, held) for piece in made.of(part[0])]
+    patience, pieces = _Patience(there, watcher, signals), None
+    while pieces is None:
+        try:
+            with there.held(there.folder / LOCK, DIVIDING), contextlib.ExitStack() as mine:
+                made = _division(there, sweep, part[1], asked, programs, environment)
+                for folder in (there.folder / "shards" / piece.shard for piece in made.of(part[0])):
+                    if not shards.is_done(folder):
+                        folder.mkdir(parents=True, exist_ok=True)
+                        mine.enter_context(there.held(folder / shards.LOCK, _said(part)))
+                pieces = made.of(part[0])
+                held.enter_context(mine.pop_all())
+        except locks.Taken as taken:
+            patience.wait(taken.owner)
+    known = cohorts(sweep.runs())
+    work = [_opened(there, sweep, piece, known, programs) for piece in pieces]
     for shard, cohort in work:
         _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _divide(results: Path, sweep: Sweep, parts: int, asked: division.Asked, programs: _Programs) -> Division:
-    work, new = _begun(results, sweep)
-    return division.divide(
-        sweep,
-        parts,
-        asked,
-        [(shard, cohort) for shard, cohort in work if not shard.done],
-        programs.shared(new, asked.kernel),
-        programs,
-    )
+def _division(
+    there: Here,
+    sweep: Sweep,
+    parts: int,
+    asked: division.Asked,
+    programs: _Programs,
+    environment: Mapping[str, Any],
+) -> Division:
+    """The division as it is, or a new one where nobody is at work; the caller holds the folder."""
+    made = division.read(there.folder)
+    if made is not None and made.serves(sweep, parts, asked):
+        if not _is_described(there.folder, sweep):
+            _describe(there, sweep, environment)
+        return made
+    if (owner := division.at_work(there)) is not None:
+        raise InputError(
+            f"{there.folder}: {owner} is at work in it",
+            "it ends first, or is stopped, before the sweep is divided in another way",
+        )
+    work, missing = _begun(there, sweep)
+    new = programs.shared(missing, asked.kernel)
+    for cohort in new:
+        program, _ = programs.of(cohort, asked.width, asked.kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
+    unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
+    made = division.divide(sweep, parts, asked, unfinished, new, programs)
+    _describe(there, sweep, environment)
+    division.write(there, made)
+    return made
 
 
-def _taken(
-    results: Path, sweep: Sweep, piece: Piece, part: Part, programs: _Programs, held: contextlib.ExitStack
+def _opened(
+    there: Here, sweep: Sweep, piece: Piece, known: Sequence[Cohort], programs: _Programs
 ) -> tuple[Shard, Cohort]:
-    """A part's shard, made if it is not there, and held if it is not done."""
-    folder, runs = results / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
+    """A shard of a part, which this process holds if it is not done; made if it is not there."""
+    folder, runs = there.folder / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
     (cohort,) = cohorts([runs[name] for name in piece.runs], fuse=piece.fused)
-    if (folder / shards.MANIFEST).exists() and (shard := shards.opened(folder)).done:
-        return shard, cohort
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held.enter_context(locks.held(folder / shards.LOCK, _said(part)))
-    except locks.Taken as taken:
-        raise _busy(results, taken.owner) from None
-    cohort = _chosen(results, piece.shard, cohort, piece.choices, cohorts(sweep.runs()))
+    cohort = _chosen(there.folder, piece.shard, cohort, piece.choices, known)
     if (folder / shards.MANIFEST).exists():
-        return shards.opened(folder), cohort
+        return shards.opened(folder, there), cohort
     program, layout = programs.of(cohort, piece.width, piece.kernel)
-    _check_search(sweep.search, cohort.runs[0], program)
     shard = shards.create(
         folder,
         cohort,
@@ -523,6 +549,7 @@ def _taken(
         why_width=piece.why_width,
         why_shared=piece.why_shared,
         search=plain(sweep.search),
+        there=there,
     )
     return shard, cohort
 
@@ -590,15 +617,19 @@ class _Programs:
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
+        found = self._built.get(self._name(cohort))
+        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
+            return self.anew(cohort, width, kernel)
+        return found[0], replace(found[1], runs=len(cohort.runs))
+
+    def anew(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
+        """The same, chosen for these runs whatever was chosen before; from now on it is their cohort's."""
         from glorot_jax.data.dataset import build
 
-        name = self._name(cohort)
-        found = self._built.get(name)
-        if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
-            dataset = build(cohort.runs[0].data)
-            found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
-            self._built[name] = found
-        return found[0], replace(found[1], runs=len(cohort.runs))
+        dataset = build(cohort.runs[0].data)
+        found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
+        self._built[self._name(cohort)] = found
+        return found[:2]
 
     def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
         """The cohort in parts that train one after the other: as many runs as are asked for, or fit into memory."""
@@ -647,8 +678,8 @@ class _Programs:
         return self._fleet
 
 
-def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
-    description = {
+def _description(sweep: Sweep) -> dict[str, Any]:
+    return {
         "format": shards.FORMAT,
         "name": sweep.name,
         "sweep": sweep.resolved(),
@@ -656,16 +687,36 @@ def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> No
         "varying": list(sweep.varying()),
         "runs": [run.id for run in sweep.runs()],
     }
-    write_json(results / "sweep.json", description)
+
+
+def _source(results: Path, sweep: Sweep) -> Path | None:
+    """The sweep's own file, if it has one that is not its copy in the results."""
     source = Path(sweep.source) if sweep.source else None
-    if source is not None and source.resolve() != (results / "sweep.py").resolve():
+    return None if source is None or source.resolve() == (results / "sweep.py").resolve() else source
+
+
+def _is_described(results: Path, sweep: Sweep) -> bool:
+    """Whether the folder describes this sweep, and keeps its file as it is now."""
+    source, copy = _source(results, sweep), results / "sweep.py"
+    with contextlib.suppress(InputError, OSError):
+        same = source is None or source.read_bytes() == copy.read_bytes()
+        return same and _read_description(results) == json.loads(json.dumps(_description(sweep)))
+    return False
+
+
+def _describe(there: Here, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+    results = there.folder
+    write_json(results / "sweep.json", _description(sweep))
+    source = _source(results, sweep)
+    if source is not None:
         write(results / "sweep.py", source.read_bytes())
     facts = {
         "precision": _products(sweep, str(environment["platform"])),
-        "git_commit": _commit(source),
+        "git_commit": _commit(Path(sweep.source) if sweep.source else None),
         "started": _now(),
     }
     write_json(results / "environment.json", {**environment, **facts})
+    there.push(*DESCRIPTION)
 
 
 def _products(sweep: Sweep, platform: str) -> dict[str, str]:

@@ -15,8 +15,8 @@ from glorot_jax.optimizers import is_plain_descent
 if TYPE_CHECKING:
     from glorot_jax.engine.segment import Draft
 
-PREFERRED = {"cpu": "native"}
-"""The kernel to take by rule where it can be had; elsewhere plain JAX, until a stopwatch has said better."""
+PREFERRED = {"cpu": ("native",), "gpu": ("cuda", "pallas")}
+"""The kernels to take by rule, the first that can be had; elsewhere plain JAX."""
 
 
 class Form(NamedTuple):
@@ -51,9 +51,12 @@ def choose(draft: Draft, platform: str, asked: str | None = None) -> Form:
         return Form(GENERAL, reason)
     if asked is not None:
         return Form(asked, "as asked", "asked")
-    wanted = PREFERRED.get(platform, "xla")
-    missing = why_not(wanted, precision)
-    return Form(wanted, "plain SGD on dense layers") if missing is None else Form("xla", f"{wanted}: {missing}")
+    missing = []
+    for wanted in PREFERRED.get(platform, ()):
+        if (reason := why_not(wanted, precision)) is None:
+            return Form(wanted, "; ".join(["plain SGD on dense layers", *missing]))
+        missing.append(f"{wanted}: {reason}")
+    return Form("xla", "; ".join(missing) or "plain SGD on dense layers")
 
 
 def calibrated(

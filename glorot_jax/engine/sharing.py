@@ -19,15 +19,11 @@ from glorot_jax.engine.grouping import FUSE, Candidate, Fuse, Grouping, grouped
 from glorot_jax.engine.layout import Layout
 from glorot_jax.engine.width import by_rule
 from glorot_jax.errors import InputError
-from glorot_jax.kernels import GENERAL
 
 if TYPE_CHECKING:
     from glorot_jax.engine.builder import Builder
     from glorot_jax.engine.plan import Cohort
 
-GENERAL_FORM = 2.0
-"""Times that an update takes in the general form, the only one for networks of several depths, if their own is another:
-measured on a CPU, 1.3 for 32 units a layer and 3.0 for 128."""
 RATE = {"cpu": 20e9, "gpu": 4e12, "tpu": 4e12}
 """Operations a second that updates of small networks reach on one device, by order of magnitude."""
 
@@ -105,8 +101,7 @@ class Estimate:
         if not self._stopwatch:
             return compiling.SECONDS_PER_OPERATION * operations
         made = fusing.fuse(members, [members])[0] if len(members) > 1 else members[0]
-        kernel = self._deepest.form.kernel if made is members[0] else GENERAL
-        known = compiling.remembered(costs.signature(made, kernel))
+        known = compiling.remembered(costs.signature(made, self._deepest.form.kernel))
         return compiling.expected(int(operations)) if known is None else known
 
     def _training(self, members: Sequence[Cohort]) -> float:
@@ -121,8 +116,7 @@ class Estimate:
         parameters = width * np.array([self._program.own_param_count(d) for d in reached], float)
         per = layout.blocks_per_device
         fullest = max(parameters[i : i + per].sum() for i in range(0, len(reached), per))
-        form = GENERAL_FORM if len(members) > 1 and self._deepest.form.kernel != GENERAL else 1.0
-        return form * 6.0 * run.batch_size * run.steps * fullest / self._rate
+        return 6.0 * run.batch_size * run.steps * fullest / self._rate
 
     def _between(self, at: int, column: int) -> float:
         """One of the ends' numbers at a depth between theirs."""

@@ -67,7 +67,7 @@ class Width:
 def by_rule(
     weights: int, activations: int, runs: int, platform: str, devices: int, caches: Caches, most: int | None = None
 ) -> Width:
-    """Returns the width that follows from sizes: a power of two, and the reason.
+    """Returns the width that follows from sizes, on a CPU a power of two, and the reason.
 
     Args:
         weights, activations: bytes of one run: its parameters, and what its update keeps for the way back.
@@ -75,6 +75,7 @@ def by_rule(
         most: runs that memory has room for in one block, if that is known.
     """
     limit = MOST.get(platform, 16)
+    share = -(-runs // devices)
     if platform == "cpu":
         sizes = {"weights": weights, "activations": activations}
         rooms = {name: caches.a_core // part for name, part in PARTS.items()}
@@ -87,10 +88,12 @@ def by_rule(
         if fits >= limit:
             fits, why = limit, f"small networks: {limit} fill the vector units"
     else:
-        fits, why = limit, "an accelerator takes them all at once"
+        fits, why = limit, f"an accelerator takes up to {limit} at once"
     if most is not None and most < fits:
         fits, why = max(1, most), "as many as its memory has room for"
-    share = -(-runs // devices)
+    if platform != "cpu":
+        width = -(-share // -(-share // fits))
+        return Width(width, why if share > fits else f"an accelerator takes them all at once: {share}", "rule")
     if fits > share:
         fits, why = share, f"{runs} runs on {devices} device{'s' * (devices > 1)}"
     width = 2 ** int(np.log2(fits))

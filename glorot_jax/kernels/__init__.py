@@ -2,5 +2,5 @@
 
 GENERAL = "general"
 """No kernel: ``jax.grad`` and an optimizer of Optax's form, for every network."""
-KERNELS = ("xla", "native", "pallas")
+KERNELS = ("xla", "native", "pallas", "cuda")
 """See ``kernels.dense``."""

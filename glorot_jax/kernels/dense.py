@@ -1,8 +1,9 @@
 """A dense layer's two passes: forward, and backward with the update of plain gradient descent worked into it.
 
 Each exists more than once, by the name of its kernel: ``"xla"``, plain JAX, runs everywhere and is what the others are
-tested against; ``"native"`` is C++ for CPUs and ``"pallas"`` a GPU's. Their modules have the two functions under the
-same names, ``why_not``, and ``LEAVES_ALONE`` where that is true of them; see ``Kernel``.
+tested against; ``"native"`` is C++ for CPUs, ``"cuda"`` is CUDA C++ and ``"pallas"`` Python for NVIDIA's GPUs. Their
+modules have the two functions under the same names, ``why_not``, and ``LEAVES_ALONE`` where that is true of them; see
+``Kernel``.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def why_not(name: str, precision: str = "float32") -> str | None:
         return None
     if name == "native" and precision == "bfloat16":
         return "it knows no bfloat16"
+    if name == "cuda" and precision != "float32":
+        return "it knows float32 alone"
     try:
         return _module(name).why_not()
     except ImportError:

@@ -10,26 +10,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import shlex
 import shutil
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import jaxlib
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
-from glorot_jax.errors import ResumableError
-from glorot_jax.files import cache_folder, write
+from glorot_jax.kernels.library import SYMBOLS, Library, Unavailable, built, one_line, target
+from glorot_jax.kernels.over_runs import passes
 
 SOURCE = Path(__file__).with_name("native.cc")
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
@@ -39,20 +31,7 @@ PROCESSOR_FLAGS = (("-march=native",), ("-mcpu=native",), ())
 LEAVES_ALONE = True
 """A run all of whose error is 0 stays as it is, whatever its other arrays hold."""
 
-_SYMBOLS = ("GlorotForward", "GlorotBackwardUpdate", "GlorotUpdate")
 _LOADING = threading.Lock()
-
-
-class Library(NamedTuple):
-    """What was built: the file, by which compiler, and the seconds it took, 0 where it was there already."""
-
-    path: Path
-    compiler: str
-    seconds: float
-
-
-class Unavailable(Exception):
-    """Why there is no native form, in one line."""
 
 
 def why_not() -> str | None:
@@ -85,7 +64,7 @@ def forward(
     Raises:
         Unavailable: ``why_not`` says why.
     """
-    return _forward(z, w, b)[0]
+    return _PASSES.forward(z, w, b)
 
 
 def backward_update(
@@ -105,9 +84,7 @@ def backward_update(
     Raises:
         Unavailable: ``why_not`` says why.
     """
-    if input_error:
-        return _backward_update(z, error, w, b)
-    return (None, *_update(z, error, w, b))
+    return _PASSES.backward_update(z, error, w, b, input_error=input_error)
 
 
 def _loaded() -> Library | str:
@@ -119,33 +96,16 @@ def _loaded() -> Library | str:
 def _load() -> Library | str:
     """The library, built and its functions made known to JAX; or why there is none."""
     try:
-        built = _build()
-        loaded = ctypes.CDLL(str(built.path))
+        variants = [(*FLAGS, *processor) for processor in PROCESSOR_FLAGS]
+        found = built(SOURCE, _compiler(), variants, _processor())
+        loaded = ctypes.CDLL(str(found.path))
     except Unavailable as error:
         return str(error)
     except OSError as error:
-        return f"the library can't be loaded: {_one_line(str(error))}"
-    for symbol in _SYMBOLS:
-        jax.ffi.register_ffi_target(_target(symbol), jax.ffi.pycapsule(getattr(loaded, symbol)), platform="cpu")
-    return built
-
-
-def _build() -> Library:
-    compiler = _compiler()
-    version = _output([*compiler, "--version"])
-    name = version.partition("\n")[0]
-    asked = (SOURCE.read_text(encoding="utf-8"), *compiler, version, *FLAGS, str(PROCESSOR_FLAGS), jaxlib.__version__)
-    digest = hashlib.sha256("\0".join((*asked, *_processor())).encode()).hexdigest()[:16]
-    path = cache_folder("native") / f"{digest}.so"
-    if path.exists():
-        return Library(path, name, 0.0)
-    begin = time.perf_counter()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write(path, functools.partial(_compile, compiler))  # renamed when whole: others may be building the same
-    except (OSError, ResumableError) as error:
-        raise Unavailable(f"the library can't be kept: {_one_line(str(error))}") from None
-    return Library(path, name, time.perf_counter() - begin)
+        return f"the library can't be loaded: {one_line(str(error))}"
+    for symbol in SYMBOLS:
+        jax.ffi.register_ffi_target(target(symbol, SOURCE), jax.ffi.pycapsule(getattr(loaded, symbol)), platform="cpu")
+    return found
 
 
 def _compiler() -> list[str]:
@@ -155,25 +115,6 @@ def _compiler() -> list[str]:
         if command and shutil.which(command[0]):
             return command
     raise Unavailable("no C++ compiler: none of $CXX, c++, g++ and clang++ is there")
-
-
-def _compile(compiler: Sequence[str], path: Path) -> None:
-    reason = ""
-    for processor in PROCESSOR_FLAGS:
-        command = [*compiler, *FLAGS, *processor, "-isystem", jax.ffi.include_dir(), str(SOURCE), "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode == 0:
-            return
-        errors = [line for line in done.stderr.splitlines() if "error" in line]
-        reason = reason or _one_line((errors or done.stderr.splitlines() or [f"exit {done.returncode}"])[0])
-    raise Unavailable(f"{compiler[0]} can't compile {SOURCE.name}: {reason}")
-
-
-def _output(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        raise Unavailable(f"{' '.join(command)} fails: {_one_line(done.stderr) or f'exit {done.returncode}'}")
-    return done.stdout
 
 
 def _processor() -> list[str]:
@@ -186,83 +127,9 @@ def _processor() -> list[str]:
     return [platform.machine(), *sorted({line for line in lines if line.startswith(kinds)})]
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
-
-
-@functools.cache
-def _target(symbol: str) -> str:
-    """Named after the source too: a compiled program that was kept never meets another library than its own."""
-    return f"{symbol}_{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
-
-
-def _float32(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _forward_of_runs(z: Array, w: Array, b: Array) -> tuple[Array]:
-    runs = max(len(z), len(w), len(b))
-    return (_call("GlorotForward", _float32(runs, z.shape[1], w.shape[2]), z, w, b),)
-
-
-def _backward_update_of_runs(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array, Array]:
-    results = (_float32(len(w), *z.shape[1:]), _float32(*w.shape), _float32(*b.shape))
-    return tuple(_call("GlorotBackwardUpdate", results, z, error, w, b, aliases={2: 1, 3: 2}))
-
-
-def _update_of_runs(z: Array, error: Array, w: Array, b: Array) -> tuple[Array, Array]:
-    results = (_float32(*w.shape), _float32(*b.shape))
-    return tuple(_call("GlorotUpdate", results, z, error, w, b, aliases={2: 0, 3: 1}))
-
-
-def _call(symbol: str, results: object, *arrays: Array, aliases: dict[int, int] | None = None):
+def _target(symbol: str, _: int) -> str:
     library()
-    return jax.ffi.ffi_call(_target(symbol), results, input_output_aliases=aliases)(*arrays)
+    return target(symbol, SOURCE)
 
 
-def _of_one_run(of_runs: Callable, updated: int) -> Callable:
-    """Makes a function of one run from one of arrays [runs or 1, …], right under any nest of vmaps.
-
-    Args:
-        of_runs: what all runs share has 1 in place of runs; returns a tuple of arrays [runs, …].
-        updated: so many arguments, the last, are updated in place: runs never share them.
-    """
-
-    @custom_vmap
-    def runs(*arrays):
-        return of_runs(*arrays)
-
-    @runs.def_vmap
-    def _(size, batched, *arrays):
-        within = max(a.shape[1 if along else 0] for a, along in zip(arrays, batched, strict=True))
-        merged = []
-        for place, (a, along) in enumerate(zip(arrays, batched, strict=True)):
-            shared = not along and len(a) == 1 and place < len(arrays) - updated
-            merged.append(a if shared else _merged(a if along else a[None], size, within))
-        results = runs(*merged)
-        return tuple(r.reshape(size, within, *r.shape[1:]) for r in results), (True,) * len(results)
-
-    @custom_vmap
-    def run(*arrays):
-        return tuple(r[0] for r in runs(*(a[None] for a in arrays)))
-
-    @run.def_vmap
-    def _(size, batched, *arrays):
-        each = [a if along else a[None] for a, along in zip(arrays, batched, strict=True)]
-        for place in range(len(each) - updated, len(each)):
-            each[place] = jnp.broadcast_to(each[place], (size, *each[place].shape[1:]))
-        results = runs(*each)
-        return results, (True,) * len(results)
-
-    return run
-
-
-def _merged(array: Array, outer: int, inner: int) -> Array:
-    """[outer or 1, inner or 1, …] as [outer · inner, …]."""
-    rest = array.shape[2:]
-    return jnp.broadcast_to(array, (outer, inner, *rest)).reshape(outer * inner, *rest)
-
-
-_forward = _of_one_run(_forward_of_runs, updated=0)
-_backward_update = _of_one_run(_backward_update_of_runs, updated=2)
-_update = _of_one_run(_update_of_runs, updated=2)
+_PASSES = passes(_target)

@@ -158,9 +158,10 @@ def _opening(folder: Path, scale: Scale, done: Sequence[str]) -> str:
 
 def _seconds(results: Path) -> float:
     """From each start of a sweep to where it was done or last committed something."""
+    from glorot_jax.analysis.results import load
+
     total, begun, last = 0.0, None, None
-    for line in (results / "events.jsonl").read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
+    for event in load(results).events:
         now = datetime.fromisoformat(event["time"])
         if event["event"] == "start":
             total += (last - begun).total_seconds() if begun else 0.0

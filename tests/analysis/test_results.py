@@ -240,6 +240,53 @@ def test_a_reader_at_work_while_files_are_merged_reads_again(copy, monkeypatch):
     assert len(slept) == 1
 
 
+def test_a_reader_that_is_overtaken_again_and_again_gets_through(copy, monkeypatch):
+    """Each time that it looks for the files of a manifest, the writer has replaced it and removed them."""
+    expected, reader, left = load(copy).records(), load(copy), list(range(20))
+    path, read = only_shard(copy) / "manifest.json", results._Shard._read
+
+    def overtaken(shard, names):
+        if left:
+            manifest = json.loads(path.read_text())
+            manifest["records"][-1]["level"] = left.pop()
+            path.write_text(json.dumps(manifest))
+            raise FileNotFoundError("rec-1-2.nc")
+        return read(shard, names)
+
+    monkeypatch.setattr(results._Shard, "_read", overtaken)
+    xr.testing.assert_identical(reader.records(), expected)
+    assert not left
+
+
+def test_a_shard_that_is_moved_away_while_it_is_read_is_left_out(copy, monkeypatch):
+    parts = results._parts
+
+    def moved(folder):
+        shutil.move(folder, copy.parent / "elsewhere")
+        return parts(folder)
+
+    monkeypatch.setattr(results, "_parts", moved)
+    assert load(copy).shards == []
+    assert status(copy)["runs"]["pending"] == 24
+
+
+def test_what_the_first_process_has_not_written_yet_is_not_missed(copy):
+    """It describes the sweep first."""
+    shutil.rmtree(copy / "shards")
+    (copy / "environment.json").unlink()
+    assert load(copy).environment == {}
+    assert status(copy)["runs"]["pending"] == 24
+    assert "24 pending" in render_status(copy)
+
+
+def test_events_of_all_processes_are_told_in_order_and_torn_lines_left_out(copy):
+    (copy / "events.jsonl").write_text(
+        '{"event": "start", "time": "1"}\n{"event": "co\n{"event": "done", "time": "4"}\n'
+    )
+    (copy / "events-0-of-2.jsonl").write_text('{"event": "start", "time": "2"}\n{"event": "stop", "time": "3"}\n{"ev')
+    assert [event["time"] for event in load(copy).events] == ["1", "2", "3", "4"]
+
+
 def test_readers_never_fail_while_a_writer_commits(tmp_path):
     """A process reads without pause while this one commits twenty segments, merging on the way."""
     made = invented.sweep(steps=20, seeds=(0,), optimizer=sgd(learning_rate=0.1))

@@ -1,6 +1,6 @@
 """Everything that is to be measured on one GPU, in eight minutes.
 
-    python tests/benchmarks/gpu.py                  # writes tests/benchmarks/results/gpu.json, .md, .pdf and .csv
+    python tests/benchmarks/gpu.py                  # writes tests/benchmarks/results/gpu.json, .md, .png and .csv
     python tests/benchmarks/gpu.py --tiny --out DIR   # the same parts in small, wherever there is no GPU
 
 Each part is a process of its own, in this order, and its numbers are written when it ends: one that fails, or for which
@@ -23,6 +23,7 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import gzip
 import hashlib
 import json
 import os
@@ -73,7 +74,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(
-    layers=((784, 1000, 64), (1000, 1000, 64), (1000, 10, 64), (128, 128, 1024)),
+    layers=((1000, 1000, 64), (1000, 10, 64), (128, 128, 1024)),
     step=Size(784, 1000, 64),
     torch=Size(784, 128, 1024),
     graphs=Size(64, 32, 64),
@@ -108,7 +109,7 @@ def kernels(scale: Scale) -> list[dict[str, Any]]:
         shapes = (BATCH, fan_in), (BATCH, fan_out), (fan_in, fan_out), (fan_out,)
         arrays = [draw.normal(size=(runs, *shape)).astype(np.float32) for shape in shapes]
         exact = _exact(*(a[0].astype(np.float64) for a in arrays))
-        for precision in PRECISIONS:
+        for precision in PRECISIONS if (fan_in, fan_out) == scale.layers[0][:2] else PRECISIONS[:1]:
             for name, tiles, ahead, back in _ways(fan_in, fan_out, precision):
                 row = {"layer": f"{fan_in}×{fan_out}", "runs": runs, "precision": precision, "kernel": name}
                 row |= {"tiles": None if tiles is None else list(tiles)}
@@ -122,10 +123,14 @@ def kernels(scale: Scale) -> list[dict[str, Any]]:
 
 def _ways(fan_in: int, fan_out: int, precision: str) -> Iterator[tuple[str, Any, Callable, Callable]]:
     """XLA, and Pallas by its rule's tiles and by others."""
-    yield "xla", None, dense.forward, functools.partial(dense.backward_update, input_error=True)
+    for name in ("xla", "cuda"):
+        if dense.why_not(name, precision) is None:
+            kernel = dense.kernel(name)
+            yield name, None, kernel.forward, functools.partial(kernel.backward_update, input_error=True)
     rule = pallas.tiles(BATCH, fan_in, fan_out, precision)
     interpret = pallas.why_not() is not None
-    tried = [] if interpret or (fan_in, fan_out) != (1000, 1000) else [(32, 32), (32, 64), (32, 128), (16, 64)]
+    others_too = not interpret and (fan_in, fan_out) == (1000, 1000) and precision != "float32"
+    tried = [(32, 64), (64, 128), (32, 256)] if others_too else []
     for rows, columns in dict.fromkeys([(rule.rows, rule.columns), *tried]):
         tiles = rule._replace(rows=rows, columns=columns)
         options = {"sizes": tiles, "interpret": interpret}
@@ -246,13 +251,42 @@ def bits(scale: Scale) -> list[dict[str, Any]]:
     return [{"digest": digest.hexdigest()[:16]}]
 
 
+def profile(scale: Scale) -> list[dict[str, Any]]:
+    """Rows of one kernel of the GPU each: its seconds in a step, its share of a step's time, and its launches.
+
+    Steps are a loop within a CUDA graph, whose kernels a trace shows for one pass only: that of one step.
+    """
+    import jax
+
+    one = Engine(scale.step.sweep(probes=("evaluation",)), width=scale.step.runs, kernel=_quickest(scale))
+    count = 20
+    one.steps(count)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, create_perfetto_trace=True):
+            step = one.steps(count) / count
+        (path,) = Path(folder).rglob("perfetto_trace.json.gz")
+        events = json.loads(gzip.decompress(path.read_bytes()))
+    events = events["traceEvents"] if isinstance(events, dict) else events
+    named = [e for e in events if e.get("name") == "thread_name"]
+    streams = {(e["pid"], e["tid"]) for e in named if "Stream" in e["args"]["name"]}
+    spent: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("ph") == "X" and (event["pid"], event["tid"]) in streams:
+            spent.setdefault(event["name"], []).append(event["dur"] / 1e6)
+    total = sum(map(sum, spent.values()))
+    rows = [{"kernel": "all", "seconds": total, "share": total / step, "launches": sum(map(len, spent.values()))}]
+    for name, each in sorted(spent.items(), key=lambda item: -sum(item[1]))[:25]:
+        rows.append({"kernel": name, "seconds": sum(each), "share": sum(each) / step, "launches": len(each)})
+    return rows
+
+
 def _quickest(scale: Scale) -> str:
-    """The kernel that is thought to be: Pallas' where it can be had."""
-    return "pallas" if "pallas" in scale.forms and pallas.why_not() is None else "xla"
+    """The kernel that is thought to be."""
+    return next((name for name in ("cuda", "pallas") if name in scale.forms and dense.why_not(name) is None), "xla")
 
 
-PARTS = {part.__name__: part for part in (kernels, step, scaling, torch, graphs, bits)}
-ORDER = ("step", "kernels", "scaling", "graphs", "torch", "bits", "bits")
+PARTS = {part.__name__: part for part in (kernels, step, scaling, torch, graphs, profile, bits)}
+ORDER = ("step", "profile", "kernels", "torch", "scaling", "graphs", "bits", "bits")
 
 
 # ---- all of them
@@ -270,7 +304,7 @@ def run_all(out: Path, minutes: float, *, tiny: bool) -> dict[str, Any]:
         (out / "gpu.md").write_text(markdown(found), encoding="utf-8")
     rows = [row for row in found["parts"]["scaling"] if "failed" not in row]
     if rows:
-        figure.draw(rows, out / "gpu.pdf")
+        figure.draw(rows, out / "gpu.png")
         with (out / "gpu.csv").open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(("runs", "seconds_per_run_step", "bandwidth_bound", "arithmetic_bound"))

@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from glorot_jax import files
 from glorot_jax.errors import ResumableError
-from glorot_jax.files import append_json_line, full_disk, write, write_json
+from glorot_jax.files import append_json_line, full_disk, refresh, write, write_json
 from tests.cli.disk import small_disk
 
 
@@ -116,6 +117,22 @@ def test_lines_are_appended_one_object_each(tmp_path):
     for i in range(3):
         append_json_line(tmp_path / "l", {"i": i, "text": "two\nlines"})
     assert [json.loads(line)["i"] for line in (tmp_path / "l").read_text().splitlines()] == [0, 1, 2]
+
+
+def test_a_line_that_somebody_died_in_the_middle_of_stays_by_itself(tmp_path):
+    (tmp_path / "l").write_text('{"i": 0}\n{"i"')
+    for i in (1, 2):
+        append_json_line(tmp_path / "l", {"i": i})
+    assert (tmp_path / "l").read_text() == '{"i": 0}\n{"i"\n{"i": 1}\n{"i": 2}\n'
+
+
+def test_looking_anew_changes_the_folder_and_leaves_nothing_there(tmp_path):
+    """A network file system keeps what it knows of a folder until that changes."""
+    before = tmp_path.stat().st_mtime_ns
+    time.sleep(0.02)
+    refresh(tmp_path)
+    assert tmp_path.stat().st_mtime_ns > before
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- a full disk

@@ -53,6 +53,50 @@ def test_once_all_is_saved_further_ones_are_ignored(heard):
     assert heard == []
 
 
+BATCH = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "glorot-quickstart"}
+
+
+@pytest.fixture
+def users_heard():
+    """As ``heard``, for the signals that are a user's own outside of a batch task."""
+    found: list[int] = []
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.signal(number, lambda n, _: found.append(n)) for number in numbers]
+    yield found
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_in_a_batch_task_what_comes_before_a_preemption_is_a_sigterm(monkeypatch, users_heard, number):
+    for name, value in BATCH.items():
+        monkeypatch.setenv(name, value)
+    with Signals() as signals:
+        send(number)
+        assert (signals.caught, users_heard) == (signal.SIGTERM, [])
+    send(number)
+    assert users_heard == [number]
+
+
+@pytest.mark.parametrize("job", [{}, {**BATCH, "SLURM_JOB_NAME": "bash"}, {**BATCH, "SLURM_JOB_NAME": "interactive"}])
+def test_elsewhere_it_is_the_users(monkeypatch, users_heard, job):
+    for name in BATCH:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    with Signals() as signals:
+        send(signal.SIGUSR1)
+        assert (signals.caught, users_heard) == (0, [signal.SIGUSR1])
+
+
+def test_a_suspension_that_ends_asks_for_nothing(monkeypatch):
+    for name, value in BATCH.items():
+        monkeypatch.setenv(name, value)
+    with Signals() as signals:
+        send(signal.SIGCONT)
+        assert signals.caught == 0
+
+
 def end(signals: Signals, error: Exception) -> None:
     with signals:
         signals.saved()

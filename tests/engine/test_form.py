@@ -125,8 +125,10 @@ def test_a_form_that_is_not_to_be_had_is_refused_and_nothing_is_touched(tmp_path
     with pytest.raises(InputError, match=r"^kernel: 'native' can't be used here: no compiler is there"):
         run(unmade, tmp_path / "begun")
     assert path.read_bytes() == before
-    with pytest.raises(InputError, match=r"^kernel: 'cuda' is not 'general' \| 'xla' \| 'native' \| 'pallas'"):
-        run(watched(), tmp_path / "new", kernel="cuda")
+    with pytest.raises(
+        InputError, match=r"^kernel: 'metal' is not 'general' \| 'xla' \| 'native' \| 'pallas' \| 'cuda'"
+    ):
+        run(watched(), tmp_path / "new", kernel="metal")
 
 
 def _dies(fleet):
@@ -181,13 +183,16 @@ def test_what_is_not_plain_descent_on_a_chain_keeps_the_general_form(changes, re
     "changes", [{}, {"model": module(Stepping, flatten=True)}, {"optimizer": optimizer(optax.sgd, learning_rate=0.1)}]
 )
 def test_plain_descent_on_a_chain_takes_the_fastest_kernel_there_is(changes, monkeypatch):
-    monkeypatch.setattr(form, "PREFERRED", {"cpu": "fast"})
-    monkeypatch.setattr(
-        form, "why_not", lambda name, precision="float32": "no compiler is there" if name == "fast" else None
-    )
+    missing = {"fast": "no compiler is there", "faster": "for GPUs only"}
+    monkeypatch.setattr(form, "PREFERRED", {"cpu": ("faster", "fast")})
+    monkeypatch.setattr(form, "why_not", lambda name, precision="float32": missing.get(name))
     said, text = planned(**changes)
-    assert (said["kernel"], said["why_kernel"]) == ("xla", "fast: no compiler is there")
-    assert "    kernel of an update: xla (fast: no compiler is there)" in text
+    why = "faster: for GPUs only; fast: no compiler is there"
+    assert (said["kernel"], said["why_kernel"]) == ("xla", why)
+    assert f"    kernel of an update: xla ({why})" in text
+    monkeypatch.setattr(form, "PREFERRED", {"cpu": ("faster", "native")})
+    said, _ = planned(**changes)
+    assert (said["kernel"], said["why_kernel"]) == ("native", "plain SGD on dense layers; faster: for GPUs only")
 
 
 # ---- by a stopwatch
@@ -206,7 +211,9 @@ def calibrated(seconds, kept, rule=RULE, precision="float32", training=1e9):
 
 
 def test_the_quicker_kernel_is_taken_and_what_was_measured_is_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(form, "why_not", lambda name, precision="float32": "no GPU" if name == "pallas" else None)
+    monkeypatch.setattr(
+        form, "why_not", lambda name, precision="float32": "no GPU" if name in ("pallas", "cuda") else None
+    )
     kept = tmp_path / "kernel.json"
     found, asked = calibrated({"xla": 2.0, "native": 1.0}, kept)
     assert (found.kernel, found.by, found.tried) == ("native", "calibration", {"xla": 2.0, "native": 1.0})
@@ -218,7 +225,9 @@ def test_the_quicker_kernel_is_taken_and_what_was_measured_is_kept(monkeypatch, 
 
 
 def test_nothing_is_tried_where_there_is_no_choice_or_it_would_not_pay(monkeypatch, tmp_path):
-    monkeypatch.setattr(form, "why_not", lambda name, precision="float32": "no GPU" if name == "pallas" else None)
+    monkeypatch.setattr(
+        form, "why_not", lambda name, precision="float32": "no GPU" if name in ("pallas", "cuda") else None
+    )
     short, asked = calibrated({}, tmp_path / "kernel.json", training=5.9)
     assert (short.kernel, asked) == ("xla", [])
     assert short.why == "plain; compiling 2 to try would take 2 s, training about 6 s"

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glorot_jax.kernels import native
+from glorot_jax.kernels.library import Unavailable
 
 ROOT = Path(__file__).parents[2]
 EPSILON = np.finfo(np.float32).eps
@@ -240,7 +241,7 @@ def one_line(reason: str | None) -> str:
 
 def test_without_a_compiler_it_says_so(anew):
     assert one_line(native.why_not()) == "no C++ compiler: none of $CXX, c++, g++ and clang++ is there"
-    with pytest.raises(native.Unavailable, match=r"no C\+\+ compiler"):
+    with pytest.raises(Unavailable, match=r"no C\+\+ compiler"):
         native.forward(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.ones(4))
 
 

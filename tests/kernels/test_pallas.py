@@ -21,7 +21,13 @@ from tests.core.test_precision import nearest
 from tests.engine.networks import pictures
 from tests.engine.small import sweep
 
-BACKWARD = partial(pallas.backward_update, input_error=True)
+IN_FORCE = partial(pallas.backward_update, input_error=True)
+
+
+def BACKWARD(z, error, w, b):
+    """Full float32 is left to XLA; tensorfloat32 is float32 on a CPU."""
+    with products_in("tensorfloat32"):
+        return IN_FORCE(z, error, w, b)
 
 
 def drawn(batch: int, fan_in: int, fan_out: int, *runs: int):
@@ -108,7 +114,7 @@ def test_products_are_in_the_precision_in_force(precision):
     z_, e, v = (factors(x) for x in (z, error, w))
     expected = z_ @ v + b, e @ v.T, w + z_.T @ e, b + error.astype(np.float64).sum(0)
     with products_in(precision):
-        found = pallas.forward(z, w, b), *BACKWARD(z, error, w, b)
+        found = pallas.forward(z, w, b), *IN_FORCE(z, error, w, b)
         plain = dense.forward(z, w, b), *dense.backward_update(z, error, w, b, input_error=True)
     assert_near(found, expected)
     assert_near(plain, expected)
@@ -131,7 +137,7 @@ def lowered(precision: str, runs: int = 6) -> list[str]:
 @pytest.mark.parametrize("precision", ["float32", "tensorfloat32", "bfloat16"])
 def test_they_lower_for_cuda_one_call_a_layer_over_strips_and_runs_and_in_place(precision):
     back, ahead = lowered(precision)
-    for text, strips in ((back, 4), (ahead, 3 if precision == "float32" else 2)):
+    for text, strips in ((back, 4), (ahead, 1)):
         assert len(re.findall("xla.gpu.triton", text)) == len(re.findall("stablehlo.custom_call", text)) == 1
         assert re.findall(r"grid_[xyz] = (\d+)", text) == [str(strips), "6", "1"]
     aliases = re.findall(r"output_tuple_indices = \[(\d)\],\s*operand_index = (\d)", back)
@@ -139,10 +145,9 @@ def test_they_lower_for_cuda_one_call_a_layer_over_strips_and_runs_and_in_place(
 
 
 def test_the_rule_for_tiles():
-    assert pallas.tiles(10, 784, 1000) == (16, 32, 32, 4)
-    assert pallas.tiles(10, 784, 1000, "bfloat16") == (16, 32, 64, 4)
+    assert pallas.tiles(10, 784, 1000) == pallas.tiles(10, 784, 1000, "bfloat16") == (16, 32, 128, 4)
     assert pallas.tiles(10, 1000, 10) == (16, 32, 16, 4)
-    assert pallas.tiles(33, 1000, 1000) == (64, 16, 32, 8)
+    assert pallas.tiles(33, 1000, 1000) == (64, 16, 128, 8)
     assert pallas.tiles(1, 3, 2, "tensorfloat32") == (16, 16, 16, 4)
 
 
@@ -170,14 +175,15 @@ def test_a_chain_of_layers_takes_the_same_step_as_in_plain_jax():
         assert np.asarray(one)[2].tobytes() == start[2].tobytes(), "a lost run stays as it was"
 
 
-def test_a_whole_training_program_lowers_for_cuda_with_two_calls_a_layer(monkeypatch):
+@pytest.mark.parametrize(("precision", "calls"), [("float32", 1), ("bfloat16", 2)])
+def test_a_whole_training_program_lowers_for_cuda_with_so_many_calls_a_layer(monkeypatch, precision, calls):
     monkeypatch.setattr(pallas, "_interpreted", lambda: False)
-    described = sweep(model=mlp(widths=(16, 12)), data=pictures(), probes=("evaluation",))
+    described = sweep(model=mlp(widths=(16, 12)), data=pictures(), probes=("evaluation",), precision=precision)
     (cohort,) = plan.cohorts(described.runs())
     arrays = plan.per_run(cohort)
     draft = segment.Draft(plan.setup(cohort, build(cohort.runs[0].data)), {k: v[0] for k, v in arrays.items()})
     program = draft.program(2, "pallas")
     traced = jax.jit(program.segment, donate_argnums=4).trace(*memory.arguments(program, arrays))
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert text.count("xla.gpu.triton") == 6
+    assert text.count("xla.gpu.triton") == 3 * calls
     assert "callback" not in text
