@@ -270,7 +270,10 @@ def _finish(results: Path, part: tuple[int, int] | None = None) -> None:
     from glorot_jax.analysis.results import load
     from glorot_jax.analysis.status import render_parts, render_status
     from glorot_jax.analysis.tables import render_table
+    from glorot_jax.engine.peers import Peers
 
+    if not Peers.here().leads:
+        return  # of several processes one tells
     click.echo(f"results: {results}", err=True)
     if part is not None and (unfinished := render_parts(results)):
         click.echo(unfinished)

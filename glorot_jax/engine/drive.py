@@ -27,6 +27,7 @@ from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
 from glorot_jax.engine import shard as shards
+from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
 from glorot_jax.engine.shard import Shard
@@ -168,21 +169,24 @@ def run(
     if is_url(out) and fresh:
         raise InputError("fresh: it can't stand beside a URL", "choose another one, or remove what is there yourself")
     results = Path("results") / sweep.name if out is None else out if is_url(out) else Path(out)
-    watcher, asked = progress or _Silent(), division.Asked(width, kernel, at_once)
-    with kept(results, watcher.note) as there:
-        _check_folder(there.folder, sweep, fresh)
+    watcher, asked, peers = progress or _Silent(), division.Asked(width, kernel, at_once), Peers.here()
+    with peers.one_fate(), contextlib.ExitStack() as held:
+        there = held.enter_context(kept(results, watcher.note)) if peers.leads else None
+        if there is not None:
+            _check_folder(there.folder, sweep, fresh)
+        peers.check(sweep=division.digest(sweep))  # before JAX starts, in which all wait for each other
         from glorot_jax.engine import devices
 
         devices.configure()
-        programs = _Programs(devices.local(), calibrate, fuse)
-        if part is None:
-            _check_new(there.folder, sweep, asked, programs, fresh)
-        if fresh and there.folder.exists():
-            with alone(there):
-                there.folder.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
-        there.folder.mkdir(parents=True, exist_ok=True)
-        with signals or Signals() as signals, contextlib.ExitStack() as held:
-            name, log, environment = sweep.name, there.folder / EVENTS, devices.describe()
+        environment = devices.describe()
+        peers.meet(versions=environment["versions"])
+        programs = _Programs(devices.every(), calibrate, fuse, peers)
+        if there is not None:
+            _make_room(there, sweep, part, asked, programs, fresh)
+        signals = held.enter_context(signals or Signals())
+        name, log, work = sweep.name if part is None else f"{sweep.name}, {_said(part)}", None, []
+        if there is not None:
+            log = there.folder / (EVENTS if part is None else f"events-{part[0]}-of-{part[1]}.jsonl")
             if part is None:
                 held.enter_context(alone(there))
                 there.remove(there.folder / division.FILE)  # it would not know what is trained now
@@ -190,13 +194,43 @@ def run(
                 _describe(there, sweep, environment)
             else:
                 work = _part(there, sweep, part, asked, programs, environment, watcher, signals, held)
-                name, log = f"{sweep.name}, {_said(part)}", log.with_name(f"events-{part[0]}-of-{part[1]}.jsonl")
-            if part is not None and all(shard.done for shard, _ in work):  # it holds nothing, so it writes nothing
-                watcher.note(f"{name}: nothing to do")
-            else:
-                facts = {"by": locks.me(), "environment": environment}
-                _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds)
+        work = _followed(sweep, work, peers)
+        if part is not None and all(shard.done for shard, _ in work):  # it holds nothing, so it writes nothing
+            watcher.note(f"{name}: nothing to do")
+        else:
+            facts = {"by": locks.me(), "environment": environment}
+            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds)
     return results
+
+
+def _make_room(
+    there: Here, sweep: Sweep, part: Part | None, asked: division.Asked, programs: _Programs, fresh: bool
+) -> None:
+    """The folder is there, and empty if all is to start over; nothing is touched where something can't be built."""
+    results = there.folder
+    if part is None:
+        _check_new(results, sweep, asked, programs, fresh)
+    if fresh and results.exists():
+        with alone(there):
+            results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
+    results.mkdir(parents=True, exist_ok=True)
+
+
+def _followed(sweep: Sweep, work: list[tuple[Shard, Cohort]], peers: Peers) -> list[tuple[Shard, Cohort]]:
+    """The shards that the first process found or made, each with its runs; others have not looked into the folder."""
+    told = peers.told([{"folder": s.folder.name, "manifest": s.manifest, "runs": _ids(c)} for s, c in work])
+    if peers.leads:
+        return work
+    runs, known, work = {run.id: run for run in sweep.runs()}, cohorts(sweep.runs()), []
+    for one in told:
+        shard = Shard(Path(one["folder"]), one["manifest"])
+        (cohort,) = cohorts([runs[name] for name in one["runs"]], fuse=shard.fused)
+        work.append((shard, cohort if shard.done else _as_begun(shard.folder, shard, cohort, known)))
+    return work
+
+
+def _ids(cohort: Cohort) -> list[str]:
+    return [run.id for run in cohort.runs]
 
 
 def _check_new(results: Path, sweep: Sweep, asked: division.Asked, programs: _Programs, fresh: bool) -> None:
@@ -212,14 +246,14 @@ def _train(
     name: str,
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
-    log: Path,
+    log: Path | None,
     facts: Mapping[str, Any],
     programs: _Programs,
     watcher: Watcher,
     signals: Signals,
     segment_seconds: float,
 ) -> None:
-    """Trains shards one after the other, which this process holds."""
+    """Trains shards one after the other, which this process, or the one that leads, holds."""
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
@@ -234,7 +268,7 @@ def _train(
     try:
         for shard, cohort in work:
             if not shard.done:
-                _leave_if(signals)
+                _leave_if(signals, programs.peers)
                 _Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
     except Stopped as stop:
         _event(log, "stop", code=stop.code)
@@ -524,11 +558,11 @@ def _said(part: Part) -> str:
     return f"part {part[0]} of {part[1]}"
 
 
-def _leave_if(signals: Signals) -> None:
-    """Ends the work between two shards, if that was asked for."""
-    if signals.caught:
+def _leave_if(signals: Signals, peers: Peers = ALONE) -> None:
+    """Ends the work between two shards, if that was asked for, of whichever process."""
+    if caught := max(peers.agreed(signals.caught)):
         signals.saved()
-        raise Stopped("saved; the same command goes on", 128 + signals.caught)
+        raise Stopped("saved; the same command goes on", 128 + caught)
 
 
 def _check_search(search: Search | None, run: Run, program: Program) -> None:
@@ -575,8 +609,8 @@ def _chosen(
 class _Programs:
     """The programs of cohorts on some devices, each traced once, and what is compiled of them."""
 
-    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse):
-        self.devices, self.calibrate, self.fuse = devices, calibrate, fuse
+    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse, peers: Peers = ALONE):
+        self.devices, self.calibrate, self.fuse, self.peers = devices, calibrate, fuse, peers
         self._shared: dict[tuple[str, ...], Shared] = {}
         self._built: dict[str, tuple[Program, Layout, Whys]] = {}
         self._fleet: Fleet | None = None
@@ -640,7 +674,7 @@ class _Programs:
             self._fleet.lay(layout, arrays)
         else:
             self._fleet = None  # its data leave the devices before others come
-            self._fleet = Fleet(program, layout, arrays, self.devices)
+            self._fleet = Fleet(program, layout, arrays, self.devices, self.peers)
         return self._fleet
 
 
@@ -702,7 +736,9 @@ def _commit(source: Path | None) -> str | None:
     return None
 
 
-def _event(log: Path, kind: str, **facts: Any) -> None:
+def _event(log: Path | None, kind: str, **facts: Any) -> None:
+    if log is None:
+        return
     append_json_line(log, {"time": _now(), "event": kind, **facts})
 
 
@@ -754,13 +790,16 @@ class _Committed(NamedTuple):
 class _Trainer:
     """One shard from where it stands to its last step.
 
+    Of several processes that are one program all go through it, segment by segment; the one that leads decides, reads
+    and writes.
+
     Attributes:
         step, recorded: where the segments stand; the shard's own are of the last commit.
     """
 
     def __init__(
         self,
-        log: Path,
+        log: Path | None,
         shard: Shard,
         cohort: Cohort,
         search: Search | None,
@@ -770,12 +809,12 @@ class _Trainer:
         segment_seconds: float,
     ):
         self.log, self.shard, self.cohort, self.watcher = log, shard, cohort, watcher
-        self.search, self.signals = search, signals
+        self.search, self.signals, self.peers = search, signals, programs.peers
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.engine.predictions import Predictions
 
         self.program, self.layout = programs.of(cohort, shard.width, shard.kernel)
-        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), [run.id for run in cohort.runs]
+        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), _ids(cohort)
         self.fleet = programs.fleet(self.program, self.layout, self.arrays)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
@@ -793,11 +832,7 @@ class _Trainer:
             self.predictions.stop()
 
     def _train(self) -> None:
-        state, notes = self.shard.restore()
-        for note in notes:
-            self.watcher.note(note)
-            _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
-        self._plan_probes()
+        state = self._restored()
         run, manifest = self.cohort.runs[0], self.shard.manifest
         self.rungs = self.search.rungs(run.steps) if self.search else ()
         every = run.due()
@@ -808,7 +843,7 @@ class _Trainer:
         del state
         self.watcher.phase("compiling")
         live = self._placed()
-        self.reckoning = None if live is None else self._reckon(live)
+        self.reckoning = self._reckon(live) if live is not None and self.peers.leads else None
         phase: tuple[Phase | None, ...] = ()
         while True:
             if phase != (now := self._phase(),):
@@ -820,14 +855,16 @@ class _Trainer:
                 pieces, recorded = self._schedule(now)
                 begin = time.perf_counter()
                 live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
-                segment = self._ended(int(pieces.steps.sum()), recorded, time.perf_counter() - begin, spent)
+                seconds = self._slowest(time.perf_counter() - begin)
+                segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent)
             last = self.step == self.steps
-            if self.updated:  # not before: the first update has the machine to itself
+            if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved = None
-            if live is not None and self.reckoning is not None:
+            if self.reckoning is not None:
                 self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
+            if live is not None:
                 self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
@@ -835,9 +872,11 @@ class _Trainer:
                     self._waiting(lambda r=records, steps=recorded: self._drop(r, steps))
                 moved = self.places.tighten()
             made = segment(state=self.places.state, records=records, dropped=tuple(self.dropped))
-            self._commit = self._committer.submit(self._committed, made)
+            if self.peers.leads:
+                self._commit = self._committer.submit(self._committed, made)
             del made, records
-            if last or self.signals.caught:
+            caught = self._waiting(lambda: max(self.peers.agreed(self.signals.caught)))
+            if last or caught:
                 self._durable()
                 break
             if moved is not None:
@@ -846,7 +885,26 @@ class _Trainer:
                 live = self._placed()
         if not last:
             self.signals.saved()
-            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + caught)
+
+    def _restored(self) -> Any:
+        """The newest whole state as the process that leads finds it, None if there is none; the manifest as of there.
+
+        The manifest then holds what is planned of the probes, too.
+        """
+        state = None
+        if self.peers.leads:
+            state, notes = self.shard.restore()
+            for note in notes:
+                self.watcher.note(note)
+                _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
+            self._plan_probes()
+        self.shard.manifest = self.peers.told(self.shard.manifest)
+        return next(iter(self.peers.joined([] if state is None else [state])), None)
+
+    def _slowest(self, seconds: float) -> float:
+        """What a segment took the slowest process; the others wait for it."""
+        return self._waiting(lambda: max(self.peers.agreed(seconds)))
 
     def _placed(self) -> Any:
         """The state of the runs that have places, on the devices; None if nobody is left."""
@@ -870,13 +928,23 @@ class _Trainer:
 
     def _drop(self, records: Mapping[str, np.ndarray], recorded: Sequence[int]) -> None:
         """Asks the search who goes on; what it says is committed with the segment that it looked at."""
+        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
+        named = set(self.peers.told(self._named(records, recorded, there) if self.peers.leads else None))
+        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
+        self.places.drop(gone)
+        rung = self.rungs.index(self.step) + 1
+        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
+
+    def _named(
+        self, records: Mapping[str, np.ndarray], recorded: Sequence[int], there: Sequence[Sequence[int]]
+    ) -> list[str]:
+        """The runs that the search drops of those that are there, by their ids."""
         from glorot_jax.engine import records as files
 
         assert self.search is not None
         flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
         new = files.dataset(flat, self.program.outputs, self.ids, recorded)
         seen = files.scalars(self.shard.folder, self.shard.manifest["records"], new)
-        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
         try:
             named = set(self.search.drop(seen, [[self.ids[place] for place in places] for places in there]))
         except Exception as error:
@@ -886,10 +954,7 @@ class _Trainer:
             raise InputError(
                 f"search: {self.search.kind()} names {strangers[0]!r}, which is no run of those it was shown"
             )
-        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
-        self.places.drop(gone)
-        rung = self.rungs.index(self.step) + 1
-        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
+        return sorted(named)
 
     @property
     def steps(self) -> int:
@@ -940,8 +1005,8 @@ class _Trainer:
             self.pace = _Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
 
     def _where(self) -> str:
-        """The step of the last commit, in words."""
-        step, first = self.shard.step, self.shard.first_step
+        """Where the segments stand, in words."""
+        step, first = self.step, self.shard.first_step
         if step < 0:
             return f"step {step - first:,} of {-first:,} of the pre-training"
         return f"step {step:,} of {self.steps:,}"
@@ -991,7 +1056,7 @@ class _Trainer:
         last = last if phase is None else phase.last
         due = [r for r in self.due if r > self.recorded and step <= r <= last]
         pieces, recorded = [], []
-        budget = self.pace.budget()
+        budget = _Budget(**self.peers.told(vars(self.pace.budget())))
         while len(pieces) < PIECES - 1 and (due or step < last):
             goal = due[0] if due else last
             count = min(goal - step, self.program.piece_steps, budget.steps)
