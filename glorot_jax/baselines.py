@@ -98,20 +98,21 @@ def svm_beside(folder: str | Path, examples: Sequence[int] = (5000,), seeds: Seq
         InputError: no sweep was started there, its runs have several data sets, or as of ``svm``.
     """
     from glorot_jax.engine.drive import described
+    from glorot_jax.store.remote import kept
 
-    results = Path(folder)
-    found = {run.data for run in described(results).runs()}
+    found = {run.data for run in described(folder).runs()}
     if len(found) > 1:
-        raise InputError(f"{results}: its runs are trained on {len(found)} data sets", "one is needed")
+        raise InputError(f"{folder}: its runs are trained on {len(found)} data sets", "one is needed")
     (data,) = found
-    path = results / FILE
-    kept = read(results)
-    for size in examples:
-        for seed in seeds:
-            if not any(_names(row, data, size, seed) for row in kept):
-                kept.append(svm(data, size, seed))
-                write_json(path, kept)
-    return [row for size in examples for seed in seeds for row in kept if _names(row, data, size, seed)]
+    with kept(folder) as there:
+        rows = read(there.folder)
+        for size in examples:
+            for seed in seeds:
+                if not any(_names(row, data, size, seed) for row in rows):
+                    rows.append(svm(data, size, seed))
+                    write_json(there.folder / FILE, rows)
+                    there.push(FILE)
+    return [row for size in examples for seed in seeds for row in rows if _names(row, data, size, seed)]
 
 
 def read(folder: str | Path) -> list[dict[str, Any]]:

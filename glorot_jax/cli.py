@@ -68,6 +68,10 @@ def script() -> None:
     Where something stopped or failed, the process leaves without clearing up: a second signal, or a segment that is
     still under way, could make it crash in the middle of that.
     """
+    if os.environ.pop("GLOROT_STOP_AT_END_OF_INPUT", None):
+        from glorot_jax.workers import stop_at_end_of_input
+
+        stop_at_end_of_input()
     code = main(signals=Signals(leaving=True))
     if not code:
         sys.exit(0)
@@ -266,7 +270,10 @@ def _finish(results: Path, part: tuple[int, int] | None = None) -> None:
     from glorot_jax.analysis.results import load
     from glorot_jax.analysis.status import render_parts, render_status
     from glorot_jax.analysis.tables import render_table
+    from glorot_jax.engine.peers import Peers
 
+    if not Peers.here().leads:
+        return  # of several processes one tells
     click.echo(f"results: {results}", err=True)
     if part is not None and (unfinished := render_parts(results)):
         click.echo(unfinished)

@@ -14,6 +14,8 @@ from glorot_jax.analysis.figures.write import FORMATS, Drawing, write_drawings
 from glorot_jax.analysis.results import Results, load, results_folders
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.paper import figures as paper
+from glorot_jax.store.mirror import local
+from glorot_jax.store.objects import is_url
 
 
 class Drawn(NamedTuple):
@@ -41,7 +43,7 @@ def figures(
 
     Args:
         folders: results folders, or folders that hold some.
-        out: where files go; ``figures`` in the first folder if not said.
+        out: where files go; ``figures`` in the first folder if not said, or here if that is on an object store.
         only: numbers of the paper's figures, as texts, and kinds of ``analysis.figures.general.KINDS``; all if not
             said.
         formats: of png, pdf and svg.
@@ -51,7 +53,7 @@ def figures(
         InputError: a folder holds no results, a name is unknown, Matplotlib is missing, or nothing could be drawn.
     """
     require_matplotlib()
-    paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(f) for f in folders]
+    named = [folders] if isinstance(folders, str | Path) else list(folders)
     known = [*map(str, paper.FIGURES), *general.KINDS]
     for name in only or ():
         if name not in known:
@@ -59,6 +61,7 @@ def figures(
     for kind in formats:
         if kind not in FORMATS:
             raise unknown("formats", kind, FORMATS)
+    paths = [local(folder) for folder in named]
     found = _results(paths)
     command = f"glorot figures {' '.join(p.resolve().name for p in paths)}"
     drawings: list[Drawing] = []
@@ -73,7 +76,7 @@ def figures(
         missing += drawn.missing
     if not drawings:
         raise InputError("figures: nothing could be drawn" + "".join(f"\n  {line}" for line in missing))
-    target = Path(out) if out is not None else paths[0] / "figures"
+    target = Path(out) if out is not None else (Path() if is_url(named[0]) else paths[0]) / "figures"
     return Drawn(drawings, write_drawings(drawings, target, formats, data), missing)
 
 

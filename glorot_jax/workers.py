@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ LIVED = 600.0
 """Seconds of life after which a worker's death counts as the first of its part."""
 LAST_WORDS = 20
 """Lines of what a worker wrote to standard error that are shown when it ends badly."""
+WATCHED = "GLOROT_STOP_AT_END_OF_INPUT"
+"""Environment variable that, if set, lets a worker save and stop when its standard input ends: with its launcher."""
 
 
 def command(arguments: Sequence[str], shard: tuple[int, int] | None = None) -> list[str]:
@@ -32,6 +35,17 @@ def command(arguments: Sequence[str], shard: tuple[int, int] | None = None) -> l
     """
     part = [] if shard is None else ["--shard", f"{shard[0]}/{shard[1]}"]
     return [sys.executable, "-m", "glorot_jax.cli", "run", *arguments, *part]
+
+
+def stop_at_end_of_input() -> None:
+    """Sends this process SIGTERM as soon as its standard input ends, however the process at the other end ended."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stop at end of input", daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -133,8 +147,8 @@ class _Worker:
         try:
             self._process = subprocess.Popen(
                 part.command,
-                env={**os.environ, **place.environment},
-                stdin=subprocess.DEVNULL,
+                env={**os.environ, **place.environment, WATCHED: "1"},
+                stdin=subprocess.PIPE,  # it ends with this process, and the worker with it
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
                 process_group=0,
@@ -158,7 +172,9 @@ class _Worker:
         return time.monotonic() - self._begin
 
     def last_words(self) -> str:
-        """Returns the last of what it wrote to standard error."""
+        """Returns the last of what it wrote to standard error, once it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         with self._words as file:
             file.seek(0)
             return "\n".join(file.read().decode(errors="replace").strip().splitlines()[-LAST_WORDS:])

@@ -11,11 +11,11 @@
   --setup LINE             shell line before the training, such as --setup "module load cuda"; any number of times
   --restarts N             times that a task is requeued after it died, preemptions apart.  [default: 3]
   --requeue-exit-code N    leave with N in place of calling scontrol, where the site requeues on that code
-  --logs DIR               folder of the logs.  [default: DIR/logs]
   --dry-run                print the script that would be submitted, and submit nothing
 
 All other arguments go to `glorot run`, as `glorot run --help` has them; the same Python trains. The same command goes
-on: a running array is not submitted twice, and what is trained is not trained again. Accounting is not needed.
+on: a running array is not submitted twice, and what is trained is not trained again. Logs are in DIR/logs, or in ./logs
+if DIR is a URL. Accounting is not needed.
 """
 
 from __future__ import annotations
@@ -24,23 +24,20 @@ import argparse
 import math
 import re
 import shlex
-import string
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from glorot_jax import load, load_sweep
+from glorot_jax import Sweep, load, load_sweep
 from glorot_jax.errors import InputError
 from glorot_jax.workers import command
 
 SAVING = 30
 """Seconds beyond the segment under way that a task has to save before its time is over."""
 
-
-class Script(string.Template):
-    """The batch script in ``slurm.sh``, whose dollars are the shell's."""
-
-    delimiter = "@"
+TEMPLATE = Path(__file__).with_suffix(".sh")
+"""The batch script; what begins with @ is put in."""
 
 
 def script(own: argparse.Namespace, arguments: list[str], name: str, logs: Path) -> str:
@@ -61,15 +58,16 @@ def script(own: argparse.Namespace, arguments: list[str], name: str, logs: Path)
     }
     given = [f"{option}={shlex.quote(str(value))}" for option, value in options.items() if value is not None]
     code = own.requeue_exit_code
-    return Script(Path(__file__).with_suffix(".sh").read_text(encoding="utf-8")).substitute(
-        directives="\n".join(f"#SBATCH --{line.lstrip('-')}" for line in [*given, "requeue", *own.sbatch]),
-        setup="\n".join(["", *own.setup]),
-        logs=shlex.quote(str(logs)),
-        worker=shlex.join(command([*arguments, "--segment-seconds", f"{own.segment_seconds:g}"])),
-        shards=own.shards,
-        restarts=own.restarts,
-        requeue='scontrol requeue "$task" || $otherwise\nexit $code' if code is None else f"exit {code}",
-    )
+    parts = {
+        "directives": "\n".join(f"#SBATCH --{line.lstrip('-')}" for line in [*given, "requeue", *own.sbatch]),
+        "setup": "\n".join(own.setup),
+        "logs": shlex.quote(str(logs)),
+        "worker": shlex.join(command([*arguments, "--segment-seconds", f"{own.segment_seconds:g}"])),
+        "shards": str(own.shards),
+        "restarts": str(own.restarts),
+        "requeue": 'scontrol requeue "$task" || $otherwise\nexit $code' if code is None else f"exit {code}",
+    }
+    return re.sub("@([a-z]+)", lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))
 
 
 def ask(*command: str, text: str | None = None) -> str:
@@ -77,9 +75,7 @@ def ask(*command: str, text: str | None = None) -> str:
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True)
     except FileNotFoundError:
-        raise InputError(
-            f"{command[0]}: not found", "submit where Slurm's commands are, or look with --dry-run"
-        ) from None
+        raise InputError(f"{command[0]}: not found", "submit where Slurm is, or look with --dry-run") from None
     if done.returncode:
         raise InputError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
     return done.stdout
@@ -87,7 +83,8 @@ def ask(*command: str, text: str | None = None) -> str:
 
 def check(shards: int, submitted: Path) -> None:
     """Refuses more tasks than the site allows, and a second array beside one that is still at work."""
-    limit = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    said = ask("scontrol", "show", "config") if shutil.which("scontrol") else ""
+    limit = re.search(r"MaxArraySize\s*=\s*(\d+)", said)
     if limit and shards > int(limit[1]):
         raise InputError(f"shards: {shards} tasks are more than the {limit[1]} that this site allows in an array")
     for job in submitted.read_text().split() if submitted.exists() else ():
@@ -101,7 +98,7 @@ def check(shards: int, submitted: Path) -> None:
             raise InputError(f"job {job}: this sweep is at work there", f"wait for it, or stop it with scancel {job}")
 
 
-def finished(sweep, out: str) -> bool:
+def finished(sweep: Sweep, out: str) -> bool:
     """Whether all that a sweep names is trained in its folder."""
     try:
         results = load(out)
@@ -124,7 +121,7 @@ def submit(own: argparse.Namespace, arguments: list[str]) -> None:
         raise InputError("fresh: each task would start over what the others made", "name another folder with --out")
     sweep = load_sweep(own.sweep, own.settings)
     out = own.out or f"results/{sweep.name}"
-    logs = Path(own.logs or ("logs" if "://" in out else Path(out) / "logs")).absolute()
+    logs = Path("logs" if "://" in out else f"{out}/logs").absolute()
     settings = [word for setting in own.settings for word in ("--set", setting)]
     text = script(own, [own.sweep, "--out", out, *settings, *arguments], sweep.name, logs)
     if own.dry_run:
@@ -152,7 +149,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("glorot launch slurm", "glorot launch slurm --help", allow_abbrev=False)
     parser.add_argument("sweep")
     parser.add_argument("--shards", type=int)
-    for option in ("out", "time", "partition", "account", "constraint", "gpus", "memory", "logs"):
+    for option in ("out", "time", "partition", "account", "constraint", "gpus", "memory"):
         parser.add_argument(f"--{option}")
     for option in ("throttle", "cpus", "requeue-exit-code"):
         parser.add_argument(f"--{option}", type=int)

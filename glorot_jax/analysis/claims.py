@@ -17,6 +17,7 @@ import numpy as np
 from glorot_jax.analysis.measures import Read, Undecided, noted
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.errors import InputError, unknown
+from glorot_jax.store.mirror import local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,7 +267,7 @@ def claims(folders: str | Path | Sequence[str | Path]) -> list[Verdicts]:
         InputError: there are no results, a folder of results that is named has no sweep file or that has no claims,
             or no folder has any.
     """
-    named = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    named = [local(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
     found = [one for folder in named for one in _verdicts(folder)]
     if not any(one.judgements for one in found):
         raise InputError(f"{', '.join(map(str, named))}: no sweep file there ends with claims", _HOW)

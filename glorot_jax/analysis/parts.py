@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glorot_jax import locks
 from glorot_jax.errors import InputError
+from glorot_jax.store.mirror import owner
 
 ROWS = 20
 _ORDER = ("at work", "waiting", "done", "empty")
@@ -52,8 +52,8 @@ def read(folder: Path) -> Division | None:
 
 def _owner(folder: Path, shard: str) -> str | None:
     """Who holds a shard, without the part that it holds it for."""
-    owner = locks.owner(folder / "shards" / shard / ".lock")
-    return owner and owner.partition(" (")[0]
+    found = owner(folder / "shards" / shard / ".lock")
+    return found and found.partition(" (")[0]
 
 
 def standing(division: Division | None, manifests: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
+from glorot_jax.store.mirror import local
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,11 +38,14 @@ _T = TypeVar("_T")
 def load(path: str | Path | Sequence[str | Path]) -> Results:
     """Returns the results of one folder, or the union of several by run.
 
+    Args:
+        path: a folder, or the URL of one on an object store, of which what is new is fetched first; or several.
+
     Raises:
         InputError: no sweep was started there, a file is damaged, or a run has other results in two folders.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
-    return Results([Path(p) for p in paths])
+    return Results([local(p) for p in paths])
 
 
 def results_folders(path: Path) -> list[Path]:

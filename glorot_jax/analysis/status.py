@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from glorot_jax import locks
 from glorot_jax.analysis import parts
 from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 from glorot_jax.kernels import GENERAL
+from glorot_jax.store.mirror import local, owner
 from glorot_jax.units import size
 
 ROWS = 20
@@ -32,20 +32,21 @@ _ORDER = ("diverged", "dropped", "training", "pending", "done")
 
 def status(folder: str | Path) -> dict[str, Any]:
     """Returns where the sweep of a results folder stands, in JSON's terms."""
-    division = parts.read(Path(folder))
-    results = load(folder)
+    where = local(folder)
+    division = parts.read(where)
+    results = load(where)
     runs = results.runs[results.runs["in_sweep"]]
     counts = runs["status"].value_counts()
     wanted = results.description["runs"]
     missing = len(set(wanted) - set(runs.index))
-    shards = [_shard(results, folder, m) for m in results.shards]
+    shards = [_shard(results, m) for m in results.shards]
     finished = missing == 0 and all(s["state"] == "done" for s in shards)
     divided = parts.standing(division, {m["shard"]: m for m in results.shards})
     command = parts.go_on(folder, divided) if divided else f"glorot resume {folder}"
     return {
         "sweep": results.name,
         "state": "done" if finished else "unfinished",
-        "owner": locks.owner(Path(folder) / ".lock"),
+        "owner": owner(where / ".lock"),
         "runs": {"pending": int(counts.get("pending", 0)) + missing}
         | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged", "dropped")},
         "diverged": [
@@ -103,8 +104,8 @@ def render_parts(folder: str | Path) -> str:
     return "" if facts["state"] == "done" else "\n".join(parts.lines(facts["parts"]))
 
 
-def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    where = Path(folder) / "shards" / manifest["shard"]
+def _shard(results: Results, manifest: dict[str, Any]) -> dict[str, Any]:
+    where = results.paths[0] / "shards" / manifest["shard"]
     commit = datetime.fromtimestamp(_modified(where / "manifest.json"), UTC)
     return {
         "shard": manifest["shard"],
@@ -121,7 +122,7 @@ def _shard(results: Results, folder: str | Path, manifest: dict[str, Any]) -> di
         "wall_seconds": manifest["wall_seconds"],
         "run_steps_per_second": round(_run_steps(manifest) / max(manifest["wall_seconds"], 1e-9)),
         "record_bytes": sum(int(e["bytes"]) for e in manifest["records"]),
-        "checkpoint_bytes": _bytes_below(where / "checkpoints"),
+        "checkpoint_bytes": _checkpoint_bytes(where / "checkpoints", manifest),
         "last_commit": commit.isoformat(timespec="seconds"),
         "why_width": manifest.get("why_width"),
         "compilation": manifest.get("compilation"),
@@ -225,6 +226,12 @@ def _modified(path: Path) -> float:
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mtime
     return time.time()
+
+
+def _checkpoint_bytes(folder: Path, manifest: dict[str, Any]) -> int:
+    """Of those on the disk, or where it holds none, as it is of a store's mirror, of those that the manifest names."""
+    kept = [one["checkpoint"] for one in (manifest, manifest.get("previous") or {}) if one.get("checkpoint")]
+    return _bytes_below(folder) or sum(int(checkpoint.get("bytes", 0)) for checkpoint in kept)
 
 
 def _bytes_below(folder: Path) -> int:

@@ -19,10 +19,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glorot_jax.drill.case import Case, Lost, NotPossible, Told
-from glorot_jax.errors import InputError, unknown
+from glorot_jax.drill.processes import HALT, worker
+from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
+
+if TYPE_CHECKING:
+    from glorot_jax.drill.twin import Seen
 
 FORMAT = 1
 ENGINES = ("local", "slurm", "ray", "multihost")
@@ -83,6 +87,11 @@ def drill(
 
     Raises:
         InputError: the drill can't be held here, or the folder holds something.
+        ResumableError: the twin can't be trained.
+
+    An engine's module, such as ``glorot_jax.drill.local``, has ``why_not() -> str | None``, why it can't be held here;
+    ``cases(work) -> list[Case]``; and, where others train than this machine, ``undisturbed(folder)``, which trains the
+    twin there.
     """
     if on not in ENGINES:
         raise unknown("on", on, ENGINES)
@@ -93,16 +102,23 @@ def drill(
         raise InputError(f"on: {on!r} is not possible here: {why}")
     if out is not None and Path(out).exists() and any(Path(out).iterdir()):
         raise InputError(f"out: {out} holds something", "choose an empty or new folder")
-    _quietly()
     begin = time.monotonic()
-    work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-"))
+    _quietly()
+    from glorot_jax.drill.twin import look
+
+    where = None if on == "local" else "."  # other machines see it, as a rule
+    work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-", dir=where)).absolute()
     work.mkdir(parents=True, exist_ok=True)
-    with _terminable():
+    with _cleared_up(work if out is None else None):
         say("the undisturbed twin is trained")
-        twin = _trained(work / "twin")
+        twin = work / "twin"
+        try:
+            getattr(engine, "undisturbed", _undisturbed)(twin)
+        except Lost as what:
+            raise ResumableError(f"the undisturbed twin can't be trained: {what}") from None
         atonce = (jobs or min(4, os.cpu_count() or 1)) if on == "local" else 1
         drawn = iter(engine.cases(work)) if kills is None else _campaign(engine, seed)
-        outcomes = _all(drawn, kills, twin, atonce, say)
+        outcomes = _all(drawn, kills, work, look(twin), atonce, say)
     survived = all(one.outcome != LOST for one in outcomes)
     result = {
         "format": FORMAT,
@@ -131,13 +147,10 @@ def _quietly() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _trained(twin: Path) -> Path:
-    from glorot_jax.drill.processes import worker
-
+def _undisturbed(twin: Path) -> None:
     with worker(twin) as process:
         if code := process.code():
-            raise InputError(f"the undisturbed twin ended with exit code {code}: {process.last_line()}")
-    return twin
+            raise Lost(f"it ended with exit code {code}: {process.last_line()}")
 
 
 def _campaign(engine: ModuleType, seed: int) -> Iterator[Case]:
@@ -147,7 +160,7 @@ def _campaign(engine: ModuleType, seed: int) -> Iterator[Case]:
 
 
 def _all(
-    drawn: Iterator[Case], kills: int | None, twin: Path, at_once: int, say: Callable[[str], None]
+    drawn: Iterator[Case], kills: int | None, work: Path, twin: Seen, at_once: int, say: Callable[[str], None]
 ) -> list[Outcome]:
     """Every case, or as many as it takes to so many kills, some of them at once; a folder that survived is removed."""
     found: list[Outcome] = []
@@ -159,7 +172,7 @@ def _all(
                 enough = kills is not None and made + len(under_way) >= kills
                 case = None if enough else next(drawn, None)
                 if case is not None:
-                    folder = twin.with_name(f"{number:03d}-{case.name.replace(' ', '-')}")
+                    folder = work / f"{number:03d}-{case.name.replace(' ', '-')}"
                     under_way.add(pool.submit(_one, case, folder, twin))
                 elif not under_way:
                     break
@@ -170,12 +183,13 @@ def _all(
                         made += max(found[-1].kills, int(found[-1].outcome == LOST))
                         say(line(found[-1], made, kills))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            HALT.set()
+            pool.shutdown(cancel_futures=True)
             raise
     return sorted(found, key=lambda one: one.folder)
 
 
-def _one(case: Case, folder: Path, twin: Path) -> Outcome:
+def _one(case: Case, folder: Path, twin: Seen) -> Outcome:
     """Does one accident and compares what it left."""
     from glorot_jax.drill.twin import differences
 
@@ -209,20 +223,24 @@ def _measured(numbers: Sequence[float]) -> dict[str, float] | None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Within it SIGTERM ends the drill as Ctrl-C does: what is under way is cleared up."""
+def _cleared_up(work: Path | None) -> Iterator[None]:
+    """Within it SIGTERM ends the drill as Ctrl-C does: no process stays, nor, if it is named, the folder."""
 
-    def leave(*_: object) -> None:
-        raise KeyboardInterrupt
+    def leave(number: int, _: object) -> None:
+        raise Stopped("the drill was stopped", 128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, leave) if ours else None
     try:
         yield
+    except BaseException:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        HALT.clear()
+        if ours:
+            signal.signal(signal.SIGTERM, before)
 
 
 # ---- as text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +19,49 @@ Arrays = dict[str, dict[str, np.ndarray]]
 """Run -> name -> array."""
 
 
-def differences(folder: Path, twin: Path) -> list[str]:
+@dataclass(frozen=True)
+class Seen:
+    """What a results folder holds.
+
+    Attributes:
+        parameters: the state of each run after its last step.
+        records: all that was recorded of each run, the steps with it.
+        outcomes: what people look at, as text with every digit: how each run ended, and the table.
+    """
+
+    parameters: Arrays
+    records: Arrays
+    outcomes: dict[str, str]
+
+
+def look(folder: Path) -> Seen:
+    """Returns what a folder holds in which all is done.
+
+    Raises:
+        InputError, DamagedCheckpoint, OSError: it can't be read.
+    """
+    runs = load(folder).runs.sort_index()
+    table = str(written(table_of(folder), "csv"))
+    return Seen(_parameters(folder), _records(folder), {"outcomes": runs.to_csv(), "table": table})
+
+
+def differences(folder: Path, twin: Seen) -> list[str]:
     """Returns in what a folder differs from its twin, in a line each: nothing, if nothing was lost.
 
-    Both are done. How the runs are divided between shards, and by how many processes they were trained, may differ.
+    How the runs are divided between shards, and by how many processes they were trained, may differ.
     """
     try:
-        found = [
-            *_of_arrays("parameters", parameters(folder), parameters(twin)),
-            *_of_arrays("records", records(folder), records(twin)),
-        ]
-        for name, text in outcomes(twin).items():
-            if outcomes(folder)[name] != text:
-                found.append(f"{name}: not the same")
+        seen = look(folder)
     except (InputError, checkpoint.DamagedCheckpoint, OSError) as error:
         return [f"can't be read: {error}"]
-    return found
+    return [
+        *_of_arrays("parameters", seen.parameters, twin.parameters),
+        *_of_arrays("records", seen.records, twin.records),
+        *(f"{name}: not the same" for name, text in twin.outcomes.items() if seen.outcomes[name] != text),
+    ]
 
 
-def parameters(folder: Path) -> Arrays:
-    """Returns the state of each run after its last step."""
+def _parameters(folder: Path) -> Arrays:
     found: Arrays = {}
     for part, ids in shard.open_all(folder):
         state = checkpoint.restore(part.checkpoints, part.manifest["checkpoint"])
@@ -46,20 +70,14 @@ def parameters(folder: Path) -> Arrays:
     return found
 
 
-def records(folder: Path) -> Arrays:
-    """Returns all that was recorded of each run, the steps with it."""
+def _records(folder: Path) -> Arrays:
     whole = load(folder).records()
     steps = whole["step"].to_numpy()
+    arrays = {str(name): array.transpose("run", ...).to_numpy() for name, array in whole.data_vars.items()}
     return {
-        str(run): {"step": steps, **{str(name): whole[name].sel(run=run).to_numpy() for name in whole.data_vars}}
-        for run in whole["run"].to_numpy()
+        str(run): {"step": steps, **{name: array[place] for name, array in arrays.items()}}
+        for place, run in enumerate(whole["run"].to_numpy())
     }
-
-
-def outcomes(folder: Path) -> dict[str, str]:
-    """Returns what people look at, as text that holds every digit: how each run ended, and the table."""
-    runs = load(folder).runs.sort_index()
-    return {"outcomes": runs.to_csv(), "table": str(written(table_of(folder), "csv"))}
 
 
 def _of_arrays(what: str, found: Arrays, wanted: Arrays) -> list[str]:

@@ -8,11 +8,15 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glorot_jax.errors import ResumableError
 from glorot_jax.files import full_disk
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 Flat = dict[str, np.ndarray]
 
@@ -40,7 +44,7 @@ def save(folder: Path, step: int, state: Mapping[str, np.ndarray]) -> dict[str, 
     if shutil.disk_usage(folder).free < sum(a.nbytes for a in state.values()) + SLACK:
         raise ResumableError(f"checkpoint {step}: no space left on the disk; make room and run the same command")
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is raised; the log would add its traces
-    with full_disk(target.with_name(f"checkpoint {step}")), ocp.StandardCheckpointer() as checkpointer:
+    with full_disk(target.with_name(f"checkpoint {step}")), _checkpointer() as checkpointer:
         checkpointer.save(target, dict(state))
         checkpointer.wait_until_finished()
     if not target.is_dir():
@@ -50,6 +54,7 @@ def save(folder: Path, step: int, state: Mapping[str, np.ndarray]) -> dict[str, 
         "digest": digest(state),
         "leaves": {name: [list(a.shape), str(a.dtype)] for name, a in sorted(state.items())},
         "orbax": ocp.__version__,
+        "bytes": sum(path.stat().st_size for path in target.rglob("*") if path.is_file()),
     }
 
 
@@ -59,19 +64,33 @@ def restore(folder: Path, entry: Mapping) -> Flat:
     Raises:
         DamagedCheckpoint: files are missing, torn, or hold other bits.
     """
-    import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     path = (folder / str(entry["step"])).absolute()
     target = {name: np.zeros(shape, dtype) for name, (shape, dtype) in entry["leaves"].items()}
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             state = {k: np.asarray(v) for k, v in checkpointer.restore(path, target).items()}
     except Exception as error:  # Orbax raises many kinds for a torn folder
         raise DamagedCheckpoint(f"checkpoint {entry['step']}: {str(error).splitlines()[0][:200]}") from error
     if digest(state) != entry["digest"]:
         raise DamagedCheckpoint(f"checkpoint {entry['step']}: its content is not what was written")
     return state
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Orbax by this process alone: of several that are one program the others do not come to its barriers."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    me = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+        )
+    )
 
 
 def set_aside(folder: Path, step: int) -> Path | None:

@@ -247,7 +247,9 @@ def _code() -> str:
 
 
 def _layout(cohort: Cohort, program: Program, devices: Sequence[jax.Device]) -> Layout:
-    whole = Layout(len(cohort.runs), program.width, len(devices), program.room)
+    """On this process' devices, which come first: one measures without the others."""
+    here = sum(device.process_index == devices[0].process_index for device in devices)
+    whole = Layout(len(cohort.runs), program.width, here, program.room)
     runs = min(whole.runs, BLOCKS * whole.devices_used * whole.width)
     return dataclasses.replace(whole, runs=runs, devices=whole.devices_used)
 

@@ -47,6 +47,13 @@ def usable() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
+def every() -> list[jax.Device]:
+    """Returns all devices of all processes that are one program, this process' first."""
+    import jax
+
+    return [*local(), *(device for device in jax.devices() if device.process_index != jax.process_index())]
+
+
 def local() -> list[jax.Device]:
     """Returns all devices of this process."""
     import jax

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from glorot_jax import locks
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.plan import waves
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from glorot_jax.engine.segment import Program
     from glorot_jax.engine.shard import Shard
     from glorot_jax.engine.sweep import Sweep
+    from glorot_jax.store.here import Here
 
 FORMAT = 1
 FILE = "division.json"
@@ -150,7 +150,7 @@ def read(results: Path) -> Division | None:
         raise InputError(f"{path}: damaged", "remove it while no part is at work: it is then made anew") from None
 
 
-def write(results: Path, division: Division) -> None:
+def write(there: Here, division: Division) -> None:
     """Makes it the folder's division; the caller holds the folder."""
     told = {
         "format": FORMAT,
@@ -159,7 +159,8 @@ def write(results: Path, division: Division) -> None:
         "asked": division.asked._asdict(),
         "shards": [dataclasses.asdict(piece) for piece in division.pieces],
     }
-    write_json(results / FILE, told)
+    write_json(there.folder / FILE, told)
+    there.publish(there.folder / FILE)
 
 
 def blocks(cohort: Cohort, width: int) -> Iterator[Cohort]:
@@ -187,10 +188,10 @@ def dealt(units: Sequence[Unit], parts: int) -> list[tuple[int, range]]:
     return found
 
 
-def at_work(results: Path) -> str | None:
+def at_work(there: Here) -> str | None:
     """Returns who trains a shard of a results folder, in words; None if nobody does."""
-    for path in sorted((results / "shards").glob(f"*/{shards.LOCK}")):
-        if (owner := locks.owner(path)) is not None:
+    for lock in there.locks(f"shards/*/{shards.LOCK}"):
+        if (owner := there.owner(lock)) is not None:
             return owner
     return None
 

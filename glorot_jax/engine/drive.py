@@ -27,6 +27,7 @@ from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import compiling, division, form, fusing
 from glorot_jax.engine import cost as costs
 from glorot_jax.engine import shard as shards
+from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
 from glorot_jax.engine.shard import Shard
@@ -34,6 +35,9 @@ from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped, unknown
 from glorot_jax.files import TEMPORARY, append_json_line, write, write_json
 from glorot_jax.signals import Signals
+from glorot_jax.store.mirror import local
+from glorot_jax.store.objects import is_url
+from glorot_jax.store.remote import kept
 
 if TYPE_CHECKING:
     import jax
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from glorot_jax.engine.sharing import Shared
     from glorot_jax.engine.sweep import Run
     from glorot_jax.search import Search
+    from glorot_jax.store.here import Here
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
@@ -64,9 +69,8 @@ EVENTS = "events.jsonl"
 LOGS = "logs"
 """Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DIVIDING = "dividing the sweep"
-LOST = 120.0
-"""Seconds that a lock of another machine is waited for: if that is lost, its file server frees its locks in this time.
-NFS gives a lost client up after 90."""
+DESCRIPTION = ("sweep.json", "sweep.py", "environment.json")
+"""What all processes of a sweep write alike."""
 LOCK = ".lock"
 """Of the results folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is its."""
 
@@ -124,12 +128,12 @@ def run(
     signals: Signals | None = None,
     calibrate: bool = False,
     fuse: Fuse = "never",
-) -> Path:
+) -> Path | str:
     """Trains a sweep, or what is missing of it, and returns its results folder.
 
     Args:
-        out: the folder, ``results/NAME`` if not said. What is done there is kept: an unfinished sweep goes on, a
-            changed one trains only the runs that are new.
+        out: the folder, ``results/NAME`` if not said, or the URL of one on an object store (``glorot_jax.store``).
+            What is done there is kept: an unfinished sweep goes on, a changed one trains only the runs that are new.
         shard: (I, N) to train part I of N, from 0, and leave the others to other processes, here or on other machines
             that share the folder; see ``engine.division``. All if not said.
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
@@ -151,9 +155,8 @@ def run(
         InputError: the folder holds another sweep, or is damaged; somebody else is at work on what is asked for; or
             what is new does not fit into memory.
         Stopped: SIGINT or SIGTERM came; all is saved.
-        ResumableError: the disk is full; what was committed is whole.
+        ResumableError: the disk is full, or the object store out of reach; what was committed is whole.
     """
-    results = Path(out) if out is not None else Path("results") / sweep.name
     if width is not None and (not isinstance(width, int) or width < 1):
         raise InputError(f"width: {width!r} is not an integer ≥ 1")
     if at_once is not None and (not isinstance(at_once, int) or at_once < 1):
@@ -163,33 +166,35 @@ def run(
     part = None if shard is None else division.check(shard)
     if part is not None and fresh:
         raise InputError("fresh: it can't stand beside shard, for other parts may be there", "choose another folder")
-    _check_folder(results, sweep, fresh)
-    watcher = progress or _Silent()
-    from glorot_jax.engine import devices
+    if is_url(out) and fresh:
+        raise InputError("fresh: it can't stand beside a URL", "choose another one, or remove what is there yourself")
+    results = Path("results") / sweep.name if out is None else out if is_url(out) else Path(out)
+    watcher, asked, peers = progress or _Silent(), division.Asked(width, kernel, at_once), Peers.here()
+    with peers.one_fate(), contextlib.ExitStack() as held:
+        there = held.enter_context(kept(results, watcher.note)) if peers.leads else None
+        if there is not None:
+            _check_folder(there.folder, sweep, fresh)
+        peers.check(sweep=division.digest(sweep))  # before JAX starts, in which all wait for each other
+        from glorot_jax.engine import devices
 
-    devices.configure()
-    programs = _Programs(devices.local(), calibrate, fuse)
-    if part is None:
-        begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
-        new = programs.shared([run for run in sweep.runs() if run.id not in begun], kernel)
-        for cohort in new:  # what can't be built is refused before anything is touched
-            program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
-            _check_search(sweep.search, cohort.runs[0], program)
-    if fresh and results.exists():
-        with alone(results):
-            results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
-    results.mkdir(parents=True, exist_ok=True)
-    with signals or Signals() as signals, contextlib.ExitStack() as held:
-        name, log, environment = sweep.name, results / EVENTS, devices.describe()
-        if part is None:
-            held.enter_context(alone(results))
-            (results / division.FILE).unlink(missing_ok=True)  # it would not know what is trained now
-            work = _prepare(results, sweep, width, kernel, at_once, programs)
-            _describe(results, sweep, environment)
-        else:
-            asked = division.Asked(width, kernel, at_once)
-            work = _part(results, sweep, part, asked, programs, environment, watcher, signals, held)
-            name, log = f"{sweep.name}, {_said(part)}", results / f"events-{part[0]}-of-{part[1]}.jsonl"
+        devices.configure()
+        environment = devices.describe()
+        peers.meet(versions=environment["versions"])
+        programs = _Programs(devices.every(), calibrate, fuse, peers)
+        if there is not None:
+            _make_room(there, sweep, part, asked, programs, fresh)
+        signals = held.enter_context(signals or Signals())
+        name, log, work = sweep.name if part is None else f"{sweep.name}, {_said(part)}", None, []
+        if there is not None:
+            log = there.folder / (EVENTS if part is None else f"events-{part[0]}-of-{part[1]}.jsonl")
+            if part is None:
+                held.enter_context(alone(there))
+                there.remove(there.folder / division.FILE)  # it would not know what is trained now
+                work = _prepare(there, sweep, asked, programs)
+                _describe(there, sweep, environment)
+            else:
+                work = _part(there, sweep, part, asked, programs, environment, watcher, signals, held)
+        work = _followed(sweep, work, peers)
         if part is not None and all(shard.done for shard, _ in work):  # it holds nothing, so it writes nothing
             watcher.note(f"{name}: nothing to do")
         else:
@@ -198,18 +203,57 @@ def run(
     return results
 
 
+def _make_room(
+    there: Here, sweep: Sweep, part: Part | None, asked: division.Asked, programs: _Programs, fresh: bool
+) -> None:
+    """The folder is there, and empty if all is to start over; nothing is touched where something can't be built."""
+    results = there.folder
+    if part is None:
+        _check_new(results, sweep, asked, programs, fresh)
+    if fresh and results.exists():
+        with alone(there):
+            results.rename(results.with_name(f"{results.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
+    results.mkdir(parents=True, exist_ok=True)
+
+
+def _followed(sweep: Sweep, work: list[tuple[Shard, Cohort]], peers: Peers) -> list[tuple[Shard, Cohort]]:
+    """The shards that the first process found or made, each with its runs; others have not looked into the folder."""
+    told = peers.told([{"folder": s.folder.name, "manifest": s.manifest, "runs": _ids(c)} for s, c in work])
+    if peers.leads:
+        return work
+    runs, known, work = {run.id: run for run in sweep.runs()}, cohorts(sweep.runs()), []
+    for one in told:
+        shard = Shard(Path(one["folder"]), one["manifest"])
+        (cohort,) = cohorts([runs[name] for name in one["runs"]], fuse=shard.fused)
+        work.append((shard, cohort if shard.done else _as_begun(shard.folder, shard, cohort, known)))
+    return work
+
+
+def _ids(cohort: Cohort) -> list[str]:
+    return [run.id for run in cohort.runs]
+
+
+def _check_new(results: Path, sweep: Sweep, asked: division.Asked, programs: _Programs, fresh: bool) -> None:
+    """What can't be built is refused before anything is touched."""
+    width, kernel, at_once = asked
+    begun = set() if fresh else {run for _, ids in shards.open_all(results) for run in ids}
+    for cohort in programs.shared([run for run in sweep.runs() if run.id not in begun], kernel):
+        program, _ = programs.of(programs.waves(cohort, at_once, width, kernel)[0], width, kernel)
+        _check_search(sweep.search, cohort.runs[0], program)
+
+
 def _train(
     name: str,
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
-    log: Path,
+    log: Path | None,
     facts: Mapping[str, Any],
     programs: _Programs,
     watcher: Watcher,
     signals: Signals,
     segment_seconds: float,
 ) -> None:
-    """Trains shards one after the other, which this process holds."""
+    """Trains shards one after the other, which this process, or the one that leads, holds."""
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
@@ -224,7 +268,7 @@ def _train(
     try:
         for shard, cohort in work:
             if not shard.done:
-                _leave_if(signals)
+                _leave_if(signals, programs.peers)
                 _Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
     except Stopped as stop:
         _event(log, "stop", code=stop.code)
@@ -244,7 +288,7 @@ def resume(
     progress: Watcher | None = None,
     segment_seconds: float = SEGMENT_SECONDS,
     signals: Signals | None = None,
-) -> Path:
+) -> Path | str:
     """Goes on with the sweep of a results folder as it was described there; arguments as for ``run``."""
     return run(
         described(folder),
@@ -265,7 +309,7 @@ def described(folder: str | Path) -> Sweep:
     Raises:
         InputError: no sweep was started there, or its description no longer gives the same runs.
     """
-    results = Path(folder)
+    results = local(folder)
     description = _read_description(results)
     if (results / "sweep.py").exists():
         sweep = load_sweep(results / "sweep.py", description["settings"])
@@ -273,7 +317,7 @@ def described(folder: str | Path) -> Sweep:
         sweep = from_resolved(description["sweep"])
     if [r.id for r in sweep.runs()] != description["runs"]:
         raise InputError(
-            f"{results}: its sweep.py no longer gives the runs that it was started with",
+            f"{folder}: its sweep.py no longer gives the runs that it was started with",
             "a function that it uses was changed; run the sweep's own file to train what is new",
         )
     return sweep
@@ -283,19 +327,19 @@ def described(folder: str | Path) -> Sweep:
 
 
 @contextlib.contextmanager
-def alone(results: Path) -> Iterator[None]:
+def alone(there: Here) -> Iterator[None]:
     """Holds the folder against everybody else.
 
     Raises:
         InputError: somebody is at work in it; the line names who.
     """
     try:
-        with locks.held(results / LOCK):
-            if (owner := division.at_work(results)) is not None:
+        with there.held(there.folder / LOCK):
+            if (owner := division.at_work(there)) is not None:
                 raise locks.Taken(owner)
             yield
     except locks.Taken as taken:
-        raise _busy(results, taken.owner) from None
+        raise _busy(there.folder, taken.owner) from None
 
 
 def _check_folder(results: Path, sweep: Sweep, fresh: bool) -> None:
@@ -331,22 +375,16 @@ def _read_description(results: Path) -> dict[str, Any]:
     return description
 
 
-def _prepare(
-    results: Path,
-    sweep: Sweep,
-    width: int | None,
-    kernel: str | None,
-    at_once: int | None,
-    programs: _Programs,
-) -> list[tuple[Shard, Cohort]]:
+def _prepare(there: Here, sweep: Sweep, asked: division.Asked, programs: _Programs) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
-    work, new = _begun(results, sweep)
+    width, kernel, at_once = asked
+    work, new = _begun(there, sweep)
     for cohort in (
         wave for one in programs.shared(new, kernel) for wave in programs.waves(one, at_once, width, kernel)
     ):
         program, layout = programs.of(cohort, width, kernel)
         made = shards.create(
-            results / "shards" / cohort.shard_id,
+            there.folder / "shards" / cohort.shard_id,
             cohort,
             layout.width,
             program.first_step,
@@ -354,6 +392,7 @@ def _prepare(
             why_width=programs.width(cohort),
             why_shared=programs.why_shared(cohort),
             search=plain(sweep.search),
+            there=there,
         )
         work.append((made, cohort))
     for shard, cohort in work:
@@ -361,12 +400,12 @@ def _prepare(
     return sorted(work, key=lambda pair: pair[0].done)
 
 
-def _begun(results: Path, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
+def _begun(there: Here, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
     """The shards that hold runs of the sweep alone, each with them, and the runs that nobody has."""
-    wanted = {run.id: run for run in sweep.runs()}
+    results, wanted = there.folder, {run.id: run for run in sweep.runs()}
     work: list[tuple[Shard, Cohort]] = []
     known: list[Cohort] = []
-    for shard, ids in shards.open_all(results):
+    for shard, ids in shards.open_all(results, there):
         here = [wanted.pop(i) for i in ids if i in wanted]
         if len(here) == len(ids):
             (cohort,) = cohorts(here, fuse=shard.fused)
@@ -407,8 +446,8 @@ def _busy(results: Path, owner: str) -> InputError:
 class _Patience:
     """Waits for who holds a lock only for a while: a part that divides the sweep, or a machine that may be lost."""
 
-    def __init__(self, results: Path, watcher: Watcher, signals: Signals):
-        self.results, self.watcher, self.signals = results, watcher, signals
+    def __init__(self, there: Here, watcher: Watcher, signals: Signals):
+        self.there, self.watcher, self.signals = there, watcher, signals
         self._begin, self._before = time.monotonic(), ""
 
     def wait(self, owner: str) -> None:
@@ -418,10 +457,10 @@ class _Patience:
             InputError: the owner stays; the line names who.
             Stopped: a signal came meanwhile.
         """
-        lost = not locks.here(owner) and time.monotonic() - self._begin < LOST
+        lost = not locks.here(owner) and time.monotonic() - self._begin < self.there.outlives
         # Who has just taken it may not have written his name yet: only a second look says who stays.
         if owner == self._before != locks.NOBODY and DIVIDING not in owner and not lost:
-            raise _busy(self.results, owner)
+            raise _busy(self.there.folder, owner)
         if owner != self._before and (DIVIDING in owner or lost):
             self.watcher.note(f"waiting for {owner}")
         self._before = owner
@@ -429,7 +468,7 @@ class _Patience:
 
 
 def _part(
-    results: Path,
+    there: Here,
     sweep: Sweep,
     part: Part,
     asked: division.Asked,
@@ -440,28 +479,28 @@ def _part(
     held: contextlib.ExitStack,
 ) -> list[tuple[Shard, Cohort]]:
     """The shards of a part, each with its runs; those that are not done are held from now on."""
-    patience, pieces = _Patience(results, watcher, signals), None
+    patience, pieces = _Patience(there, watcher, signals), None
     while pieces is None:
         try:
-            with locks.held(results / LOCK, DIVIDING), contextlib.ExitStack() as mine:
-                made = _division(results, sweep, part[1], asked, programs, environment)
-                for folder in (results / "shards" / piece.shard for piece in made.of(part[0])):
+            with there.held(there.folder / LOCK, DIVIDING), contextlib.ExitStack() as mine:
+                made = _division(there, sweep, part[1], asked, programs, environment)
+                for folder in (there.folder / "shards" / piece.shard for piece in made.of(part[0])):
                     if not shards.is_done(folder):
                         folder.mkdir(parents=True, exist_ok=True)
-                        mine.enter_context(locks.held(folder / shards.LOCK, _said(part)))
+                        mine.enter_context(there.held(folder / shards.LOCK, _said(part)))
                 pieces = made.of(part[0])
                 held.enter_context(mine.pop_all())
         except locks.Taken as taken:
             patience.wait(taken.owner)
     known = cohorts(sweep.runs())
-    work = [_opened(results, sweep, piece, known, programs) for piece in pieces]
+    work = [_opened(there, sweep, piece, known, programs) for piece in pieces]
     for shard, cohort in work:
         _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
 
 
 def _division(
-    results: Path,
+    there: Here,
     sweep: Sweep,
     parts: int,
     asked: division.Asked,
@@ -469,37 +508,37 @@ def _division(
     environment: Mapping[str, Any],
 ) -> Division:
     """The division as it is, or a new one where nobody is at work; the caller holds the folder."""
-    made = division.read(results)
+    made = division.read(there.folder)
     if made is not None and made.serves(sweep, parts, asked):
-        if not _is_described(results, sweep):
-            _describe(results, sweep, environment)
+        if not _is_described(there.folder, sweep):
+            _describe(there, sweep, environment)
         return made
-    if (owner := division.at_work(results)) is not None:
+    if (owner := division.at_work(there)) is not None:
         raise InputError(
-            f"{results}: {owner} is at work in it",
+            f"{there.folder}: {owner} is at work in it",
             "it ends first, or is stopped, before the sweep is divided in another way",
         )
-    work, missing = _begun(results, sweep)
+    work, missing = _begun(there, sweep)
     new = programs.shared(missing, asked.kernel)
     for cohort in new:
         program, _ = programs.of(cohort, asked.width, asked.kernel)
         _check_search(sweep.search, cohort.runs[0], program)
     unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
     made = division.divide(sweep, parts, asked, unfinished, new, programs)
-    _describe(results, sweep, environment)
-    division.write(results, made)
+    _describe(there, sweep, environment)
+    division.write(there, made)
     return made
 
 
 def _opened(
-    results: Path, sweep: Sweep, piece: Piece, known: Sequence[Cohort], programs: _Programs
+    there: Here, sweep: Sweep, piece: Piece, known: Sequence[Cohort], programs: _Programs
 ) -> tuple[Shard, Cohort]:
     """A shard of a part, which this process holds if it is not done; made if it is not there."""
-    folder, runs = results / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
+    folder, runs = there.folder / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
     (cohort,) = cohorts([runs[name] for name in piece.runs], fuse=piece.fused)
-    cohort = _chosen(results, piece.shard, cohort, piece.choices, known)
+    cohort = _chosen(there.folder, piece.shard, cohort, piece.choices, known)
     if (folder / shards.MANIFEST).exists():
-        return shards.opened(folder), cohort
+        return shards.opened(folder, there), cohort
     program, layout = programs.of(cohort, piece.width, piece.kernel)
     shard = shards.create(
         folder,
@@ -510,6 +549,7 @@ def _opened(
         why_width=piece.why_width,
         why_shared=piece.why_shared,
         search=plain(sweep.search),
+        there=there,
     )
     return shard, cohort
 
@@ -518,11 +558,11 @@ def _said(part: Part) -> str:
     return f"part {part[0]} of {part[1]}"
 
 
-def _leave_if(signals: Signals) -> None:
-    """Ends the work between two shards, if that was asked for."""
-    if signals.caught:
+def _leave_if(signals: Signals, peers: Peers = ALONE) -> None:
+    """Ends the work between two shards, if that was asked for, of whichever process."""
+    if caught := max(peers.agreed(signals.caught)):
         signals.saved()
-        raise Stopped("saved; the same command goes on", 128 + signals.caught)
+        raise Stopped("saved; the same command goes on", 128 + caught)
 
 
 def _check_search(search: Search | None, run: Run, program: Program) -> None:
@@ -569,8 +609,8 @@ def _chosen(
 class _Programs:
     """The programs of cohorts on some devices, each traced once, and what is compiled of them."""
 
-    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse):
-        self.devices, self.calibrate, self.fuse = devices, calibrate, fuse
+    def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse, peers: Peers = ALONE):
+        self.devices, self.calibrate, self.fuse, self.peers = devices, calibrate, fuse, peers
         self._shared: dict[tuple[str, ...], Shared] = {}
         self._built: dict[str, tuple[Program, Layout, Whys]] = {}
         self._fleet: Fleet | None = None
@@ -634,7 +674,7 @@ class _Programs:
             self._fleet.lay(layout, arrays)
         else:
             self._fleet = None  # its data leave the devices before others come
-            self._fleet = Fleet(program, layout, arrays, self.devices)
+            self._fleet = Fleet(program, layout, arrays, self.devices, self.peers)
         return self._fleet
 
 
@@ -664,7 +704,8 @@ def _is_described(results: Path, sweep: Sweep) -> bool:
     return False
 
 
-def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+def _describe(there: Here, sweep: Sweep, environment: Mapping[str, Any]) -> None:
+    results = there.folder
     write_json(results / "sweep.json", _description(sweep))
     source = _source(results, sweep)
     if source is not None:
@@ -675,6 +716,7 @@ def _describe(results: Path, sweep: Sweep, environment: Mapping[str, Any]) -> No
         "started": _now(),
     }
     write_json(results / "environment.json", {**environment, **facts})
+    there.push(*DESCRIPTION)
 
 
 def _products(sweep: Sweep, platform: str) -> dict[str, str]:
@@ -694,7 +736,9 @@ def _commit(source: Path | None) -> str | None:
     return None
 
 
-def _event(log: Path, kind: str, **facts: Any) -> None:
+def _event(log: Path | None, kind: str, **facts: Any) -> None:
+    if log is None:
+        return
     append_json_line(log, {"time": _now(), "event": kind, **facts})
 
 
@@ -746,13 +790,16 @@ class _Committed(NamedTuple):
 class _Trainer:
     """One shard from where it stands to its last step.
 
+    Of several processes that are one program all go through it, segment by segment; the one that leads decides, reads
+    and writes.
+
     Attributes:
         step, recorded: where the segments stand; the shard's own are of the last commit.
     """
 
     def __init__(
         self,
-        log: Path,
+        log: Path | None,
         shard: Shard,
         cohort: Cohort,
         search: Search | None,
@@ -762,12 +809,12 @@ class _Trainer:
         segment_seconds: float,
     ):
         self.log, self.shard, self.cohort, self.watcher = log, shard, cohort, watcher
-        self.search, self.signals = search, signals
+        self.search, self.signals, self.peers = search, signals, programs.peers
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.engine.predictions import Predictions
 
         self.program, self.layout = programs.of(cohort, shard.width, shard.kernel)
-        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), [run.id for run in cohort.runs]
+        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), _ids(cohort)
         self.fleet = programs.fleet(self.program, self.layout, self.arrays)
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
@@ -785,11 +832,7 @@ class _Trainer:
             self.predictions.stop()
 
     def _train(self) -> None:
-        state, notes = self.shard.restore()
-        for note in notes:
-            self.watcher.note(note)
-            _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
-        self._plan_probes()
+        state = self._restored()
         run, manifest = self.cohort.runs[0], self.shard.manifest
         self.rungs = self.search.rungs(run.steps) if self.search else ()
         every = run.due()
@@ -800,7 +843,7 @@ class _Trainer:
         del state
         self.watcher.phase("compiling")
         live = self._placed()
-        self.reckoning = None if live is None else self._reckon(live)
+        self.reckoning = self._reckon(live) if live is not None and self.peers.leads else None
         phase: tuple[Phase | None, ...] = ()
         while True:
             if phase != (now := self._phase(),):
@@ -812,14 +855,16 @@ class _Trainer:
                 pieces, recorded = self._schedule(now)
                 begin = time.perf_counter()
                 live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
-                segment = self._ended(int(pieces.steps.sum()), recorded, time.perf_counter() - begin, spent)
+                seconds = self._slowest(time.perf_counter() - begin)
+                segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent)
             last = self.step == self.steps
-            if self.updated:  # not before: the first update has the machine to itself
+            if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved = None
-            if live is not None and self.reckoning is not None:
+            if self.reckoning is not None:
                 self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
+            if live is not None:
                 self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
@@ -827,9 +872,11 @@ class _Trainer:
                     self._waiting(lambda r=records, steps=recorded: self._drop(r, steps))
                 moved = self.places.tighten()
             made = segment(state=self.places.state, records=records, dropped=tuple(self.dropped))
-            self._commit = self._committer.submit(self._committed, made)
+            if self.peers.leads:
+                self._commit = self._committer.submit(self._committed, made)
             del made, records
-            if last or self.signals.caught:
+            caught = self._waiting(lambda: max(self.peers.agreed(self.signals.caught)))
+            if last or caught:
                 self._durable()
                 break
             if moved is not None:
@@ -838,7 +885,26 @@ class _Trainer:
                 live = self._placed()
         if not last:
             self.signals.saved()
-            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + self.signals.caught)
+            raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + caught)
+
+    def _restored(self) -> Any:
+        """The newest whole state as the process that leads finds it, None if there is none; the manifest as of there.
+
+        The manifest then holds what is planned of the probes, too.
+        """
+        state = None
+        if self.peers.leads:
+            state, notes = self.shard.restore()
+            for note in notes:
+                self.watcher.note(note)
+                _event(self.log, "damaged", shard=self.shard.folder.name, what=note)
+            self._plan_probes()
+        self.shard.manifest = self.peers.told(self.shard.manifest)
+        return next(iter(self.peers.joined([] if state is None else [state])), None)
+
+    def _slowest(self, seconds: float) -> float:
+        """What a segment took the slowest process; the others wait for it."""
+        return self._waiting(lambda: max(self.peers.agreed(seconds)))
 
     def _placed(self) -> Any:
         """The state of the runs that have places, on the devices; None if nobody is left."""
@@ -862,13 +928,23 @@ class _Trainer:
 
     def _drop(self, records: Mapping[str, np.ndarray], recorded: Sequence[int]) -> None:
         """Asks the search who goes on; what it says is committed with the segment that it looked at."""
+        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
+        named = set(self.peers.told(self._named(records, recorded, there) if self.peers.leads else None))
+        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
+        self.places.drop(gone)
+        rung = self.rungs.index(self.step) + 1
+        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
+
+    def _named(
+        self, records: Mapping[str, np.ndarray], recorded: Sequence[int], there: Sequence[Sequence[int]]
+    ) -> list[str]:
+        """The runs that the search drops of those that are there, by their ids."""
         from glorot_jax.engine import records as files
 
         assert self.search is not None
         flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
         new = files.dataset(flat, self.program.outputs, self.ids, recorded)
         seen = files.scalars(self.shard.folder, self.shard.manifest["records"], new)
-        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
         try:
             named = set(self.search.drop(seen, [[self.ids[place] for place in places] for places in there]))
         except Exception as error:
@@ -878,10 +954,7 @@ class _Trainer:
             raise InputError(
                 f"search: {self.search.kind()} names {strangers[0]!r}, which is no run of those it was shown"
             )
-        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
-        self.places.drop(gone)
-        rung = self.rungs.index(self.step) + 1
-        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
+        return sorted(named)
 
     @property
     def steps(self) -> int:
@@ -932,8 +1005,8 @@ class _Trainer:
             self.pace = _Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
 
     def _where(self) -> str:
-        """The step of the last commit, in words."""
-        step, first = self.shard.step, self.shard.first_step
+        """Where the segments stand, in words."""
+        step, first = self.step, self.shard.first_step
         if step < 0:
             return f"step {step - first:,} of {-first:,} of the pre-training"
         return f"step {step:,} of {self.steps:,}"
@@ -983,7 +1056,7 @@ class _Trainer:
         last = last if phase is None else phase.last
         due = [r for r in self.due if r > self.recorded and step <= r <= last]
         pieces, recorded = [], []
-        budget = self.pace.budget()
+        budget = _Budget(**self.peers.told(vars(self.pace.budget())))
         while len(pieces) < PIECES - 1 and (due or step < last):
             goal = due[0] if due else last
             count = min(goal - step, self.program.piece_steps, budget.steps)

@@ -20,12 +20,13 @@ import numpy as np
 from glorot_jax.engine import compiling
 from glorot_jax.engine.feed import Feed, merged
 from glorot_jax.engine.layout import Layout
+from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.segment import Pieces, Program
 from glorot_jax.engine.tracing import undisturbed
 
 Programs = dict[jax.Device, Callable]
 State = list[Any]
-"""A pytree of arrays (blocks, width, …) for each chunk, on that chunk's device."""
+"""A pytree of arrays (blocks, width, …) for each chunk, on that chunk's device; None for chunks of other processes."""
 
 
 class Fleet:
@@ -34,16 +35,23 @@ class Fleet:
     Args:
         program: what is compiled.
         layout, arrays: as ``lay`` takes them.
-        devices: as many as ``layout.devices``.
+        devices: as many as ``layout.devices``, those of other processes too.
+        peers: the processes that have such a fleet each; they call the same methods in the same order.
 
     Attributes:
         compilations: programs that were made ready so far, once for each device.
     """
 
     def __init__(
-        self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray], devices: Sequence[jax.Device]
+        self,
+        program: Program,
+        layout: Layout,
+        arrays: Mapping[str, np.ndarray],
+        devices: Sequence[jax.Device],
+        peers: Peers = ALONE,
     ):
-        self.program, self._offered = program, devices
+        self.program, self.peers = program, peers
+        self._offered = sorted(devices, key=lambda device: device.process_index)
         self._workers = ThreadPoolExecutor(len(devices))
         self._constants: dict[jax.Device, Any] = {}
         self._train: Programs = {}
@@ -59,10 +67,12 @@ class Fleet:
         """
         self.layout = layout
         self._places = [self._offered[chunk.device] for chunk in layout.chunks]
-        self._devices = list(dict.fromkeys(self._places))
-        self._hyper = self._put(layout.spread_all(arrays))
-        self._blocks = self._put(layout.block_plans(arrays["seed"], arrays["stream"]))
+        self._mine = [i for i, place in enumerate(self._places) if place.process_index == jax.process_index()]
+        self._devices = list(dict.fromkeys(self._places[i] for i in self._mine))
+        hyper, blocks = layout.spread_all(arrays), layout.block_plans(arrays["seed"], arrays["stream"])
         constants = self.program.setup.dataset.constants()
+        self._example = constants, hyper[0], blocks[0]
+        self._hyper, self._blocks = self._put(hyper), self._put(blocks)
         self._constants |= {d: jax.device_put(constants, d) for d in self._devices if d not in self._constants}
         self._feed = Feed(self.program, layout, arrays) if self.program.feeding else None
 
@@ -83,8 +93,8 @@ class Fleet:
 
     def record_shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of a run's record at one step by its name; nothing is computed."""
-        state = jax.eval_shape(self.program.initialize, *self._settings(0))
-        arguments = *self._settings(0), _NO_PIECES, state, *([self._feed.feeding.brought] if self._feed else [])
+        state = jax.eval_shape(self.program.initialize, *self._example)
+        arguments = *self._example, _NO_PIECES, state, *([self._feed.feeding.brought] if self._feed else [])
         _, found = jax.eval_shape(self.program.segment, *arguments)
         return {name: leaf.shape[3:] for name, leaf in found.items()}
 
@@ -96,7 +106,7 @@ class Fleet:
 
     @property
     def home(self) -> jax.Device:
-        """The first device."""
+        """The first device of this process."""
         return self._devices[0]
 
     @property
@@ -129,9 +139,7 @@ class Fleet:
 
     def place(self, flat: Mapping[str, np.ndarray]) -> State:
         """Returns a state that ``gather`` gave, back on the devices."""
-        shape = jax.eval_shape(
-            self.program.initialize, self._constants[self._places[0]], self._hyper[0], self._blocks[0]
-        )
+        shape = jax.eval_shape(self.program.initialize, *self._example)
         paths, structure = jax.tree_util.tree_flatten_with_path(shape)
         leaves = [self.layout.spread(flat[_path(path)]) for path, _ in paths]
         chunks = [structure.unflatten(parts) for parts in zip(*leaves, strict=True)]
@@ -144,9 +152,9 @@ class Fleet:
         feed = self._feed
         if feed:
             done = self._on_each(lambda i, p: self._fed(feed, i, p, pieces, state[i]))
-            return [s for s, _ in done], [r for _, r in done]
-        done = self._on_each(lambda i, p: self._train[p](*self._arguments(i, pieces, state)))
-        return [s for s, _ in done], [r for _, r in done]
+        else:
+            done = self._on_each(lambda i, p: self._train[p](*self._arguments(i, pieces, state)))
+        return [part and part[0] for part in done], [part and part[1] for part in done]
 
     def _begun(self, feed: Feed, state: State) -> State:
         """The state of runs whose first batches the host brings, one part of a block after the other."""
@@ -177,13 +185,22 @@ class Fleet:
 
     def gather(self, state: State) -> dict[str, np.ndarray]:
         """Returns the state on the host: path -> (runs, …)."""
-        flat = [{_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(part)} for part in state]
-        return {name: self.layout.gather([np.asarray(part[name]) for part in flat]) for name in flat[0]}
+        flat = {i: jax.tree_util.tree_leaves_with_path(state[i]) for i in self._mine}
+        return self._whole({i: {_path(p): np.asarray(leaf) for p, leaf in leaves} for i, leaves in flat.items()})
 
     def records(self, records: Sequence[Any], count: int) -> dict[str, np.ndarray]:
         """Returns the first ``count`` records of a segment on the host: name -> (runs, records, …)."""
-        moved = [{k: np.moveaxis(np.asarray(v), 1, 2) for k, v in part.items()} for part in records]
-        return {name: self.layout.gather([part[name] for part in moved])[:, :count] for name in moved[0]}
+        moved = {
+            i: {k: np.moveaxis(np.asarray(v), 1, 2)[:, :, :count] for k, v in records[i].items()} for i in self._mine
+        }
+        return self._whole(moved)
+
+    def _whole(self, mine: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Arrays (room, width, …) of this process' chunks as (runs, …) of all runs, those of other processes too."""
+        chunks = self.layout.chunks
+        used = [{k: v[: chunks[i].count] for k, v in part.items()} for i, part in mine.items()]
+        parts = self.peers.joined(used)
+        return {name: self.layout.gather([part[name] for part in parts]) for name in parts[0]}
 
     def _first(self, device: jax.Device) -> int:
         """The first chunk of a device."""
@@ -198,18 +215,19 @@ class Fleet:
         return *self._settings(chunk), jax.device_put(pieces, self._places[chunk]), state[chunk], *brought
 
     def _on_each(self, work: Callable[[int, jax.Device], Any]) -> list[Any]:
-        """Does the chunks' work, all devices at once, each in a thread of its own."""
+        """Does the work of this process' chunks, all devices at once, each in a thread of its own."""
 
         def on(device: jax.Device) -> dict[int, Any]:
-            mine = [i for i, place in enumerate(self._places) if place == device]
+            mine = [i for i in self._mine if self._places[i] == device]
             return jax.block_until_ready({i: work(i, device) for i in mine})
 
         futures: list[Future] = [self._workers.submit(on, device) for device in self._devices]
         done = {i: result for future in futures for i, result in future.result().items()}
-        return [done[i] for i in range(len(self._places))]
+        return [done.get(i) for i in range(len(self._places))]
 
     def _put(self, chunks: Sequence[Any]) -> list[Any]:
-        return [jax.device_put(part, place) for part, place in zip(chunks, self._places, strict=True)]
+        mine = set(self._mine)
+        return [jax.device_put(part, self._places[i]) if i in mine else None for i, part in enumerate(chunks)]
 
     def _everywhere(self, function: Callable, arguments: Callable[[jax.Device], tuple], **options: Any) -> Programs:
         """Compiles for the first device; the others find the same machine code in the compilation cache."""
@@ -220,6 +238,8 @@ class Fleet:
                 function.__name__, lambda: self.compiled(jitted.lower(*arguments(device))), self.compilations
             )
 
+        if not self._devices:
+            return {}
         home, *others = self._devices
         with _one_key_for_all_devices(), undisturbed():
             return {home: compiled(home)} | dict(zip(others, self._workers.map(compiled, others), strict=True))

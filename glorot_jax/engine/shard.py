@@ -14,6 +14,7 @@ from glorot_jax.engine import checkpoint, records
 from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
 from glorot_jax.kernels import GENERAL
+from glorot_jax.store.here import Here
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,6 +27,8 @@ RUNS = "runs.parquet"
 LOCK = ".lock"
 """Held by who trains it as a part of a division, or all of the results folder."""
 
+_HERE = Here(Path())
+"""Kept nowhere else."""
 _OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped")
 """What the manifest holds of its step, and goes back to with it."""
 
@@ -36,10 +39,12 @@ class Shard:
 
     Attributes:
         manifest: as on disk after the last commit; see ``create`` for its fields.
+        there: where the folder is kept, besides here.
     """
 
     folder: Path
     manifest: dict[str, Any]
+    there: Here = _HERE
 
     @property
     def checkpoints(self) -> Path:
@@ -121,9 +126,14 @@ class Shard:
             "previous": before if before["checkpoint"] else None,
             **facts,
         }
-        write_json(self.folder / MANIFEST, manifest)
-        self.manifest = manifest
+        self._replace(manifest)
         self._drop_unnamed()
+
+    def _replace(self, manifest: dict[str, Any]) -> None:
+        """Makes this the manifest: the moment of every commit."""
+        write_json(self.folder / MANIFEST, manifest)
+        self.there.commit(self.folder, manifest)
+        self.manifest = manifest
 
     def restore(self) -> tuple[dict[str, np.ndarray] | None, list[str]]:
         """Returns the newest whole state, None if nothing was committed, and what there is to say of damage.
@@ -131,8 +141,10 @@ class Shard:
         A damaged checkpoint is set aside and the one before it is used, with the records up to there.
         """
         notes: list[str] = []
+        self.manifest = self.there.claim(self.folder, self.manifest)
         self._drop_unnamed()
         while (entry := self.manifest["checkpoint"]) is not None:
+            self.there.fetch(self.folder, self.manifest)
             try:
                 return checkpoint.restore(self.checkpoints, entry), notes
             except checkpoint.DamagedCheckpoint as damage:
@@ -142,14 +154,12 @@ class Shard:
                 back = f"going on from step {before['step']}" if before else f"starting from step {self.first_step}"
                 notes.append(f"{damage}; {kept}; {back}")
                 start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": [], "dropped": []}
-                self.manifest |= {**(before or start), "previous": None, "state": "training"}
-                write_json(self.folder / MANIFEST, self.manifest)
+                self._replace(self.manifest | {**(before or start), "previous": None, "state": "training"})
         return None, notes
 
     def plan_probes(self, picked: Mapping[str, Any]) -> None:
         """Makes durable, before the first step, which records are made; see ``cost.picked``."""
-        self.manifest["probes"] = dict(picked)
-        write_json(self.folder / MANIFEST, self.manifest)
+        self._replace(self.manifest | {"probes": dict(picked)})
 
     def _drop_unnamed(self) -> None:
         """Removes record files and checkpoints that neither the manifest nor the one before names.
@@ -180,6 +190,7 @@ def create(
     why_width: Mapping[str, Any] | None = None,
     why_shared: str | None = None,
     search: Any = None,
+    there: Here = _HERE,
 ) -> Shard:
     """Returns a new shard at its first step: its table of runs, then its first manifest.
 
@@ -188,6 +199,7 @@ def create(
         why_width: how the width was chosen, in JSON's terms.
         why_shared: why its runs share a program with those of other cohorts, or don't, where they could.
         search: the rule by which runs are dropped, in JSON's terms.
+        there: where the folder is kept, besides here.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -223,8 +235,9 @@ def create(
     }
     if cohort.members:
         manifest["members"] = [_member(member) for member in cohort.members]
-    write_json(folder / MANIFEST, manifest)
-    return Shard(folder, manifest)
+    made = Shard(folder, manifest, there)
+    made._replace(manifest)
+    return made
 
 
 def _member(cohort: Cohort) -> dict[str, Any]:
@@ -237,7 +250,7 @@ def _member(cohort: Cohort) -> dict[str, Any]:
     }
 
 
-def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
+def open_all(results: Path, there: Here = _HERE) -> list[tuple[Shard, list[str]]]:
     """Returns the shards of a results folder, oldest first, each with the ids of its runs.
 
     Raises:
@@ -249,7 +262,7 @@ def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
     for folder in sorted((results / "shards").glob("*/")):
         if not (folder / MANIFEST).exists():
             continue  # died while it was made: it is made again, under the same name
-        shard = opened(folder)
+        shard = opened(folder, there)
         try:
             ids = pq.read_table(folder / RUNS, columns=["run"])["run"].to_pylist()
         except (OSError, ValueError, KeyError) as error:
@@ -258,13 +271,13 @@ def open_all(results: Path) -> list[tuple[Shard, list[str]]]:
     return found
 
 
-def opened(folder: Path) -> Shard:
+def opened(folder: Path, there: Here = _HERE) -> Shard:
     """Returns the shard of a folder as it is now.
 
     Raises:
         InputError: its manifest is damaged.
     """
-    return Shard(folder, read_manifest(folder / MANIFEST))
+    return Shard(folder, read_manifest(folder / MANIFEST), there)
 
 
 def is_done(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from glorot_jax.analysis.results import SCALARS
 from glorot_jax.engine import drive, plan, records, shard
 from glorot_jax.engine.sweep import Run
 from glorot_jax.probes.probe import Output
+from glorot_jax.store.here import Here
 
 OUTPUTS = {name: Output((), name.replace("_", " "), "1", {"examples": 20}) for name in SCALARS}
 OUTPUTS["activation_std"] = Output(("layer",), "standard deviation of the activations")
@@ -60,7 +61,7 @@ def results(
         for some in ([step] for step in recorded) if commits else [recorded]:
             new = _records(cohort.runs, value, some, lost, arrays)
             part.commit(some[-1], _state(cohort.runs, some[-1]), new, _told(cohort, lost), 1)
-    drive._describe(where, made, {"devices": ["cpu"], "platform": "cpu"})
+    drive._describe(Here(where), made, {"devices": ["cpu"], "platform": "cpu"})
     return where
 
 

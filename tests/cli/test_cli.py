@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from glorot_jax import activations, config, initializers, load, load_sweep, losses, specs
+from glorot_jax import activations, config, doctor, initializers, load, load_sweep, losses, specs
 from glorot_jax.cli import main
 from glorot_jax.engine import drive
 from tests.cli.disk import small_disk
@@ -310,11 +310,13 @@ def known(kind: str) -> set[str]:
         from glorot_jax import probes
 
         return set(probes.BUILT_IN)
+    if kind == "engines":
+        return {path.stem for path in (Path(__file__).parents[2] / "launch").glob("*.py")}
     return {"quickstart"}
 
 
 @pytest.mark.parametrize(
-    "kind", ["activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps"]
+    "kind", ["activations", "initializers", "losses", "optimizers", "datasets", "probes", "sweeps", "engines"]
 )
 def test_list_names_all_of_a_kind_with_a_line_each(kind, capsys):
     assert main(["list", kind, "--format", "json"]) == 0
@@ -327,6 +329,15 @@ def test_list_names_all_of_a_kind_with_a_line_each(kind, capsys):
     assert [line.split()[0] for line in lines] == list(listed)
     if kind in ("activations", "initializers", "losses"):
         assert set(config.names_in(kind)) == listed.keys()
+
+
+@pytest.mark.parametrize(("state", "code"), [("good", 0), ("warning", 0), ("wrong", 1)])
+def test_doctor_says_what_it_finds_and_ends_with_1_where_no_sweep_would_run(state, code, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "report", lambda out: [doctor.Check("disk", state, f"of {out}", "another one")])
+    assert main(["doctor", "--out", "there"]) == code
+    assert capsys.readouterr().out.splitlines()[:2] == doctor.render(doctor.report("there")).splitlines()[:2]
+    assert main(["doctor", "--format", "json"]) == code
+    assert json.loads(capsys.readouterr().out)["checks"][0]["said"] == "of None"
 
 
 def test_data_show_writes_a_page_of_examples(tmp_path, capsys):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -26,11 +29,12 @@ def no_training(monkeypatch):
         (folder / "result").write_text(text)
         return folder
 
-    def differences(folder: Path, other: Path) -> list[str]:
-        same = (folder / "result").read_text() == (other / "result").read_text()
+    def differences(folder: Path, other: str) -> list[str]:
+        same = (folder / "result").read_text() == other
         return [] if same else ["parameters of run a: w differs", "records of run a: loss differs"]
 
-    monkeypatch.setattr(command, "_trained", trained)
+    monkeypatch.setattr(command, "_undisturbed", trained)
+    monkeypatch.setattr(twin, "look", lambda folder: (folder / "result").read_text())
     monkeypatch.setattr(twin, "differences", differences)
     return trained
 
@@ -84,7 +88,7 @@ def test_each_case_is_compared_and_only_what_was_lost_is_kept(tmp_path, monkeypa
 
 
 def test_nothing_is_left_of_a_drill_that_was_survived(monkeypatch, no_training, tmp_path, capsys):
-    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix: str(no_training(tmp_path / "work")))
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix, dir: str(no_training(tmp_path / "work")))
     held(monkeypatch, Case("good", lambda folder: no_training(folder) and "fine"))
     assert main(["drill", "--no-progress"]) == 0
     assert not (tmp_path / "work").exists()
@@ -137,6 +141,42 @@ def test_an_engine_that_is_missing_says_why(monkeypatch):
     monkeypatch.setattr(local, "why_not", lambda: "no processes")
     with pytest.raises(InputError, match="on: 'local' is not possible here: no processes"):
         drill()
+
+
+def test_the_twin_is_trained_where_the_others_are(tmp_path, monkeypatch, no_training, capsys):
+    held(monkeypatch, Case("good", lambda folder: no_training(folder, "from there") and "fine"))
+    monkeypatch.setattr(local, "undisturbed", lambda folder: no_training(folder, "from there"), raising=False)
+    assert drill(out=tmp_path / "one")["survived"]
+
+    def fails(folder: Path) -> None:
+        raise Lost("no node is free")
+
+    monkeypatch.setattr(local, "undisturbed", fails, raising=False)
+    assert main(["drill", "--out", str(tmp_path / "other")]) == 1
+    assert "error: the undisturbed twin can't be trained: no node is free" in capsys.readouterr().err
+
+
+def test_a_drill_that_is_stopped_leaves_no_process_and_no_folder(tmp_path, monkeypatch, no_training, capsys):
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix, dir: str(no_training(tmp_path / "work")))
+    begun: list[processes.Process] = []
+
+    def waits(folder):
+        line = [sys.executable, "-c", "import time; time.sleep(60)"]
+        with processes.Process(line, folder) as process:
+            begun.append(process)
+            process.code()
+
+    def stop() -> None:
+        while not begun:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    held(monkeypatch, Case("waits", waits))
+    threading.Thread(target=stop).start()
+    assert main(["drill", "--no-progress"]) == 143
+    assert capsys.readouterr().err == "the drill was stopped\n"
+    assert not begun[0].alive()
+    assert not (tmp_path / "work").exists()
 
 
 # ---- accidents

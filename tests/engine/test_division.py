@@ -26,6 +26,7 @@ from glorot_jax.cli import main
 from glorot_jax.engine import devices, division, drive
 from glorot_jax.engine.division import Unit, dealt
 from glorot_jax.errors import InputError
+from glorot_jax.store.here import Here
 from tests.engine.small import ROOT, DiesAtThirdCommit, assert_same_bits, parameters
 
 SWEEP = """
@@ -329,7 +330,7 @@ def test_a_lock_of_another_machine_is_waited_for_in_case_that_is_lost(tmp_path, 
     with locks.held(lock):
         lock.write_text("process 7 on elsewhere (part 1 of 2)")
         assert not locks.here(lock.read_text())
-        monkeypatch.setattr(drive, "LOST", 1.5)
+        monkeypatch.setattr(Here, "outlives", 1.5)
         begin = time.monotonic()
         with pytest.raises(InputError, match=r"process 7 on elsewhere \(part 1 of 2\) is at work in it"):
             run(changed(seeds=(0,)), out, shard=(1, 2), progress=watcher)

@@ -54,16 +54,23 @@ def one_node(cpus: int = 2, settings: str = "") -> Iterator[dict[str, str]]:
         _until("munged listens", home, (home / "munge.socket").exists)
         _start(running, home, "slurmctld", "-D", "-f", str(conf), environment=environment)
         _start(running, home, "slurmd", "-D", "-f", str(conf), environment=environment)
+        _until(
+            "the node is idle",
+            home,
+            lambda: set(_asked("sinfo", "-h", "-o", "%T", environment=environment)) == {"idle"},
+        )
+        try:
+            yield environment
+        finally:
+            if jobs := _asked("squeue", "-h", "-o", "%A", environment=environment):
+                _asked("scancel", "--signal=KILL", "--full", *jobs, environment=environment)
+                _until("no job is left", home, lambda: not _asked("squeue", "-h", environment=environment))
 
-        def idle() -> bool:
-            asked = subprocess.run(["sinfo", "-h", "-o", "%T"], env=environment, capture_output=True, text=True)
-            return set(asked.stdout.split()) == {"idle"}
 
-        _until("the node is idle", home, idle)
-        yield environment
-        jobs = subprocess.run(["squeue", "-h", "-o", "%A"], env=environment, capture_output=True, text=True)
-        if left := jobs.stdout.split():
-            subprocess.run(["scancel", "--signal=KILL", "--full", *left], env=environment, timeout=30)
+def _asked(*command: str, environment: dict[str, str]) -> list[str]:
+    """The words that one of Slurm's commands prints."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return done.stdout.split()
 
 
 def _configuration(home: Path, cpus: int, settings: str) -> str:

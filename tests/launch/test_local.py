@@ -15,18 +15,16 @@ from pathlib import Path
 import pytest
 
 from glorot_jax import load
-from glorot_jax.standing import View, standing
+from glorot_jax import standing as watched
+from glorot_jax.drill.case import SWEEP
+from glorot_jax.standing import Standing, View, standing
 
 ROOT = Path(__file__).parents[2]
-SMALL = (
-    *("--set", "model.widths=8,8", "--set", "model.init=standard", "--set", "data.size=16", "--set", "data.test=100"),
-    *("--set", "data.validation=100", "--set", "seeds=0", "--set", "steps=120", "--set", "record=at(60)"),
-    *("--set", "exclude=[]", "--segment-seconds", "0.000001"),
-)
+SMALL = ("--width", "2", "--set", "steps=120", "--set", "record=every(60)", "--segment-seconds", "0.000001")
 
 
 def command(*arguments: str) -> dict:
-    line = [sys.executable, "-m", "glorot_jax.cli", "launch", "local", "quickstart", *arguments]
+    line = [sys.executable, "-m", "glorot_jax.cli", "launch", "local", str(SWEEP), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return {"args": line, "env": environment, "text": True, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
 
@@ -52,7 +50,7 @@ def local():
 
 
 def test_what_is_killed_or_stopped_goes_on_to_the_end(tmp_path):
-    out = tmp_path / "quickstart"
+    out = tmp_path / "drill"
     launcher = subprocess.Popen(**command(*SMALL, "--out", str(out)))
     os.kill(worker_of(launcher, out, 1), signal.SIGKILL)
     worker_of(launcher, out, 20)
@@ -61,17 +59,17 @@ def test_what_is_killed_or_stopped_goes_on_to_the_end(tmp_path):
     assert launcher.returncode == 143
     assert "the worker ended by signal 9; starting again in 1 s (1 of 10)" in said
     assert re.search(r"saved( at step \d+ of 120)?; the same command goes on", said)
-    assert set(load(out).runs["status"]) == {"training"}
+    assert set(load(out).runs["status"]) == {"training", "diverged"}
     half = standing(out)
     assert 0 < half.share < 1
 
     again = subprocess.run(**command(*SMALL, "--out", str(out)), timeout=240)
     assert again.returncode == 0
-    assert set(load(out).runs["status"]) == {"done"}
-    assert f"9 runs · {half.share:.0%} · 1 at work" in again.stderr
-    assert "9 runs · 100%" in again.stderr
+    assert set(load(out).runs["status"]) == {"done", "diverged"}
+    assert f"12 runs · {half.share:.0%} · 1 at work" in again.stderr
+    assert "12 runs · 100%" in again.stderr
     assert again.stderr.endswith(f"results: {out}\n")
-    assert standing(out) == (9, 1.0, 0, 9 * 120)
+    assert standing(out)[:3] == (12, 1.0, 4)
 
 
 def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
@@ -80,7 +78,7 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
     )
     cores = sorted(os.sched_getaffinity(0))[:3]
     head = [f"worker {i}: cores {core}" for i, core in enumerate(cores)]
-    run = f"{sys.executable} -m glorot_jax.cli run quickstart --out {tmp_path}/out --no-progress --shard"
+    run = f"{sys.executable} -m glorot_jax.cli run {SWEEP} --out {tmp_path}/out --no-progress --shard"
     assert shown.stdout.splitlines() == [*head, f"{run} 0/3", f"{run} 1/3", f"{run} 2/3"]
     assert not (tmp_path / "out").exists()
 
@@ -90,6 +88,10 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
     [
         (["--out", "{out}", "--set", "steps=-1"], "error: steps: -1 is not an integer ≥ 0\n"),
         (["--out", "{out}", "--shards", "0"], "error: --shards: 0 is not an integer ≥ 1\n"),
+        (
+            ["--out", "{out}", "--fresh"],
+            "error: --fresh: a worker that died would start over each time; choose another folder\n",
+        ),
         ([], "error: --out: name the results folder\n"),
     ],
 )
@@ -124,3 +126,19 @@ def test_before_the_first_commit_there_is_nothing_to_show(tmp_path, capsys):
     assert standing(tmp_path / "nothing") is None
     View(tmp_path / "nothing").show(1, now=True)
     assert capsys.readouterr().err == ""
+
+
+def test_the_speed_is_that_of_the_last_minutes_and_the_start_does_not_count(tmp_path, monkeypatch, capsys):
+    points = [(0, 0.0), (100, 0.0), (110, 0.01), (120, 0.02), (1000, 0.5), (1100, 0.51), (1310, 0.6), (1320, 1.0)]
+    said = []
+    view = View(tmp_path)
+    for clock, share in points:
+        monkeypatch.setattr(watched.time, "monotonic", lambda now=clock: float(now))
+        monkeypatch.setattr(watched, "standing", lambda _, share=share: Standing(8, share, 1, round(share * 80_000)))
+        view.show(at_work=2, waiting=3, now=True)
+        said.append(capsys.readouterr().err.strip())
+    assert said[:2] == ["8 runs · 0% · 2 at work · 3 waiting · 1 diverged"] * 2
+    assert "· 80 run-steps/s · ready " in said[2], "0.01 of it in the ten seconds after the start"
+    assert "0:16:20 left" in said[3], "98 times ten seconds"
+    assert "0:20:40 left" in said[6], "0.1 of it in the last 310 s, 0.4 left"
+    assert said[7] == "8 runs · 100% · 2 at work · 3 waiting · 1 diverged"

@@ -177,7 +177,7 @@ def test_what_is_wrong_is_refused_in_a_line(slurm, site, capsys, arguments, said
 def test_without_slurm_it_says_so(slurm, site, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert slurm.main(["tiny.py", "--shards", "2"]) == 2
-    assert capsys.readouterr().err.startswith("error: scontrol: not found\n")
+    assert capsys.readouterr().err.startswith("error: sbatch: not found\n")
 
 
 # ---- what a task does
@@ -188,10 +188,10 @@ def task(slurm, site, capsys, monkeypatch):
     """Runs the script as task 2 of array 7; gives its exit code."""
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    (site / "logs").mkdir()
+    (site / "out" / "logs").mkdir(parents=True)
 
     def start(worker: str, state: str = "RUNNING None", *options: str) -> subprocess.Popen[str]:
-        slurm.main(["tiny.py", "--out", "out", "--shards", "3", "--logs", "logs", *options, "--dry-run"])
+        slurm.main(["tiny.py", "--out", "out", "--shards", "3", *options, "--dry-run"])
         (site / "worker").write_text(worker)
         (site / "state").write_text(f"{state}\n")
         return subprocess.Popen(["bash", "-c", capsys.readouterr().out])
@@ -269,3 +269,8 @@ def test_a_signal_to_the_script_reaches_the_worker_as_sigusr1_and_is_waited_for(
     assert script.wait(30) == 143
     assert (site / "stopped").exists()
     assert requeued(site) == ["requeue 7_2"]
+
+
+def test_a_signal_during_the_set_up_ends_nothing(task, site):
+    assert task("exit 0", "RUNNING None", "--setup", "kill -TERM $$").wait(30) == 0
+    assert (site / "started").exists()

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -86,6 +87,37 @@ def test_what_died_starts_again_but_not_for_ever(tmp_path, capfd):
     assert "part 1 of 2 ended by signal 9; starting again in 0 s (2 of 2)" in said
 
 
+def test_workers_stop_with_what_started_them_however_that_ends(tmp_path):
+    ready, gone = tmp_path / "ready", tmp_path / "gone"
+    worker = f"""
+import pathlib, signal, sys, time
+from glorot_jax import cli
+def main(signals):
+    signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(gone)!r}).touch(), sys.exit(143)))
+    pathlib.Path({str(ready)!r}).touch()
+    time.sleep(60)
+cli.main = main
+cli.script()
+"""
+    launcher = f"""
+from glorot_jax.standing import View
+from glorot_jax.workers import Place, supervise
+supervise([{python(worker)!r}], [Place()], 0, View("nowhere", quiet=True))
+"""
+    process = subprocess.Popen(python(launcher), env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    wait_for(ready)
+    process.kill()
+    process.wait()
+    wait_for(gone)
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path.name}"
+        time.sleep(0.01)
+
+
 def test_pauses_double_up_to_a_minute_and_a_long_life_counts_anew(monkeypatch):
     monkeypatch.setattr(workers, "PAUSE", 1.0)
     part = workers._Part(0, [], 1)
@@ -110,8 +142,8 @@ def test_a_signal_is_passed_on_as_often_as_it_comes_and_nothing_starts_behind_it
     ready = [tmp_path / "0", tmp_path / "1"]
 
     def stop() -> None:
-        while not all(path.exists() for path in ready):
-            time.sleep(0.01)
+        for path in ready:
+            wait_for(path)
         for _ in range(times):
             os.kill(os.getpid(), number)
             time.sleep(0.3)

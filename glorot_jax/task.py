@@ -1,0 +1,53 @@
+"""A part of a sweep as a call within another system's task: a process that ends with the one that asked for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from glorot_jax import workers
+
+_BOUND = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which outlives exec
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def train(
+    arguments: Sequence[str], shard: tuple[int, int] | None = None, settings: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Trains one part in a process of its own, and returns its exit code and the last that it said.
+
+    The process is killed when this one ends, however that happens (where the system has a means for it: Linux). A
+    KeyboardInterrupt is passed on as a SIGTERM: the part is saved, and its exit code returned.
+
+    Args:
+        arguments, shard: as ``workers.command`` takes them.
+        settings: of its environment, where that has not others already.
+    """
+    line = [sys.executable, "-c", _BOUND, str(os.getpid()), *workers.command(arguments, shard)]
+    process = None
+    with tempfile.TemporaryFile() as said:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": said}
+        try:
+            process = subprocess.Popen(line, env={**(settings or {}), **os.environ}, process_group=0, **streams)
+            code = None
+            while code is None:
+                try:
+                    with suppress(subprocess.TimeoutExpired):
+                        code = process.wait(0.2)  # not for ever: an interrupt is looked for between two waits only
+                except KeyboardInterrupt:
+                    process.terminate()
+        finally:
+            if process is not None and process.poll() is None:
+                process.kill()
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
+        return (128 - code if code < 0 else code), said.read().decode(errors="replace").strip()

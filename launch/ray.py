@@ -1,0 +1,190 @@
+"""Trains a sweep on a Ray cluster: a task for each part, with the processors and accelerators that it asks for.
+
+    glorot launch ray SWEEP --out DIR --shards N [--address A] [--cpus C] [--gpus G] [--dry-run] [...]
+
+  --shards N         parts that the sweep is divided into, a task each
+  --address A        a running cluster of which this is a node: auto, or HOST:PORT of its head.  [default: RAY_ADDRESS;
+                     without it one is started on this machine, hears nobody else, and is stopped at the end]
+  --cpus C           processors of a task.  [default: 1]
+  --gpus G           GPUs of a task; without any it trains on its processors.  [default: 0]
+  --resource NAME=N  what else a task needs, such as TPU=4; may be repeated
+  --retries N        times that a part is begun again after its worker or node died.  [default: 10]
+  --no-progress      show nothing but what goes wrong
+  --dry-run          print what would be submitted, and submit nothing
+
+All other arguments go to `glorot run`, as `glorot run --help` has them. Every node needs glorot_jax, and under the same
+name DIR (a shared folder or an object store) and SWEEP, if it is a file. The same command resumes. A part that was
+saved because its node is taken away begins again as often as that happens; one that is done or refused does not.
+SIGTERM and Ctrl-C are passed on: all save and stop; a second Ctrl-C leaves at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from glorot_jax import task, workers
+from glorot_jax.standing import View
+
+PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a part begins again, the first time and at most: what it left may want a moment."""
+
+
+@dataclass
+class Part:
+    shard: tuple[int, int]
+    deaths: int = 0
+    not_before: float = 0.0
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0 if all parts are done, 2 if one was refused, 1 if one died for good, 130 or 143 after a stop."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch ray")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--out")
+    parser.add_argument("--shards", type=int, default=0)
+    parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS"))
+    parser.add_argument("--cpus", type=float, default=1)
+    parser.add_argument("--gpus", type=float, default=0)
+    parser.add_argument("--resource", action="append", default=[])
+    parser.add_argument("--retries", type=int, default=10)
+    parser.add_argument("--no-progress", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    own, rest = parser.parse_known_args(argv)
+
+    def refuse(why: str) -> NoReturn:
+        parser.exit(2, f"error: {why}\n")
+
+    if own.help:
+        print(__doc__)
+        return 0
+    if not rest or rest[0].startswith("-") or own.out is None or own.shards < 1:
+        refuse("SWEEP first, --out DIR and --shards N (≥ 1) are needed")
+    if min(own.cpus, own.gpus, own.retries) < 0:
+        refuse("--cpus, --gpus and --retries are numbers ≥ 0")
+    try:
+        others = {name: float(count) for name, _, count in (text.partition("=") for text in own.resource)}
+    except ValueError:
+        refuse(f"--resource: {' '.join(own.resource)!r} is not NAME=N")
+    sweep = os.path.abspath(rest[0]) if os.path.isfile(rest[0]) else rest[0]
+    out = own.out if "://" in own.out else os.path.abspath(own.out)
+    arguments = [sweep, "--out", out, *rest[1:], "--no-progress"]
+    needs = {"num_cpus": own.cpus, "num_gpus": own.gpus, "resources": others}
+    on_processors = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(max(1, int(own.cpus)))}
+    settings = {} if own.gpus or others else on_processors
+    parts = [Part((i, own.shards)) for i in range(own.shards)]
+    if own.dry_run:
+        print("cluster:", own.address or "started on this machine")
+        print("each task:", *(f"{name}={value}" for name, value in {**needs, **settings}.items()))
+        print(*(shlex.join(workers.command(arguments, part.shard)) for part in parts), sep="\n")
+        return 0
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not own.address:  # Ray then takes 127.0.0.1 for this machine's address: it hears nothing from outside
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+    except ImportError:
+        refuse("Ray is not installed: pip install 'glorot-jax[ray]'")
+    view = View(out, own.no_progress)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), cluster(ray, own.address) as refused:
+        if refused:
+            refuse(refused)
+        there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU", *others)}
+        asked = {"CPU": own.cpus, "GPU": own.gpus, **others}
+        if not own.address and any(count > there[name] for name, count in asked.items()):  # else more nodes may come
+            refuse(f"a part needs {asked}, this machine has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
+        train = ray.remote(**needs, max_retries=0)(task.train)
+        with view.open():
+            code = supervise(ray, lambda part: train.remote(arguments, part.shard, settings), parts, own.retries, view)
+    if code in (0, 130, 143) and not own.no_progress:
+        view.say(f"results: {out}" if not code else "stopped; the same command goes on")
+    return code
+
+
+@contextmanager
+def cluster(ray: Any, address: str | None) -> Iterator[str | None]:
+    """Connects Ray within it; yields why that can't be, if it can't. What is started here hears this machine alone."""
+    with tempfile.TemporaryDirectory(prefix="glorot-", ignore_cleanup_errors=True) as folder:
+        room = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False, "_temp_dir": folder}
+        room["object_store_memory"] = 100 * 2**20  # nothing but exit codes passes through it
+        try:
+            if address and (place := re.fullmatch(r"(.+):(\d+)", address)):
+                socket.create_connection((place[1], int(place[2])), timeout=10).close()  # Ray itself tries for ever
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else room))
+        except (OSError, ValueError, RuntimeError) as error:
+            yield f"--address: no Ray cluster at {address!r}: {str(error).splitlines()[0]}"
+            return
+        try:
+            yield None
+        finally:
+            ray.shutdown()
+
+
+def supervise(ray: Any, submit: Callable[[Part], Any], parts: list[Part], retries: int, view: View) -> int:
+    """Has all parts trained, those that died again, and returns the exit code of all together."""
+    queue, running, codes, stops, told, heard = list(parts), {}, [], [], set(), 0
+    caught = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = [signal.signal(n, lambda number, _: stops.append(number)) for n in caught]
+    while running or (queue and not stops):
+        for part in [p for p in queue if not stops and p.not_before <= time.monotonic()]:
+            queue.remove(part)
+            running[submit(part)] = part
+        if heard and signal.SIGINT in stops[heard:]:
+            os._exit(130)  # what was started here ends with this process
+        for reference in list(running) if len(stops) > heard else ():
+            ray.cancel(reference)
+        heard = len(stops)
+        done = ray.wait(list(running), timeout=0.5)[0] if running else time.sleep(0.2) or []
+        for reference in done:
+            part = running.pop(reference)
+            code, text = ended(ray, reference)
+            if code and text and text not in told:  # what all of them say is said once
+                told.add(text)
+                view.say(text)
+            part.deaths += code not in workers.FINAL
+            if code in (0, 2) or stops or part.deaths > retries:
+                codes.append(code)
+                queue = [] if code == 2 else queue
+            else:
+                part.not_before = time.monotonic() + min(LONGEST_PAUSE, PAUSE * 2 ** max(0, part.deaths - 1))
+                queue.append(part)
+                how = "was stopped and saved" if code in workers.FINAL else f"died ({part.deaths} of {retries})"
+                view.say(f"part {part.shard[0]} of {part.shard[1]} {how}; it begins again")
+        view.show(len(running), len(queue))
+    view.show(0, len(queue), now=True)
+    for number, handler in zip(caught, before, strict=True):
+        signal.signal(number, handler)
+    if 2 in codes:
+        return 2
+    if any(code not in workers.FINAL for code in codes):
+        return 1
+    return 128 + (stops[0] if stops[0] == signal.SIGINT else signal.SIGTERM) if queue or any(codes) else 0
+
+
+def ended(ray: Any, reference: Any) -> tuple[int, str]:
+    """Returns the exit code of a task's process, 1 if it had none, and what there is to say."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.TaskCancelledError:
+        return 143, ""
+    except ray.exceptions.RayTaskError as error:
+        return (2 if isinstance(error.cause, ImportError) else 1), f"error on a node: {error.cause}"
+    except ray.exceptions.RayError as error:
+        return 1, str(error).strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]  # where `import ray` is this file
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""Two processes as one program have the bits of one process with two devices, whatever befalls one of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from pathlib import Path
+
+import jax
+import pytest
+
+from glorot_jax import load_sweep, run
+from glorot_jax.drill import case, multihost
+from glorot_jax.drill.twin import differences
+from glorot_jax.engine import devices
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    spec = importlib.util.spec_from_file_location("launch_multihost", ROOT / "launch" / "multihost.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "local", lambda: jax.local_devices()[:2])
+        out = tmp_path_factory.mktemp("one") / "drill"
+        return run(load_sweep(str(case.SWEEP)), out, width=2, segment_seconds=case.SEGMENT_SECONDS)
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL of one", "SIGTERM to one"])
+def test_two_processes_have_the_bits_of_one_with_two_devices_through(kind, one_process, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (accident,) = [one for one in multihost.cases(tmp_path) if one.name == kind]
+    told = accident.do(tmp_path / "two")
+    assert "process 1" in told.said
+    assert differences(one_process, tmp_path / "two") == []
+
+
+def test_what_would_be_started_is_shown(launcher, capsys):
+    assert launcher.main(["quickstart", "--out", "x", "--local", "2", "--dry-run", "--set", "steps=3"]) == 0
+    first, second = map(shlex.split, capsys.readouterr().out.splitlines())
+    assert first[1:3] == ["-m", "glorot_jax.hosts"]
+    assert first[3].startswith("--coordinator")
+    assert first[4].startswith("127.0.0.1:")
+    assert [first[8], second[8]] == ["0", "1"]
+    assert second[-6:] == ["run", "quickstart", "--out", "x", "--set", "steps=3"]
+
+
+def test_what_is_not_said_jax_finds_by_itself(launcher, capsys):
+    assert launcher.main(["quickstart", "--out", "x", "--dry-run"]) == 0
+    assert "--coordinator" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--coordinator", "a:1"], "give all three, or none"),
+        (["--coordinator", "a:1", "--processes", "2", "--process-id", "2"], "process-id: 2 is not from 0 to 1"),
+        (["--local", "2", "--processes", "2"], "local: it can't stand beside"),
+        (["--local", "0"], "local: 0 is not an integer ≥ 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(launcher, capsys, arguments, said):
+    assert launcher.main(["quickstart", "--out", "x", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("codes", "one"),
+    [([0, 0], 0), ([143, 143], 143), ([2, 2], 2), ([130, 130], 130), ([-9, 134], 1), ([0, -6], 1), ([2, 1], 1)],
+)
+def test_the_exit_code_is_one_for_all(launcher, codes, one):
+    assert launcher._code(codes) == one
