@@ -177,6 +177,19 @@ def test_a_stale_writer_is_told_and_changes_nothing(begun):
     assert_goes_on(begun, 30)
 
 
+def test_who_knows_that_the_lease_is_lost_brings_nothing_up_any_more(begun):
+    with process(begun) as part:
+        part.restore()
+        with part.there.held(part.folder / ".lock"):
+            (mine,) = part.there._leases.values()
+            mine.lost = "process 9 on elsewhere"
+            mine.other = lambda: mine.lost
+            before = stored(begun)
+            with pytest.raises(InputError, match="process 9 on elsewhere took"):
+                commit(part, 30)
+            assert stored(begun).keys() == before.keys()
+
+
 def test_a_writer_who_commits_in_the_moment_of_being_replaced_is_not_cut_off(begun):
     """The new one has read an older manifest: its mark is refused, not the commit."""
     with process(begun) as owner:
