@@ -17,7 +17,7 @@ from glorot_jax import task, workers
 from glorot_jax.drill.case import ARGUMENTS
 from glorot_jax.drill.processes import children
 from glorot_jax.drill.ray import descendants
-from glorot_jax.drill.twin import differences
+from glorot_jax.drill.twin import differences, look
 from glorot_jax.launching import launch
 from glorot_jax.standing import standing
 
@@ -210,7 +210,7 @@ def test_a_cluster_that_loses_a_node_amid_work_ends_with_the_same_bits(tmp_path)
         assert launcher.returncode == 0, said
         assert "died (1 of 10); it begins again" in said
         assert said.endswith(f"results: {out}\n")
-        assert differences(out, twin) == []
+        assert differences(out, look(twin)) == []
     finally:
         for process in filter(None, (launcher, nodes)):
             if process is launcher and process.poll() is None:
