@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from glorot_jax.errors import InputError, ResumableError
+
 WINDOW = 300.0
 """Seconds over which the speed is taken."""
+LAST_PATIENCE = 10.0
+"""Seconds that an object store is waited for at the end."""
 
 
 class Standing(NamedTuple):
@@ -32,11 +37,18 @@ class Standing(NamedTuple):
 
 
 def standing(results: str | Path) -> Standing | None:
-    """Returns where the sweep of a results folder stands; None before it was begun. Its writers may be at work."""
+    """Returns where the sweep of a results folder stands; None before it was begun, or where nobody can tell now.
+
+    Its writers may be at work.
+
+    Args:
+        results: a folder, or the URL of an object store.
+    """
     try:
-        description = json.loads((Path(results) / "sweep.json").read_text(encoding="utf-8"))
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in Path(results).glob("shards/*/manifest.json")]
-    except OSError:
+        folder = _local(results)
+        description = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("shards/*/manifest.json")]
+    except (OSError, InputError, ResumableError):
         return None
     there = sum(manifest["runs"] for manifest in found)
     runs, made = max(len(description["runs"]), there), 0.0
@@ -45,6 +57,18 @@ def standing(results: str | Path) -> Standing | None:
         made += manifest["runs"] * (manifest["step"] - first) / max(1, manifest["steps"] - first)
     steps = sum(manifest.get("run_steps", 0) for manifest in found)
     return Standing(runs, made / max(1, runs), sum(len(manifest["diverged"]) for manifest in found), steps)
+
+
+def _local(results: str | Path) -> Path:
+    if not _far(results):
+        return Path(results)
+    from glorot_jax.store.mirror import mirror
+
+    return mirror(str(results))
+
+
+def _far(results: str | Path) -> bool:
+    return "://" in str(results)
 
 
 class View:
@@ -59,6 +83,8 @@ class View:
         self.results, self.quiet = results, quiet
         self._begin, self._next = time.monotonic(), 0.0
         self._seen: list[tuple[float, Standing]] = []
+        self._asks: threading.Thread | None = None
+        self._heard: Standing | None = None
         self._status: Any = None
         if not quiet and sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb":
             from rich.console import Console
@@ -84,9 +110,10 @@ class View:
             waiting: parts that no worker has taken.
         """
         clock = time.monotonic()
-        if self.quiet or (clock < self._next and not now) or (stands := standing(self.results)) is None:
+        if self.quiet or (clock < self._next and not now) or (stands := self._stands(now)) is None:
             return
-        self._next = clock + (1.0 if self._status else 10.0 if clock - self._begin < 600 else 60.0)
+        often = self._status and not _far(self.results)
+        self._next = clock + (1.0 if often else 10.0 if clock - self._begin < 600 else 60.0)
         parts = [f"{stands.runs} runs", f"{stands.share:.0%}"]
         parts += [f"{at_work} at work"] if at_work else []
         parts += [f"{waiting} waiting"] if waiting else []
@@ -98,6 +125,19 @@ class View:
             self.say(line)
         else:
             self._status.update(line)
+
+    def _stands(self, now: bool) -> Standing | None:
+        """Of a folder where it stands; of a store, that may keep one waiting, what was heard last."""
+        if not _far(self.results):
+            return standing(self.results)
+        if self._asks is None or not self._asks.is_alive():
+            self._asks = threading.Thread(target=self._ask, daemon=True)
+            self._asks.start()
+        self._asks.join(LAST_PATIENCE if now else 0)
+        return self._heard
+
+    def _ask(self) -> None:
+        self._heard = standing(self.results)
 
     def _pace(self, clock: float, stands: Standing) -> list[str]:
         """Speed and end, as of the last minutes; the start of JAX, in which nothing is trained, does not count."""

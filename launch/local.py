@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
     for name, least in (("shards", 1), ("cores_per_worker", 1), ("restarts", 0)):
         if (given := getattr(own, name)) is not None and given < least:
             parser.exit(2, f"error: --{name.replace('_', '-')}: {given} is not an integer ≥ {least}\n")
+    if "--fresh" in arguments:
+        parser.exit(2, "error: --fresh: a worker that died would start over each time; choose another folder\n")
     there = places(own.cores_per_worker)
     shards = own.shards or len(there)
     arguments = [*arguments, "--out", own.out, "--no-progress"]

@@ -60,7 +60,7 @@ def script(own: argparse.Namespace, arguments: list[str], name: str, logs: Path)
     code = own.requeue_exit_code
     parts = {
         "directives": "\n".join(f"#SBATCH --{line.lstrip('-')}" for line in [*given, "requeue", *own.sbatch]),
-        "setup": "\n".join(["", *own.setup]),
+        "setup": "\n".join(own.setup),
         "logs": shlex.quote(str(logs)),
         "worker": shlex.join(command([*arguments, "--segment-seconds", f"{own.segment_seconds:g}"])),
         "shards": str(own.shards),

@@ -1,19 +1,20 @@
 #!/bin/bash
 @directives
+
+# Slurm signals the step before a preemption and before the time is over; some sites signal this script instead.
+trap 'kill -USR1 $worker 2>/dev/null' USR1 USR2 TERM
 @setup
 task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 died=@logs/$task.died
 
-# Slurm signals the step before a preemption and before the time is over; some sites signal this script instead.
 srun --mpi=none --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} \
   @worker --shard "$SLURM_ARRAY_TASK_ID/@shards" &
 worker=$!
-trap 'kill -USR1 $worker 2>/dev/null' USR1 USR2 TERM
 while kill -0 $worker 2>/dev/null; do wait $worker; done
 wait $worker
 code=$?
 
-# No reason but these: it was cancelled, or Slurm itself requeues it.
+# In any other state it was cancelled, or Slurm requeues it by itself.
 case $(squeue --noheader --states=all --jobs="$task" --format="%T %r" || echo RUNNING) in
   RUNNING* | *Preempt* | *TimeLimit) goes_on=yes ;;
   *) goes_on=no ;;

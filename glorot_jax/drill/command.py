@@ -22,7 +22,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from glorot_jax.drill.case import Case, Lost, NotPossible, Told
-from glorot_jax.errors import InputError, ResumableError, unknown
+from glorot_jax.drill.processes import HALT, worker
+from glorot_jax.errors import InputError, ResumableError, Stopped, unknown
 
 if TYPE_CHECKING:
     from glorot_jax.drill.twin import Seen
@@ -108,7 +109,7 @@ def drill(
     where = None if on == "local" else "."  # other machines see it, as a rule
     work = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="glorot-drill-", dir=where)).absolute()
     work.mkdir(parents=True, exist_ok=True)
-    with _terminable():
+    with _cleared_up(work if out is None else None):
         say("the undisturbed twin is trained")
         twin = work / "twin"
         try:
@@ -147,8 +148,6 @@ def _quietly() -> None:
 
 
 def _undisturbed(twin: Path) -> None:
-    from glorot_jax.drill.processes import worker
-
     with worker(twin) as process:
         if code := process.code():
             raise Lost(f"it ended with exit code {code}: {process.last_line()}")
@@ -184,7 +183,8 @@ def _all(
                         made += max(found[-1].kills, int(found[-1].outcome == LOST))
                         say(line(found[-1], made, kills))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            HALT.set()
+            pool.shutdown(cancel_futures=True)
             raise
     return sorted(found, key=lambda one: one.folder)
 
@@ -223,20 +223,24 @@ def _measured(numbers: Sequence[float]) -> dict[str, float] | None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Within it SIGTERM ends the drill as Ctrl-C does: what is under way is cleared up."""
+def _cleared_up(work: Path | None) -> Iterator[None]:
+    """Within it SIGTERM ends the drill as Ctrl-C does: no process stays, nor, if it is named, the folder."""
 
-    def leave(*_: object) -> None:
-        raise KeyboardInterrupt
+    def leave(number: int, _: object) -> None:
+        raise Stopped("the drill was stopped", 128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, leave) if ours else None
     try:
         yield
+    except BaseException:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        HALT.clear()
+        if ours:
+            signal.signal(signal.SIGTERM, before)
 
 
 # ---- as text

@@ -124,10 +124,11 @@ def frozen(folder: Path, moments: Moments) -> Told:
                 code, said = second.code(), second.last_line()
         finally:
             process.send(signal.SIGCONT)
-        if code != 2:
+        if code not in (0, 2):
             raise Lost(f"beside a frozen process another ended with exit code {code}: {said}")
         ends_well(process)
-    return Told(f"SIGSTOP {when}: another process is refused; after SIGCONT it goes on; done")
+    other = "is refused" if code else "trains all, for nothing was begun"
+    return Told(f"SIGSTOP {when}: another process {other}; after SIGCONT the first goes on; done")
 
 
 def torn(folder: Path, moments: Moments) -> Told:
@@ -148,12 +149,13 @@ def torn(folder: Path, moments: Moments) -> Told:
 
 
 def full(folder: Path, moments: Moments) -> Told:
+    log = folder.with_name(f"{folder.name}.log")  # not on the small disk: there is no room for it
     with _small_disk(folder.with_name(f"{folder.name}-disk")) as disk:
         there = disk.where / "results"
         room = moments.chance.randrange(200, 1200)
         while True:
             disk.resize(f"{room}k")
-            with worker(there) as process:
+            with worker(there, log) as process:
                 code = process.code()
             if code != 0:
                 break
@@ -163,7 +165,7 @@ def full(folder: Path, moments: Moments) -> Told:
             raise Lost(f"on a full disk it ended with exit code {code}: {process.last_line()}")
         at = share(there)
         disk.resize(str(ROOM))
-        ends_well(worker(there))
+        ends_well(worker(there, log))
         shutil.copytree(there, folder)
     return Told(f"the disk was full at {at:.0%}, {room} kB: one clear line; with room again done")
 

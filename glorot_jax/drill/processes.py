@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,17 +15,23 @@ from glorot_jax.standing import Standing, standing
 
 PATIENCE = 600.0
 """Seconds after which what is waited for is taken for lost."""
+HALT = threading.Event()
+"""Set when the drill is interrupted: whoever waits for a process gives up."""
 NOTHING = Standing(0, 0.0, 0, 0)
 
 
 class Process:
-    """A command under way, what it says kept in a file beside the folder that it trains into.
+    """A command under way, what it says kept in a file.
 
     It is killed, if it is still there, at the end of ``with``.
+
+    Args:
+        folder: that it trains into.
+        log: the file, beside the folder if not said.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path):
-        self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
+    def __init__(self, command: Sequence[str], folder: Path, log: Path | None = None):
+        self.folder, self.log = folder, log or folder.with_name(f"{folder.name}.log")
         with self.log.open("ab") as log:
             self._said_before = log.tell()
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -45,12 +52,14 @@ class Process:
         """Returns True as soon as something is seen, False if the process has ended before.
 
         Raises:
-            Lost: neither came.
+            Lost: neither came, or the drill was interrupted.
         """
         deadline = time.monotonic() + PATIENCE
         while not seen():
             if not self.alive():
                 return False
+            if HALT.is_set():
+                raise Lost("the drill was interrupted")
             if time.monotonic() > deadline:
                 raise Lost(f"nothing happened for {PATIENCE:.0f} s: {self.last_line()}")
             time.sleep(every)
@@ -71,10 +80,8 @@ class Process:
 
     def code(self) -> int:
         """Waits for its end and returns its exit code, as a shell counts."""
-        try:
-            code = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise Lost(f"it has not ended after {PATIENCE:.0f} s: {self.last_line()}") from None
+        self.until(lambda: False)
+        code = self._process.wait()
         return code if code >= 0 else 128 - code
 
     def said(self) -> str:
@@ -87,9 +94,9 @@ class Process:
         return (self.said().strip().splitlines() or ["it said nothing"])[-1]
 
 
-def worker(folder: Path, *arguments: str) -> Process:
+def worker(folder: Path, log: Path | None = None) -> Process:
     """Starts what trains the whole sweep."""
-    return Process(workers.command([*ARGUMENTS, *arguments, "--no-progress", "--out", str(folder)]), folder)
+    return Process(workers.command([*ARGUMENTS, "--no-progress", "--out", str(folder)]), folder, log)
 
 
 def launcher(folder: Path, shards: int, *arguments: str) -> Process:

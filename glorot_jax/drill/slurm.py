@@ -135,6 +135,11 @@ def asked_to_go(folder: Path) -> Told:
         tasks = array.midway()
         _asked("scancel", "--signal=USR1", *tasks)
         array.wait()
+    for happened in _events(folder):
+        if any(event.get("slurm_restart_count") for event in happened) and not any(
+            "code" in event for event in happened
+        ):
+            raise Lost("a task was requeued without having saved")
     return Told(f"SIGUSR1 as before a preemption: {_again(folder)} saved and requeued themselves; done")
 
 
@@ -191,8 +196,13 @@ def _again(folder: Path) -> str:
 
 
 def _started_again(folder: Path) -> set[str]:
-    events = [json.loads(line) for path in folder.glob("events-*.jsonl") for line in path.read_text().splitlines()]
-    return {event["slurm_job"] for event in events if event.get("slurm_restart_count")}
+    starts = [event for happened in _events(folder) for event in happened if event.get("slurm_restart_count")]
+    return {event["slurm_job"] for event in starts}
+
+
+def _events(folder: Path) -> list[list[dict]]:
+    """What happened in each of the parts."""
+    return [list(map(json.loads, path.read_text().splitlines())) for path in folder.glob("events-*.jsonl")]
 
 
 def _manifests(folder: Path) -> list[dict]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -151,6 +154,29 @@ def test_the_twin_is_trained_where_the_others_are(tmp_path, monkeypatch, no_trai
     monkeypatch.setattr(local, "undisturbed", fails, raising=False)
     assert main(["drill", "--out", str(tmp_path / "other")]) == 1
     assert "error: the undisturbed twin can't be trained: no node is free" in capsys.readouterr().err
+
+
+def test_a_drill_that_is_stopped_leaves_no_process_and_no_folder(tmp_path, monkeypatch, no_training, capsys):
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix, dir: str(no_training(tmp_path / "work")))
+    begun: list[processes.Process] = []
+
+    def waits(folder):
+        line = [sys.executable, "-c", "import time; time.sleep(60)"]
+        with processes.Process(line, folder) as process:
+            begun.append(process)
+            process.code()
+
+    def stop() -> None:
+        while not begun:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    held(monkeypatch, Case("waits", waits))
+    threading.Thread(target=stop).start()
+    assert main(["drill", "--no-progress"]) == 143
+    assert capsys.readouterr().err == "the drill was stopped\n"
+    assert not begun[0].alive()
+    assert not (tmp_path / "work").exists()
 
 
 # ---- accidents

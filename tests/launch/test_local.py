@@ -88,6 +88,10 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(tmp_path):
     [
         (["--out", "{out}", "--set", "steps=-1"], "error: steps: -1 is not an integer ≥ 0\n"),
         (["--out", "{out}", "--shards", "0"], "error: --shards: 0 is not an integer ≥ 1\n"),
+        (
+            ["--out", "{out}", "--fresh"],
+            "error: --fresh: a worker that died would start over each time; choose another folder\n",
+        ),
         ([], "error: --out: name the results folder\n"),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from glorot_jax import task, workers
+from glorot_jax.drill.case import ARGUMENTS
 from glorot_jax.drill.processes import children
 from glorot_jax.drill.ray import descendants
 from glorot_jax.drill.twin import differences
@@ -21,8 +22,6 @@ from glorot_jax.launching import launch
 from glorot_jax.standing import standing
 
 ROOT = Path(__file__).parents[2]
-SWEEP = ("--set", "model.widths=8,8", "--set", "data.size=16", "--set", "data.test=100", "--set", "data.validation=100")
-SMALL = (*SWEEP, "--set", "seeds=0,1", "--set", "steps=8000", "--set", "record=at(4000)", "--width", "5")
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 TWO_NODES = """
@@ -192,7 +191,7 @@ def test_a_cluster_that_loses_a_node_amid_work_ends_with_the_same_bits(tmp_path)
     nodes = subprocess.Popen([sys.executable, "-c", TWO_NODES], env=own, cwd=tmp_path, **pipes)
     launcher = None
     try:
-        line = ["quickstart", *SMALL, "--segment-seconds", "0.5", "--out"]
+        line = [*ARGUMENTS, "--out"]
         subprocess.run(workers.command([*line, str(twin), "--no-progress"]), env=own, check=True, timeout=240)
         address, raylet = json.loads(nodes.stdout.readline())
         command = [sys.executable, "-m", "glorot_jax.cli", "launch", "ray", *line, str(out)]

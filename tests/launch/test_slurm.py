@@ -269,3 +269,8 @@ def test_a_signal_to_the_script_reaches_the_worker_as_sigusr1_and_is_waited_for(
     assert script.wait(30) == 143
     assert (site / "stopped").exists()
     assert requeued(site) == ["requeue 7_2"]
+
+
+def test_a_signal_during_the_set_up_ends_nothing(task, site):
+    assert task("exit 0", "RUNNING None", "--setup", "kill -TERM $$").wait(30) == 0
+    assert (site / "started").exists()

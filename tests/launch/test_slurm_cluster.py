@@ -27,8 +27,8 @@ sweep = Sweep(
     model=mlp(widths=(6,), activation=grid("sigmoid", "tanh")),
     optimizer=sgd(learning_rate=grid(0.05, 1e30)),
     seeds=range(2),
-    steps=200,
-    record=every(50),
+    steps=160,
+    record=every(40),
     probes=("evaluation",),
 )
 """
@@ -96,16 +96,16 @@ def test_an_array_preempted_in_the_middle_has_the_bits_of_an_undisturbed_run(nod
     (job,) = re.findall(r"^submitted job (\d+): 4 tasks", said.stdout)
 
     until(lambda: midway(out) == 2)  # there are two CPUs
+    begin = time.monotonic()
+    asked(node, "sbatch", "--wait", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=true")
+    assert time.monotonic() - begin < GRACE, "they made room before they were killed"
     again = slurm()
     assert again.returncode == 2
     assert again.stderr.startswith(f"error: job {job}: this sweep is at work there\n")
-    begin = time.monotonic()
-    asked(node, "sbatch", "--wait", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=true")
-    assert time.monotonic() - begin < GRACE, "they saved and made room before they were killed"
     until(lambda: not asked(node, "squeue", "--noheader", f"--jobs={job}").strip())
     assert {manifest["state"] for manifest in manifests(out)} == {"done"}, logs(out)
 
-    restarts = {}
+    restarts, stops = {}, {}
     for part in range(4):
         happened = events(out, part)
         steps = [event["step"] for event in happened if event["event"] == "commit"]
@@ -113,6 +113,8 @@ def test_an_array_preempted_in_the_middle_has_the_bits_of_an_undisturbed_run(nod
         starts = [event for event in happened if event["event"] == "start"]
         assert {event["slurm_job"] for event in starts} == {f"{job}_{part}"}
         restarts[part] = [event["slurm_restart_count"] for event in starts]
+        stops[part] = [event["code"] for event in happened if event["event"] == "stop"]
+    assert stops == {0: [143], 1: [143], 2: [], 3: []}
     assert restarts == {0: [0, 1], 1: [0, 1], 2: [0], 3: [0]}
 
     command = [sys.executable, "-m", "glorot_jax.cli", "run", sweep_file, "--out", twin, "--width", "2"]

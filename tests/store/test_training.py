@@ -175,6 +175,11 @@ def test_a_part_has_one_owner_and_one_that_was_stopped_past_its_lease_damages_no
         run(sweep, url, shard=(0, 2), width=2)
     with pytest.raises(InputError, match=owner):  # nor may all of it be trained meanwhile
         run(sweep, url, width=2)
+    at_work = f"process {first.process.pid} on "
+    assert [(p["state"], (p["owner"] or "")[: len(at_work)]) for p in status(url)["parts"]] == [
+        ("at work", at_work),
+        ("waiting", ""),
+    ]
     os.kill(first.process.pid, signal.SIGSTOP)
     run(sweep, url, shard=(1, 2), width=2)
 
