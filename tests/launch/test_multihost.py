@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import signal
 from pathlib import Path
 
 import jax
@@ -92,6 +93,20 @@ def test_what_is_not_said_jax_finds_by_itself(launcher, capsys):
 def test_what_does_not_fit_together_is_refused(launcher, capsys, arguments, said):
     assert launcher.main(["quickstart", "--out", "x", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_program_that_died_is_started_again_as_often_as_asked_and_no_oftener(launcher, monkeypatch, capfd):
+    monkeypatch.setattr(launcher, "PAUSE", 0)
+    monkeypatch.setattr(launcher, "_commands", lambda own, arguments: [["/bin/false"], ["/bin/true"]])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert launcher.main(["quickstart", "--out", "x", "--local", "2", "--restarts", "2"]) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = capfd.readouterr().err
+    assert [line for line in said.splitlines() if "again" in line] == [f"starting again ({i} of 2)" for i in (1, 2)]
+    assert said.endswith("a process of the program died; what was committed is whole, the same command goes on\n")
 
 
 @pytest.mark.parametrize(
