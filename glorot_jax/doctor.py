@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from glorot_jax import surroundings
 from glorot_jax.errors import unknown
 from glorot_jax.files import cache_folder
+from glorot_jax.store.objects import is_url
 from glorot_jax.units import size
 
 if TYPE_CHECKING:
@@ -62,17 +63,16 @@ def report(out: str | Path | None = None) -> list[Check]:
     """Returns what was found, JAX started as a sweep would start it.
 
     Args:
-        out: the results folder that a sweep would have, ``results`` if not said.
+        out: the results folder that a sweep would have, or its URL; ``results`` if not said.
     """
     from glorot_jax.engine import devices
 
     started = devices.started()
     devices.configure()
-    results = Path(out) if out is not None else Path("results")
     checks = [_versions(), _devices(started)]
     if checks[-1].state != "wrong":
         checks += [_cores(), _memory(), _flags(), _compile_cache(), _kernels()]
-    folders = [_folder("results", results), _folder("own cache", cache_folder("."))]
+    folders = [_results(out), _folder("own cache", cache_folder("."))]
     return [*checks, _processes(os.environ), *folders, _data(), _extras()]
 
 
@@ -330,6 +330,12 @@ def _processes(environment: Mapping[str, str]) -> Check:
         if variable in environment:
             where.append(f"{variable}={given(variable)}")
     return Check("processes", state, f"{'; '.join(where) or 'one, of no scheduler'}; {socket.gethostname()}", mend)
+
+
+def _results(out: str | Path | None) -> Check:
+    if is_url(out):
+        return Check("results", "good", f"{out}, an object store; it was not tried")
+    return _folder("results", Path("results") if out is None else Path(out))
 
 
 def _folder(name: str, folder: Path) -> Check:

@@ -93,7 +93,8 @@ class Peers:
             return [dict(part) for part in mine]
         told = self.agreed([[(name, str(a.dtype), a.shape) for name, a in part.items()] for part in mine])
         flat = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) for part in mine for a in part.values()]
-        buffers = _gathered(np.concatenate([*flat, np.zeros(0, np.uint8)]), [_bytes(parts) for parts in told])
+        with self._reaching():
+            buffers = _gathered(np.concatenate([*flat, np.zeros(0, np.uint8)]), [_bytes(parts) for parts in told])
         return [part for parts, buffer in zip(told, buffers, strict=True) for part in _read(parts, buffer)]
 
     def check(self, **facts: Any) -> None:
@@ -145,18 +146,24 @@ class Peers:
     def _exchanged(self, mine: Mapping[str, Any]) -> list[dict[str, Any]]:
         number = next(self._numbers)
         here = f"{self._name}/{number}"
-        try:
+        with self._reaching():
             self._client.key_value_set(f"{here}/{self.index}", json.dumps(mine))
             self._client.wait_at_barrier(here, _PATIENCE)
             said = self._client.key_value_dir_get(here)
             if self.leads and number:
                 self._client.key_value_delete(f"{self._name}/{number - 1}")  # whoever came here has read it
-        except Exception as error:  # jaxlib's own kinds, by version
-            self._told = True
-            reason = str(error).partition("\n")[0][:200]
-            raise ResumableError(f"the other processes can't be reached: {reason}") from error
         by_index = {int(key.rpartition("/")[2]): json.loads(text) for key, text in said}
         return [by_index[index] for index in range(self.count)]
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Within it, what fails is the network or another process: there is nobody to tell."""
+        try:
+            yield
+        except Exception as error:  # jaxlib's own kinds, by version and network
+            self._told = True
+            reason = str(error).partition("\n")[0][:200]
+            raise ResumableError(f"another process is gone, or can't be reached: {reason}") from error
 
 
 def _bytes(parts: Sequence[Sequence[Any]]) -> int:

@@ -59,6 +59,10 @@ def test_a_results_folder_that_can_not_be_written_is_wrong(whole_report):
     assert doctor.render([check]).endswith("A sweep would not run here: 1 wrong.")
 
 
+def test_an_object_store_is_not_taken_for_a_folder():
+    assert "an object store" in doctor._results("s3://bucket/sweep").said
+
+
 def test_a_jax_that_does_not_start_is_wrong_and_the_rest_is_still_told(whole_report, monkeypatch):
     def fails():
         raise RuntimeError("Unable to initialize backend 'tpu'\nmore")

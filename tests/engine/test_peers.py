@@ -149,7 +149,17 @@ def test_a_service_that_is_gone_ends_the_work_resumably(together, monkeypatch):
     monkeypatch.setattr(together.service, "wait_at_barrier", gone)
     for error in together(lambda one: one.agreed(1)):
         assert type(error) is ResumableError
-        assert str(error) == "the other processes can't be reached: UNAVAILABLE: Socket closed"
+        assert str(error) == "another process is gone, or can't be reached: UNAVAILABLE: Socket closed"
+
+
+def test_a_network_that_breaks_in_the_middle_of_bytes_ends_the_work_resumably(together, monkeypatch):
+    def broken(part):
+        raise OSError("Gloo AllGather failed")
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", broken)
+    for error in together(lambda one: one.joined([{"w": np.ones(3)}])):
+        assert type(error) is ResumableError
+        assert "Gloo AllGather failed" in str(error)
 
 
 def test_a_process_by_itself_asks_nobody():

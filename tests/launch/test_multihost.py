@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import signal
 from pathlib import Path
 
 import jax
 import pytest
 
 from glorot_jax import load_sweep, run
-from glorot_jax.drill import case, multihost
-from glorot_jax.drill.twin import differences
+from glorot_jax.drill import multihost, processes
+from glorot_jax.drill.twin import differences, look
 from glorot_jax.engine import devices
 
 ROOT = Path(__file__).parents[2]
+SWEEP = """
+from glorot_jax import Sweep, at, digits, grid, mlp, sgd
+
+sweep = Sweep(
+    name="two",
+    data=digits(),
+    model=mlp(widths=(12, 8), activation="relu"),
+    optimizer=sgd(learning_rate=grid(0.02, 0.1, 1e18)),
+    seeds=range(3),
+    steps=20_000,
+    record=at(100, 5_000, 15_000),
+    probes="light",
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +41,29 @@ def launcher():
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory) -> Path:
+def sweep(tmp_path_factory) -> tuple[str, ...]:
+    """What the accidents befall, in the arguments of ``glorot run``; quicker to compile than the drill's own."""
+    path = tmp_path_factory.mktemp("sweep") / "two.py"
+    path.write_text(SWEEP)
+    return (str(path), "--width", "2", "--segment-seconds", "0.3")
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, sweep) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "local", lambda: jax.local_devices()[:2])
-        out = tmp_path_factory.mktemp("one") / "drill"
-        return run(load_sweep(str(case.SWEEP)), out, width=2, segment_seconds=case.SEGMENT_SECONDS)
+        return run(load_sweep(sweep[0]), tmp_path_factory.mktemp("one") / "two", width=2)
 
 
 @pytest.mark.parametrize("kind", ["SIGKILL of one", "SIGTERM to one"])
-def test_two_processes_have_the_bits_of_one_with_two_devices_through(kind, one_process, tmp_path, monkeypatch):
+def test_two_processes_have_the_bits_of_one_with_two_devices_through(kind, one_process, sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(multihost, "ARGUMENTS", sweep)
+    monkeypatch.setattr(processes, "ARGUMENTS", sweep)
     (accident,) = [one for one in multihost.cases(tmp_path) if one.name == kind]
-    told = accident.do(tmp_path / "two")
-    assert "process 1" in told.said
-    assert differences(one_process, tmp_path / "two") == []
+    assert "process 1" in accident.do(tmp_path / "two").said
+    assert differences(tmp_path / "two", look(one_process)) == []
 
 
 def test_what_would_be_started_is_shown(launcher, capsys):
@@ -70,6 +93,20 @@ def test_what_is_not_said_jax_finds_by_itself(launcher, capsys):
 def test_what_does_not_fit_together_is_refused(launcher, capsys, arguments, said):
     assert launcher.main(["quickstart", "--out", "x", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_program_that_died_is_started_again_as_often_as_asked_and_no_oftener(launcher, monkeypatch, capfd):
+    monkeypatch.setattr(launcher, "PAUSE", 0)
+    monkeypatch.setattr(launcher, "_commands", lambda own, arguments: [["/bin/false"], ["/bin/true"]])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert launcher.main(["quickstart", "--out", "x", "--local", "2", "--restarts", "2"]) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = capfd.readouterr().err
+    assert [line for line in said.splitlines() if "again" in line] == [f"starting again ({i} of 2)" for i in (1, 2)]
+    assert said.endswith("a process of the program died; what was committed is whole, the same command goes on\n")
 
 
 @pytest.mark.parametrize(
