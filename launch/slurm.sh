@@ -2,17 +2,22 @@
 @directives
 
 # Slurm signals the step before a preemption and before the time is over; some sites signal this script instead.
-trap 'kill -USR1 $worker 2>/dev/null' USR1 USR2 TERM
+worker="" asked=no
+trap 'asked=yes; kill -USR1 $worker 2>/dev/null' USR1 USR2 TERM
 @setup
 task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 died=@logs/$task.died
 
-srun --mpi=none --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} \
-  @worker --shard "$SLURM_ARRAY_TASK_ID/@shards" &
-worker=$!
-while kill -0 $worker 2>/dev/null; do wait $worker; done
-wait $worker
-code=$?
+code=143
+if [ $asked = no ]; then
+  srun --mpi=none --ntasks=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} \
+    @worker --shard "$SLURM_ARRAY_TASK_ID/@shards" &
+  worker=$!
+  [ $asked = no ] || kill -USR1 $worker
+  while kill -0 $worker 2>/dev/null; do wait $worker; done
+  wait $worker
+  code=$?
+fi
 
 # In any other state it was cancelled, or Slurm requeues it by itself.
 case $(squeue --noheader --states=all --jobs="$task" --format="%T %r" || echo RUNNING) in
