@@ -127,8 +127,11 @@ def variants(runs: Sequence[Run]) -> list[list[int]]:
 def waves(cohort: Cohort, at_once: int | None) -> list[Cohort]:
     """Returns the cohort in parts that train one after the other, of whole variants and at most so many runs each.
 
-    A part holds one variant at least. All parts share one program.
+    A part holds one variant at least. All parts share one program; those of a fused cohort are parts of its members,
+    for its program is made for the deepest of all.
     """
+    if cohort.members and at_once is not None and at_once < len(cohort.runs):
+        return [part for member in cohort.members for part in waves(member, at_once)]
     parts: list[list[int]] = [[]]
     for places in variants(cohort.runs):
         if at_once is not None and parts[-1] and len(parts[-1]) + len(places) > at_once:

@@ -297,3 +297,13 @@ def test_other_optimizers_leave_alone_what_a_run_lacks():
         assert mine.keys() == wanted.keys()
         for path in wanted:
             np.testing.assert_allclose(mine[path], wanted[path], rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_what_has_to_train_in_parts_is_not_fused():
+    """The program is made for the deepest: a part without one would be another program."""
+    (fused,) = plan.cohorts(sweep().runs(), fuse=True)
+    assert [part.members for part in plan.waves(fused, len(fused.runs))] == [fused.members]
+    parts = plan.waves(fused, len(fused.runs) - 1)
+    assert not any(part.members for part in parts)
+    assert all(len({one.model.stack().depth for one in part.runs}) == 1 for part in parts)
+    assert [one.id for part in parts for one in part.runs] == [one.id for one in fused.runs]
