@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from glorot_jax.analysis.results import load
     from glorot_jax.analysis.tables import table
     from glorot_jax.engine.drive import resume, run
-    from glorot_jax.engine.plan import plan
+    from glorot_jax.engine.planning.plan import plan
     from glorot_jax.models.points import show, show_layer
 
 __version__ = "0.1.0"
@@ -104,7 +104,7 @@ _LATER = {
     "per_seed": "glorot_jax.analysis.measures",
     "run": "glorot_jax.engine.drive",
     "resume": "glorot_jax.engine.drive",
-    "plan": "glorot_jax.engine.plan",
+    "plan": "glorot_jax.engine.planning.plan",
     "load": "glorot_jax.analysis.results",
     "table": "glorot_jax.analysis.tables",
     "show": "glorot_jax.models.points",

@@ -69,7 +69,7 @@ def script() -> None:
     still under way, could make it crash in the middle of that.
     """
     if os.environ.pop("GLOROT_STOP_AT_END_OF_INPUT", None):
-        from glorot_jax.workers import stop_at_end_of_input
+        from glorot_jax.launching.workers import stop_at_end_of_input
 
         stop_at_end_of_input()
     code = main(signals=Signals(leaving=True))
@@ -319,7 +319,7 @@ def plan(
     from glorot_jax.engine.sweep import load_sweep
 
     described = load_sweep(sweep, settings)
-    from glorot_jax.engine.plan import plan as make
+    from glorot_jax.engine.planning.plan import plan as make
 
     made = make(
         described, width, kernel=kernel, quick=quick, calibrate=calibrate, fuse=fuse, run_steps_per_second=speed
@@ -488,7 +488,7 @@ def bench(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def launch(engine: str, arguments: tuple[str, ...]) -> int:
     """Train a sweep in parts on ENGINE; `glorot launch ENGINE --help` says how. `glorot list engines` names them."""
-    from glorot_jax.launching import launch as hand_over
+    from glorot_jax.launching.engines import launch as hand_over
 
     return hand_over(engine, arguments)
 
@@ -601,7 +601,7 @@ def _entries(what: str) -> dict[str, str]:
         lines = _first_lines(here / f"{what}.py")
         return {name: lines[name] for name in config.names_in(what)}
     if what == "engines":
-        from glorot_jax.launching import engines
+        from glorot_jax.launching.engines import engines
 
         return {name: _module_line(path) for name, path in engines().items()}
     if what == "sweeps":

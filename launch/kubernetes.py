@@ -37,7 +37,7 @@ from typing import Any
 
 import yaml
 
-from glorot_jax import manifests
+from glorot_jax.launching import manifests
 
 MARGIN = 60
 """Seconds beyond the segment's bound that a pod has to end: it may be compiling, and its store be far."""

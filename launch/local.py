@@ -23,9 +23,9 @@ import shlex
 import subprocess
 import sys
 
-from glorot_jax import workers
-from glorot_jax.standing import View
-from glorot_jax.workers import Place
+from glorot_jax.launching import workers
+from glorot_jax.launching.standing import View
+from glorot_jax.launching.workers import Place
 
 DEVICES = """
 import jax, json

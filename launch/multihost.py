@@ -33,8 +33,8 @@ import subprocess
 import sys
 import time
 
-from glorot_jax import hosts
-from glorot_jax.workers import FINAL
+from glorot_jax.launching import hosts
+from glorot_jax.launching.workers import FINAL
 
 PAUSE = 5.0
 """Seconds before a new start."""
@@ -106,7 +106,7 @@ def _commands(own: argparse.Namespace, arguments: list[str]) -> list[list[str]]:
 def _command(told: list | None, heartbeat: int, arguments: list[str]) -> list[str]:
     names = ("--coordinator", "--processes", "--process-id")
     peers = [text for name, value in zip(names, told, strict=True) for text in (name, str(value))] if told else []
-    worker = [sys.executable, "-m", "glorot_jax.hosts", *peers, "--heartbeat", str(heartbeat)]
+    worker = [sys.executable, "-m", "glorot_jax.launching.hosts", *peers, "--heartbeat", str(heartbeat)]
     return [*worker, "run", *arguments]
 
 

@@ -34,8 +34,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from glorot_jax import task, workers
-from glorot_jax.standing import View
+from glorot_jax.launching import task, workers
+from glorot_jax.launching.standing import View
 
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a part begins again, the first time and at most: what it left may want a moment."""

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from glorot_jax import Sweep, load, load_sweep
 from glorot_jax.errors import InputError
-from glorot_jax.workers import command
+from glorot_jax.launching.workers import command
 
 SAVING = 30
 """Seconds beyond the segment under way that a task has to save before its time is over."""

@@ -47,7 +47,7 @@ def bench(
 
     devices.configure()  # before NumPy's and SciPy's libraries look how many threads they may have
     from glorot_jax.bench import others, sections
-    from glorot_jax.engine.peaks import machine
+    from glorot_jax.engine.planning.peaks import machine
 
     for name in only:
         if name not in sections.SECTIONS:

@@ -13,8 +13,9 @@ import numpy as np
 from glorot_jax import Sweep, arrays, grid, log_spaced, mlp, sgd
 from glorot_jax.bench.turns import Contestant
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices, plan
+from glorot_jax.engine import devices
 from glorot_jax.engine.fleet import Fleet
+from glorot_jax.engine.planning import plan
 from glorot_jax.engine.segment import Pieces
 
 BATCH = 10

@@ -55,7 +55,7 @@ def _here(size: Size) -> dict[str, int] | None:
 
 def _planned(engine: Engine) -> int:
     """Bytes of a device as the plan has them, the program's code left out."""
-    from glorot_jax.engine.memory import Working, need, told
+    from glorot_jax.engine.planning.memory import Working, need, told
 
     working = Working.through({engine.layout.width: told(engine.fleet.training)})
     footprint = need(engine.program, engine.arrays, working, engine.state[0]).of(engine.layout)

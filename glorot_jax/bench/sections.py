@@ -15,7 +15,7 @@ from glorot_jax.bench import memory, others
 from glorot_jax.bench.engine import Engine, Size, random_bytes, records_a_step
 from glorot_jax.bench.start import started
 from glorot_jax.bench.turns import Clock, take_turns
-from glorot_jax.engine.peaks import Machine
+from glorot_jax.engine.planning.peaks import Machine
 
 Row = dict[str, Any]
 LIGHT = ("weights",)

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glorot_jax import workers
 from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
 from glorot_jax.drill.local import undone
 from glorot_jax.drill.processes import Process, children, ends_well, share, worker
+from glorot_jax.launching import workers
 
 PROCESSES = 2
 HEARTBEAT = 10

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from glorot_jax import workers
 from glorot_jax.drill.case import ARGUMENTS, Lost
-from glorot_jax.standing import Standing, standing
+from glorot_jax.launching import workers
+from glorot_jax.launching.standing import Standing, standing
 
 PATIENCE = 600.0
 """Seconds after which what is waited for is taken for lost."""

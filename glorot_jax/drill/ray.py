@@ -9,9 +9,9 @@ import signal
 import time
 from pathlib import Path
 
-from glorot_jax import workers
 from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
 from glorot_jax.drill.processes import PATIENCE, Process, children, ends_well, share, stopped
+from glorot_jax.launching import workers
 
 PARTS = 2
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glorot_jax import workers
 from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
+from glorot_jax.launching import workers
 
 PARTS = 2
 TRIES = 5

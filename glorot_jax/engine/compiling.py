@@ -142,7 +142,7 @@ def said(made: Mapping[str, Any]) -> str:
 
 def remember(name: str, note: Compilation) -> None:
     """Keeps what a compilation took under a cohort's name, unless it came from the cache."""
-    from glorot_jax.engine.machine import keep
+    from glorot_jax.engine.planning.machine import keep
 
     if not note.cached:
         keep(_folder() / f"{name}.json", {"seconds": note.seconds, "operations": note.operations})

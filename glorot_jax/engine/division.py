@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from glorot_jax.config import canonical_json, plain
 from glorot_jax.engine import shard as shards
-from glorot_jax.engine.plan import waves
+from glorot_jax.engine.planning.plan import waves
 from glorot_jax.errors import InputError
 from glorot_jax.files import write_json
 
 if TYPE_CHECKING:
     from glorot_jax.engine.layout import Layout
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
     from glorot_jax.engine.shard import Shard
     from glorot_jax.engine.sweep import Sweep

@@ -24,12 +24,13 @@ import numpy as np
 
 from glorot_jax import batch, locks
 from glorot_jax.config import canonical_json, plain
-from glorot_jax.engine import compiling, division, form, fusing
-from glorot_jax.engine import cost as costs
+from glorot_jax.engine import compiling, division
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
-from glorot_jax.engine.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
+from glorot_jax.engine.planning import cost as costs
+from glorot_jax.engine.planning import form, fusing
+from glorot_jax.engine.planning.plan import Cohort, cohorts, per_run, program_for, shared, variants, waves
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.errors import InputError, Stopped, unknown
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
 
     from glorot_jax.engine.division import Division, Part, Piece
     from glorot_jax.engine.fleet import Fleet
-    from glorot_jax.engine.grouping import Fuse
     from glorot_jax.engine.layout import Layout
-    from glorot_jax.engine.plan import Whys
+    from glorot_jax.engine.planning.grouping import Fuse
+    from glorot_jax.engine.planning.plan import Whys
+    from glorot_jax.engine.planning.reckoning import Reckoning
+    from glorot_jax.engine.planning.sharing import Shared
     from glorot_jax.engine.pretraining import Phase
-    from glorot_jax.engine.reckoning import Reckoning
     from glorot_jax.engine.segment import Pieces, Program
-    from glorot_jax.engine.sharing import Shared
     from glorot_jax.engine.sweep import Run
     from glorot_jax.search import Search
     from glorot_jax.store.here import Here
@@ -138,7 +139,7 @@ def run(
             that share the folder; see ``engine.division``. All if not said.
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
-        kernel: what makes an update, as ``engine.form`` names it; as of ``width``.
+        kernel: what makes an update, as ``planning.form`` names it; as of ``width``.
         at_once: runs of a cohort that train together, at most; the others wait until these are done. A search
             compares those that train together. As many as fit into memory if not said; what has begun stays as it was
             divided.
@@ -147,8 +148,8 @@ def run(
         segment_seconds: bound on the time between a signal and the end of the segment under way.
         signals: what catches SIGINT and SIGTERM, of a caller that says how they are met after the stop.
         calibrate: where no width is said, new shards get the one that is quickest here by the stopwatch, see
-            ``engine.width``.
-        fuse: train networks that differ in depth alone in one program where that is possible (``engine.fusing``):
+            ``planning.width``.
+        fuse: train networks that differ in depth alone in one program where that is possible (``planning.fusing``):
             ``always``, ``never``, or ``auto`` where it is quicker; what is unfinished goes on as it began.
 
     Raises:
@@ -984,7 +985,7 @@ class _Trainer:
 
     def _reckon(self, live: Any) -> Reckoning:
         """Notes what compiling took, and what is expected: in the manifest from the next commit on."""
-        from glorot_jax.engine.reckoning import Reckoning
+        from glorot_jax.engine.planning.reckoning import Reckoning
 
         reckoning = Reckoning(self.cohort, self.fleet, live)
         made, manifest = reckoning.compilation, self.shard.manifest

@@ -24,7 +24,7 @@ from glorot_jax.probes.probe import Output
 if TYPE_CHECKING:
     import xarray as xr
 
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
     from glorot_jax.engine.sweep import Run
 

@@ -143,7 +143,7 @@ class Program:
 
     Attributes:
         width: runs that are vmapped together.
-        kernel: what makes an update, as ``engine.form`` names it.
+        kernel: what makes an update, as ``planning.form`` names it.
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         record_size: numbers of a run's records at one step.
@@ -245,7 +245,7 @@ class Draft:
 
     @undisturbed()
     def program(self, width: int, kernel: str = GENERAL) -> Program:
-        """Returns the program that vmaps so many runs together, its update made by a kernel; see ``engine.form``."""
+        """Returns the program that vmaps so many runs together, its update made by a kernel; see ``planning.form``."""
         setup, network = self.setup, self._network
         batch_bytes = setup.batch_size * setup.dataset.features * np.dtype(setup.dataset.dtype).itemsize
         piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))

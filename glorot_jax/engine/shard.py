@@ -19,7 +19,7 @@ from glorot_jax.store.here import Here
 if TYPE_CHECKING:
     import xarray as xr
 
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.plan import Cohort
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -195,7 +195,7 @@ def create(
     """Returns a new shard at its first step: its table of runs, then its first manifest.
 
     Args:
-        kernel: what makes its updates, as ``engine.form`` names it.
+        kernel: what makes its updates, as ``planning.form`` names it.
         why_width: how the width was chosen, in JSON's terms.
         why_shared: why its runs share a program with those of other cohorts, or don't, where they could.
         search: the rule by which runs are dropped, in JSON's terms.

@@ -11,7 +11,8 @@ import xarray as xr
 
 from glorot_jax import Sweep, grid, mlp, sgd, shapeset
 from glorot_jax.analysis.results import SCALARS
-from glorot_jax.engine import drive, plan, records, shard
+from glorot_jax.engine import drive, records, shard
+from glorot_jax.engine.planning import plan
 from glorot_jax.engine.sweep import Run
 from glorot_jax.probes.probe import Output
 from glorot_jax.store.here import Here

@@ -14,7 +14,8 @@ from glorot_jax.bench import command, memory, others, sections
 from glorot_jax.bench.engine import Size
 from glorot_jax.bench.report import markdown
 from glorot_jax.bench.sections import Settings
-from glorot_jax.engine import devices, peaks
+from glorot_jax.engine import devices
+from glorot_jax.engine.planning import peaks
 from glorot_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from glorot_jax.engine import compiling
-from glorot_jax.engine.peaks import Machine
+from glorot_jax.engine.planning.peaks import Machine
 from tests.conftest import ROOT
 
 spec = importlib.util.spec_from_file_location("gpu_benchmark", ROOT / "tests" / "benchmarks" / "gpu.py")

@@ -43,7 +43,7 @@ from glorot_jax.bench import figure, others
 from glorot_jax.bench.engine import BATCH, Engine, Size, random_bytes
 from glorot_jax.bench.turns import Contestant, take_turns
 from glorot_jax.engine import devices
-from glorot_jax.engine.peaks import machine
+from glorot_jax.engine.planning.peaks import machine
 from glorot_jax.kernels import GENERAL, KERNELS, dense, pallas
 from glorot_jax.models.precision import products_in
 

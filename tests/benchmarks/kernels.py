@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glorot_jax.engine import devices
-from glorot_jax.engine.peaks import machine
+from glorot_jax.engine.planning.peaks import machine
 from glorot_jax.kernels import dense
 
 SHAPES = ((784, 1000), (1000, 1000), (1000, 10), (784, 128), (128, 128), (64, 32), (32, 32), (32, 10))

@@ -8,7 +8,7 @@ import pytest
 from glorot_jax import at, digits, grid, mlp, run, sgd, shapeset
 from glorot_jax.data import dataset, memory, pictures
 from glorot_jax.engine import devices
-from glorot_jax.engine.plan import plan
+from glorot_jax.engine.planning.plan import plan
 from glorot_jax.errors import InputError
 from tests.data import made_up
 from tests.data.kinds import KINDS, invented, sweep

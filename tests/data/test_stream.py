@@ -15,7 +15,7 @@ from glorot_jax import grid, mlp, mnist, run
 from glorot_jax.data import dataset, memory, pictures, stream
 from glorot_jax.engine import segment
 from glorot_jax.engine.feed import cut
-from glorot_jax.engine.plan import plan
+from glorot_jax.engine.planning.plan import plan
 from glorot_jax.engine.segment import Pieces
 from glorot_jax.errors import InputError
 from tests.data import made_up

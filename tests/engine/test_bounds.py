@@ -8,7 +8,8 @@ import pytest
 
 from glorot_jax import adam, grid, mlp, plan, sgd, shapeset
 from glorot_jax.cli import main
-from glorot_jax.engine import bounds, segment
+from glorot_jax.engine import segment
+from glorot_jax.engine.planning import bounds
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from glorot_jax import at, digits, every, load, log_spaced, mlp, plan, probe, run
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import cost, devices, drive
-from glorot_jax.engine.plan import cohorts, per_run, program_for
+from glorot_jax.engine import devices, drive
+from glorot_jax.engine.planning import cost
+from glorot_jax.engine.planning.plan import cohorts, per_run, program_for
 from glorot_jax.engine.segment import Pieces
 from tests.engine.small import DiesAtThirdCommit, assert_same_bits, parameters, records, sweep
 

@@ -14,10 +14,11 @@ from flax import nnx
 from glorot_jax import adam, every, grid, load, mlp, module, optimizer, resume, run, sgd
 from glorot_jax.analysis.status import status
 from glorot_jax.data import dataset
-from glorot_jax.engine import devices, form
-from glorot_jax.engine.builder import Builder
+from glorot_jax.engine import devices
 from glorot_jax.engine.fleet import Fleet
-from glorot_jax.engine.plan import cohorts, per_run, plan, setup
+from glorot_jax.engine.planning import form
+from glorot_jax.engine.planning.builder import Builder
+from glorot_jax.engine.planning.plan import cohorts, per_run, plan, setup
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL, KERNELS, chain, dense
 from glorot_jax.models.mlp import Dense

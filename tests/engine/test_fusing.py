@@ -35,8 +35,8 @@ from glorot_jax.analysis.figures.general import KINDS, drawing_of
 from glorot_jax.analysis.selection import with_depth
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.data import dataset
-from glorot_jax.engine import plan
-from glorot_jax.engine.fusing import fusable, padding, why_apart
+from glorot_jax.engine.planning import plan
+from glorot_jax.engine.planning.fusing import fusable, padding, why_apart
 from glorot_jax.engine.segment import _Network, _Run
 from glorot_jax.kernels import GENERAL
 from tests.engine.networks import pictures

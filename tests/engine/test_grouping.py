@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorot_jax.engine.grouping import Candidate, grouped
+from glorot_jax.engine.planning.grouping import Candidate, grouped
 
 
 def depths(compiling, seconds_a_layer, runs):

@@ -17,9 +17,10 @@ import pytest
 from glorot_jax import dropping, every, grid, load, mlp, per_seed, run, sgd, shapeset, successive_halving
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.analysis.tables import render_table, table
-from glorot_jax.engine import devices, drive, plan, shard
+from glorot_jax.engine import devices, drive, shard
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.places import Places
+from glorot_jax.engine.planning import plan
 from glorot_jax.engine.segment import Pieces
 from glorot_jax.errors import InputError
 from tests.engine import small

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from glorot_jax.engine import machine
-from glorot_jax.engine import peaks as bench
-from glorot_jax.engine.machine import Peaks
+from glorot_jax.engine.planning import machine
+from glorot_jax.engine.planning import peaks as bench
+from glorot_jax.engine.planning.machine import Peaks
 
 
 def test_peaks_are_measured_once_a_machine(monkeypatch, tmp_path):

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from glorot_jax import adam, at, grid, mlp, plan, run, shapeset
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import builder, devices, memory, segment
-from glorot_jax.engine.builder import Builder
+from glorot_jax.engine import devices, segment
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.memory import Chunk, Need, Working
-from glorot_jax.engine.plan import cohorts, per_run, setup
+from glorot_jax.engine.planning import builder, memory
+from glorot_jax.engine.planning.builder import Builder
+from glorot_jax.engine.planning.memory import Chunk, Need, Working
+from glorot_jax.engine.planning.plan import cohorts, per_run, setup
 from glorot_jax.engine.segment import Pieces
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from glorot_jax.engine import peaks as module
-from glorot_jax.engine.peaks import Machine, machine
+from glorot_jax.engine.planning import peaks as module
+from glorot_jax.engine.planning.peaks import Machine, machine
 
 
 @pytest.fixture

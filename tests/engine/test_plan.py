@@ -16,7 +16,7 @@ from glorot_jax.data import dataset
 from glorot_jax.engine import devices, segment
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.plan import cohorts, per_run, program_for, setup
+from glorot_jax.engine.planning.plan import cohorts, per_run, program_for, setup
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 

@@ -12,7 +12,7 @@ import pytest
 from glorot_jax import denoising, grid, load, mlp, plan, run
 from glorot_jax.data import dataset
 from glorot_jax.engine import segment
-from glorot_jax.engine.plan import cohorts, per_run, setup
+from glorot_jax.engine.planning.plan import cohorts, per_run, setup
 from glorot_jax.engine.sweep import from_resolved
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from glorot_jax import files
-from glorot_jax.engine import checkpoint, drive, plan, records, shard
+from glorot_jax.engine import checkpoint, drive, records, shard
+from glorot_jax.engine.planning import plan
 from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.probes.probe import Output
 from glorot_jax.store.here import Here

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from glorot_jax import at, grid, load, mlp, plan, run
-from glorot_jax.engine import compiling, devices, sharing
-from glorot_jax.engine.plan import cohorts, shared
-from glorot_jax.engine.sharing import Estimate
+from glorot_jax.engine import compiling, devices
+from glorot_jax.engine.planning import sharing
+from glorot_jax.engine.planning.plan import cohorts, shared
+from glorot_jax.engine.planning.sharing import Estimate
 from glorot_jax.errors import InputError
 from tests.engine.networks import pictures
 from tests.engine.small import sweep
@@ -64,7 +65,7 @@ def test_estimates_grow_with_depth_and_training_with_steps():
 
         def build(cohort):
             from glorot_jax.data.dataset import build
-            from glorot_jax.engine.plan import _builder
+            from glorot_jax.engine.planning.plan import _builder
 
             made.append(cohort)
             return _builder(cohort, build(cohort.runs[0].data), devices.local()[:2], None)

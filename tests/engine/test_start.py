@@ -18,8 +18,9 @@ from glorot_jax import Sweep, mlp, sgd, shapeset
 from glorot_jax.data import cache
 from glorot_jax.data import shapeset as drawing
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices, plan
+from glorot_jax.engine import devices
 from glorot_jax.engine.fleet import Fleet
+from glorot_jax.engine.planning import plan
 from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.probes import BUILT_IN
 

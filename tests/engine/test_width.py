@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorot_jax.engine import machine, width
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.machine import USUAL_CACHES, Caches
-from glorot_jax.engine.width import MOST, Width, best_of, by_rule, calibrated, candidates
+from glorot_jax.engine.planning import machine, width
+from glorot_jax.engine.planning.machine import USUAL_CACHES, Caches
+from glorot_jax.engine.planning.width import MOST, Width, best_of, by_rule, calibrated, candidates
 
 MIB = 2**20
 

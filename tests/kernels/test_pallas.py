@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from glorot_jax import mlp
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import memory, plan, segment
+from glorot_jax.engine import segment
+from glorot_jax.engine.planning import memory, plan
 from glorot_jax.kernels import chain, dense, pallas
 from glorot_jax.models.precision import products_in
 from tests.core.test_precision import nearest

@@ -17,7 +17,7 @@ from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2Jo
 
 from glorot_jax.analysis.results import load
 from glorot_jax.drill.case import SWEEP
-from glorot_jax.launching import launch
+from glorot_jax.launching.engines import launch
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ("1.29", kubernetes_validate.latest_version())

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from glorot_jax import load
-from glorot_jax import standing as watched
 from glorot_jax.drill.case import SWEEP
-from glorot_jax.standing import Standing, View, standing
+from glorot_jax.launching import standing as watched
+from glorot_jax.launching.standing import Standing, View, standing
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--width", "2", "--set", "steps=120", "--set", "record=every(60)", "--segment-seconds", "0.000001")

@@ -69,7 +69,7 @@ def test_two_processes_have_the_bits_of_one_with_two_devices_through(kind, one_p
 def test_what_would_be_started_is_shown(launcher, capsys):
     assert launcher.main(["quickstart", "--out", "x", "--local", "2", "--dry-run", "--set", "steps=3"]) == 0
     first, second = map(shlex.split, capsys.readouterr().out.splitlines())
-    assert first[1:3] == ["-m", "glorot_jax.hosts"]
+    assert first[1:3] == ["-m", "glorot_jax.launching.hosts"]
     assert first[3].startswith("--coordinator")
     assert first[4].startswith("127.0.0.1:")
     assert [first[8], second[8]] == ["0", "1"]

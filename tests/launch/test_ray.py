@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from glorot_jax import task, workers
 from glorot_jax.drill.case import ARGUMENTS
 from glorot_jax.drill.processes import children
 from glorot_jax.drill.ray import descendants
 from glorot_jax.drill.twin import differences, look
-from glorot_jax.launching import launch
-from glorot_jax.standing import standing
+from glorot_jax.launching import task, workers
+from glorot_jax.launching.engines import launch
+from glorot_jax.launching.standing import standing
 
 ROOT = Path(__file__).parents[2]
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -35,7 +35,7 @@ cluster.shutdown()
 """
 HOLDER = """
 import sys
-from glorot_jax import task, workers
+from glorot_jax.launching import task, workers
 workers.command = lambda arguments, shard: [sys.executable, *arguments]
 print(*task.train(sys.argv[1:]))
 """

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from glorot_jax import workers
-from glorot_jax.standing import View
-from glorot_jax.workers import Place, supervise
+from glorot_jax.launching import workers
+from glorot_jax.launching.standing import View
+from glorot_jax.launching.workers import Place, supervise
 
 TELLS = """
 import json, os, sys, time
@@ -100,8 +100,8 @@ cli.main = main
 cli.script()
 """
     launcher = f"""
-from glorot_jax.standing import View
-from glorot_jax.workers import Place, supervise
+from glorot_jax.launching.standing import View
+from glorot_jax.launching.workers import Place, supervise
 supervise([{python(worker)!r}], [Place()], 0, View("nowhere", quiet=True))
 """
     process = subprocess.Popen(python(launcher), env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})

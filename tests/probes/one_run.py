@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from glorot_jax import Sweep
 from glorot_jax.data import dataset
-from glorot_jax.engine import plan
+from glorot_jax.engine.planning import plan
 from glorot_jax.engine.segment import _Network, _Run
 
 

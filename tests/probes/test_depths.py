@@ -9,7 +9,7 @@ import pytest
 
 from glorot_jax import Sweep, at, grid, mlp, sgd
 from glorot_jax.data import dataset
-from glorot_jax.engine import plan
+from glorot_jax.engine.planning import plan
 from glorot_jax.engine.segment import _Network, _Run
 from glorot_jax.probes import BUILT_IN
 from tests.engine.networks import pictures

@@ -19,7 +19,7 @@ from flax import nnx
 
 from glorot_jax import Sweep, arrays, at, jacobian, module, sgd, show_layer
 from glorot_jax.data import dataset
-from glorot_jax.engine import plan
+from glorot_jax.engine.planning import plan
 from glorot_jax.errors import InputError
 from glorot_jax.probes.probe import QUANTILES
 from tests.probes.one_run import one_run

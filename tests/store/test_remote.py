@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glorot_jax.engine import plan, records, shard
+from glorot_jax.engine import records, shard
+from glorot_jax.engine.planning import plan
 from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.files import write_json
 from glorot_jax.probes.probe import Output

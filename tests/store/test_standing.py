@@ -6,8 +6,8 @@ import json
 import threading
 import time
 
-from glorot_jax import standing as watched
-from glorot_jax.standing import Standing, View, standing
+from glorot_jax.launching import standing as watched
+from glorot_jax.launching.standing import Standing, View, standing
 from glorot_jax.store.objects import Objects
 
 MANIFEST = {"runs": 4, "step": 30, "steps": 40, "run_steps": 120, "records": [], "checkpoint": None, "diverged": [{}]}

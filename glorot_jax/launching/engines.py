@@ -12,7 +12,7 @@ from glorot_jax.errors import unknown
 
 def engines() -> dict[str, Path]:
     """Returns the modules by name."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     found: dict[str, Path] = {}
     for folder in (package / "launch", package.parent / "launch"):
         for path in sorted(folder.glob("*.py")) if folder.is_dir() else ():

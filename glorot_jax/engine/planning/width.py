@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glorot_jax.engine import stopwatch
+from glorot_jax.engine.planning import stopwatch
 
 if TYPE_CHECKING:
-    from glorot_jax.engine.machine import Caches
+    from glorot_jax.engine.planning.machine import Caches
 
 MOST = {"cpu": 16, "gpu": 1024, "tpu": 1024}
 """Runs of a block by rule."""

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glorot_jax.engine import compiling, fusing, machine
-from glorot_jax.engine import cost as costs
-from glorot_jax.engine.grouping import FUSE, Candidate, Fuse, Grouping, grouped
+from glorot_jax.engine import compiling
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.width import by_rule
+from glorot_jax.engine.planning import cost as costs
+from glorot_jax.engine.planning import fusing, machine
+from glorot_jax.engine.planning.grouping import FUSE, Candidate, Fuse, Grouping, grouped
+from glorot_jax.engine.planning.width import by_rule
 from glorot_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from glorot_jax.engine.builder import Builder
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.builder import Builder
+    from glorot_jax.engine.planning.plan import Cohort
 
 RATE = {"cpu": 20e9, "gpu": 4e12, "tpu": 4e12}
 """Operations a second that updates of small networks reach on one device, by order of magnitude."""

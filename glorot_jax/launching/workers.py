@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from glorot_jax.standing import View
+from glorot_jax.launching.standing import View
 
 FINAL = (0, 2, 130, 143)
 """Exit codes after which a worker is not started again: done, refused, stopped by SIGINT or SIGTERM."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from glorot_jax.engine import stopwatch
+from glorot_jax.engine.planning import stopwatch
 from glorot_jax.errors import InputError
 from glorot_jax.kernels import GENERAL, KERNELS
 from glorot_jax.kernels.dense import why_not

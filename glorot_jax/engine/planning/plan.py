@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from glorot_jax.config import canonical_json, resolve
-from glorot_jax.engine import bounds, fusing
-from glorot_jax.engine.bounds import Work
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.sharing import Shared, depth, share
+from glorot_jax.engine.planning import bounds, fusing
+from glorot_jax.engine.planning.bounds import Work
+from glorot_jax.engine.planning.sharing import Shared, depth, share
 from glorot_jax.errors import InputError
 
 if TYPE_CHECKING:
     import jax
 
     from glorot_jax.data.dataset import Dataset
-    from glorot_jax.engine.builder import Builder
-    from glorot_jax.engine.cost import Cost
-    from glorot_jax.engine.form import Form
-    from glorot_jax.engine.grouping import Fuse
-    from glorot_jax.engine.machine import Peaks
-    from glorot_jax.engine.memory import Footprint, Need
+    from glorot_jax.engine.planning.builder import Builder
+    from glorot_jax.engine.planning.cost import Cost
+    from glorot_jax.engine.planning.form import Form
+    from glorot_jax.engine.planning.grouping import Fuse
+    from glorot_jax.engine.planning.machine import Peaks
+    from glorot_jax.engine.planning.memory import Footprint, Need
+    from glorot_jax.engine.planning.width import Width
     from glorot_jax.engine.segment import Program, Setup
     from glorot_jax.engine.sweep import Run, Sweep
-    from glorot_jax.engine.width import Width
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ class CohortPlan:
 
     def probes(self, cost: Cost) -> dict[str, Any]:
         """Returns what probes take of all the time, together and each."""
-        from glorot_jax.engine.cost import forecast
+        from glorot_jax.engine.planning.cost import forecast
 
         run, blocks = self.cohort.runs[0], self.layout.blocks_per_device
         made = forecast(cost, run, self.keep_every)
@@ -376,7 +376,7 @@ class Plan:
         ]
 
     def text(self) -> str:
-        from glorot_jax.engine.plan_text import text
+        from glorot_jax.engine.planning.plan_text import text
 
         return text(self)
 
@@ -399,7 +399,7 @@ def plan(
 
     Args:
         width: runs vmapped together; chosen by rule if not said.
-        kernel: what makes an update, as ``engine.form`` names it; chosen by rule if not said.
+        kernel: what makes an update, as ``planning.form`` names it; chosen by rule if not said.
         quick: compile nothing. The time of what was never measured on this machine is then a rough estimate, and its
             probes' shares are not told.
         calibrate: plan for the width and the kernel that are quickest here, as ``run`` takes it where it is asked to.
@@ -412,7 +412,8 @@ def plan(
     import jax
 
     from glorot_jax.data.dataset import build
-    from glorot_jax.engine import devices, machine
+    from glorot_jax.engine import devices
+    from glorot_jax.engine.planning import machine
 
     if run_steps_per_second is not None and not 0 < run_steps_per_second < float("inf"):
         raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
@@ -447,8 +448,8 @@ def plan(
 
 def _row(builder: Builder, width: Width, quick: bool) -> CohortPlan:
     """The plan of one cohort at one width."""
-    from glorot_jax.engine import cost as costs
     from glorot_jax.engine.feed import Feed
+    from glorot_jax.engine.planning import cost as costs
 
     cohort, arrays = builder.cohort, builder.arrays
     run, program, layout = cohort.runs[0], builder.program(width.runs), builder.layout(width.runs)
@@ -531,7 +532,7 @@ def program_for(
 
     Args:
         width: the rule's if None, or what a stopwatch says if ``calibrate``.
-        kernel: see ``engine.form``; as ``width``.
+        kernel: see ``planning.form``; as ``width``.
 
     Raises:
         InputError: it can't be built, or does not fit into memory.
@@ -547,14 +548,14 @@ def program_for(
 
 
 def _builder(cohort: Cohort, dataset: Dataset, devices: Sequence[jax.Device], kernel: str | None) -> Builder:
-    from glorot_jax.engine.builder import Builder
+    from glorot_jax.engine.planning.builder import Builder
 
     return Builder(cohort, setup(cohort, dataset), per_run(cohort), devices, kernel)
 
 
 def _expected_seconds(builder: Builder, width: Width) -> float:
     """What all of a cohort's training is thought to take, nothing compiled."""
-    from glorot_jax.engine import cost as costs
+    from glorot_jax.engine.planning import cost as costs
 
     run, program, layout = builder.cohort.runs[0], builder.program(width.runs), builder.layout(width.runs)
     cost = costs.known(builder.cohort, program, builder.devices)

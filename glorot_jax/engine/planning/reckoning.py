@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glorot_jax.engine import compiling, memory
-from glorot_jax.engine import cost as costs
-from glorot_jax.engine.plan import Cohort, per_run
+from glorot_jax.engine import compiling
+from glorot_jax.engine.planning import cost as costs
+from glorot_jax.engine.planning import memory
+from glorot_jax.engine.planning.plan import Cohort, per_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

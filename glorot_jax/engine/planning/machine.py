@@ -115,7 +115,7 @@ def _path() -> Path:
 
 
 def _measured() -> Peaks:
-    from glorot_jax.engine.peaks import machine
+    from glorot_jax.engine.planning.peaks import machine
 
     found = machine()
     return Peaks(found.flops, max(found.flops_by, key=lambda name: found.flops_by[name]), found.bandwidth)

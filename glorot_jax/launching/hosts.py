@@ -1,6 +1,6 @@
 """One worker of several that are one program: it joins the others, runs one ``glorot`` command, and leaves with them.
 
-    python -m glorot_jax.hosts [--coordinator HOST:PORT --processes N --process-id I] run SWEEP --out DIR
+    python -m glorot_jax.launching.hosts [--coordinator HOST:PORT --processes N --process-id I] run SWEEP --out DIR
 
 What is not said JAX finds by itself, on TPU slices, under Slurm, and elsewhere as its documentation says.
 ``launch/multihost.py`` starts such workers.

@@ -17,7 +17,7 @@ from glorot_jax.config import canonical_json, resolve
 
 if TYPE_CHECKING:
     from glorot_jax.engine.layout import Layout
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
 
 OPTIMIZERS = ("sgd", "adam", "rmsprop", "gradient_variance", "levenberg_marquardt")

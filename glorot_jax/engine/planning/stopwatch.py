@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from glorot_jax.engine import machine
+from glorot_jax.engine.planning import machine
 
 WORTH = 3.0
 """Times as long as the compilation of all that is tried that training has to take, for anything to be tried."""

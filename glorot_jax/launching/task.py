@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from glorot_jax import workers
+from glorot_jax.launching import workers
 
 _BOUND = """
 import ctypes, os, signal, sys

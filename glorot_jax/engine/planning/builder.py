@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from glorot_jax.data.memory import free
-from glorot_jax.engine import compiling, form, machine, memory
-from glorot_jax.engine import cost as costs
-from glorot_jax.engine import width as widths
+from glorot_jax.engine import compiling
 from glorot_jax.engine.layout import Layout
+from glorot_jax.engine.planning import cost as costs
+from glorot_jax.engine.planning import form, machine, memory
+from glorot_jax.engine.planning import width as widths
 from glorot_jax.errors import InputError
 from glorot_jax.files import cache_folder
 
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
-    from glorot_jax.engine.memory import Need, Working
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.memory import Need, Working
+    from glorot_jax.engine.planning.plan import Cohort
+    from glorot_jax.engine.planning.width import Width
     from glorot_jax.engine.segment import Draft, Program, Setup
-    from glorot_jax.engine.width import Width
 
 _COPIES = 4
 """Times that parameters count: themselves, an optimizer's memory of each, and the copy on the host."""
@@ -37,7 +38,7 @@ class Builder:
     Args:
         setup: what the cohort's runs share.
         arrays: what differs between them, each (runs,).
-        kernel: what shall make the updates, see ``engine.form``; chosen by rule if not said.
+        kernel: what shall make the updates, see ``planning.form``; chosen by rule if not said.
 
     Raises:
         InputError: there is no such kernel, or not on this machine.

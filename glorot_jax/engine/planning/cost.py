@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from glorot_jax.config import plain
 from glorot_jax.engine import compiling
 from glorot_jax.engine.layout import Layout
-from glorot_jax.engine.machine import digest, keep
+from glorot_jax.engine.planning.machine import digest, keep
 from glorot_jax.files import cache_folder
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from glorot_jax.engine.fleet import Fleet
-    from glorot_jax.engine.plan import Cohort
+    from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
     from glorot_jax.engine.sweep import Run
     from glorot_jax.probes.probe import Probe

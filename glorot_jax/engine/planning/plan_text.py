@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from glorot_jax.engine import bounds
-from glorot_jax.engine.bounds import duration, said
+from glorot_jax.engine.planning import bounds
+from glorot_jax.engine.planning.bounds import duration, said
 from glorot_jax.units import size
 
 if TYPE_CHECKING:
-    from glorot_jax.engine.machine import Peaks
-    from glorot_jax.engine.plan import CohortPlan, Plan
+    from glorot_jax.engine.planning.machine import Peaks
+    from glorot_jax.engine.planning.plan import CohortPlan, Plan
 
 COLUMNS = 100
 
@@ -179,7 +179,7 @@ def _machine(peaks: Peaks | None) -> list[str]:
 
 
 def _probes(row: CohortPlan) -> list[str]:
-    from glorot_jax.engine.cost import budget_said
+    from glorot_jax.engine.planning.cost import budget_said
 
     assert row.cost is not None
     facts: dict[str, Any] = row.probes(row.cost)
