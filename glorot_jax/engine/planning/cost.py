@@ -242,7 +242,7 @@ def signature(cohort: Cohort, kernel: str, **more: Any) -> str:
 
 @functools.cache
 def _code() -> str:
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"))])
 
 
