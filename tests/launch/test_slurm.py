@@ -188,18 +188,25 @@ def test_without_slurm_it_says_so(slurm, site, capsys, monkeypatch):
 
 @pytest.fixture
 def task(slurm, site, capsys, monkeypatch):
-    """Runs the script as task 2 of array 7; gives its exit code."""
+    """Starts the script as task 2 of array 7."""
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     (site / "out" / "logs").mkdir(parents=True)
+
+    started: list[subprocess.Popen[str]] = []
 
     def start(worker: str, state: str = "RUNNING None", *options: str) -> subprocess.Popen[str]:
         slurm.main(["tiny.py", "--out", "out", "--shards", "3", *options, "--dry-run"])
         (site / "worker").write_text(worker)
         (site / "state").write_text(f"{state}\n")
-        return subprocess.Popen(["bash", "-c", capsys.readouterr().out])
+        started.append(subprocess.Popen(["bash", "-c", capsys.readouterr().out], process_group=0))
+        return started[-1]
 
-    return start
+    yield start
+    for script in started:
+        if script.returncode is None:  # the test has failed: its worker goes, too
+            os.killpg(script.pid, signal.SIGKILL)
+            script.wait()
 
 
 def requeued(site: Path) -> list[str]:
