@@ -398,7 +398,17 @@ def _extras() -> Check:
 
 def _installed(requirement: Requirement) -> bool:
     version = _version(requirement.name)
-    return version is not None and requirement.specifier.contains(version, prereleases=True)
+    if version is None or not requirement.specifier.contains(version, prereleases=True):
+        return False
+    return all(_installed(part) for extra in requirement.extras for part in _of_extra(requirement.name, extra))
+
+
+def _of_extra(name: str, extra: str) -> list[Requirement]:
+    """What an installed package's extra asks for beyond the package itself, on a machine like this."""
+    from packaging.requirements import Requirement
+
+    asked = [r for r in map(Requirement, importlib.metadata.requires(name) or []) if r.marker]
+    return [r for r in asked if r.marker.evaluate({"extra": extra}) and not r.marker.evaluate({"extra": ""})]
 
 
 def _first_line(error: Exception) -> str:

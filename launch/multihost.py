@@ -1,8 +1,8 @@
 """Trains a sweep as one program of several processes (jax.distributed): for TPU slices, and where else it is demanded.
 
-    python launch/multihost.py SWEEP --out DIR                        on every host of a TPU slice, or by srun
-    python launch/multihost.py SWEEP --out DIR --local 2              two processes on this machine
-    python launch/multihost.py SWEEP --out DIR --coordinator HOST:PORT --processes N --process-id I
+    glorot launch multihost SWEEP --out DIR                        on every host of a TPU slice, or by srun
+    glorot launch multihost SWEEP --out DIR --local 2              two processes on this machine
+    glorot launch multihost SWEEP --out DIR --coordinator HOST:PORT --processes N --process-id I
 
 The runs are spread over all devices of all processes; process 0 alone reads and writes DIR, the others send it what
 their runs have become. So each of them needs the sweep file and the data, and only process 0 needs DIR. Runs never talk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import fcntl
 import json
 import os
@@ -257,3 +258,11 @@ def test_a_trial_says_that_this_disk_locks_and_keeps_time(tmp_path):
     assert abs(skew) < 1
     assert locks
     assert os.listdir(tmp_path) == []
+
+
+def test_an_extra_of_another_package_is_there_only_with_its_parts():
+    from packaging.requirements import Requirement
+
+    assert doctor._installed(Requirement("jax>=0.4"))
+    assert not doctor._installed(Requirement("jax>=1000"))
+    assert doctor._installed(Requirement("jax[tpu]")) == (importlib.util.find_spec("libtpu") is not None)
