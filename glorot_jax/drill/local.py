@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from glorot_jax.drill.case import SEGMENT_SECONDS, Case, Lost, NotPossible, Told
-from glorot_jax.drill.processes import Process, ends_well, share, stopped, worker
+from glorot_jax.drill.processes import Process, children, ends_well, launcher, share, stopped, worker
 from glorot_jax.files import TEMPORARY
 
 TRIES = 20
