@@ -197,7 +197,7 @@ def at_work(there: Here) -> str | None:
 
 
 class Programs(Protocol):
-    """What is known of cohorts' programs; see ``drive``."""
+    """What is known of cohorts' programs; see ``programs``."""
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]: ...
     def anew(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]: ...

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from glorot_jax.engine.drive import Advance
+from glorot_jax.engine.watching import Advance
 
 LINE_EVERY = 10.0
 """Seconds between plain lines at first; a minute once the work has lasted ten."""

@@ -15,8 +15,8 @@ from glorot_jax.paper.settings import SIZES, Scale
 
 if TYPE_CHECKING:
     from glorot_jax.analysis.claims import Judgement
-    from glorot_jax.engine.drive import Watcher
     from glorot_jax.engine.sweep import Sweep
+    from glorot_jax.engine.watching import Watcher
     from glorot_jax.signals import Signals
 
 EXPERIMENTS = {

@@ -11,7 +11,7 @@ import xarray as xr
 
 from glorot_jax import Sweep, grid, mlp, sgd, shapeset
 from glorot_jax.analysis.results import SCALARS
-from glorot_jax.engine import drive, records, shard
+from glorot_jax.engine import folder, records, shard
 from glorot_jax.engine.planning import plan
 from glorot_jax.engine.sweep import Run
 from glorot_jax.probes.probe import Output
@@ -62,7 +62,7 @@ def results(
         for some in ([step] for step in recorded) if commits else [recorded]:
             new = _records(cohort.runs, value, some, lost, arrays)
             part.commit(some[-1], _state(cohort.runs, some[-1]), new, _told(cohort, lost), 1)
-    drive._describe(Here(where), made, {"devices": ["cpu"], "platform": "cpu"})
+    folder.describe(Here(where), made, {"devices": ["cpu"], "platform": "cpu"})
     return where
 
 

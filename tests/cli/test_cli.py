@@ -21,7 +21,7 @@ from PIL import Image
 
 from glorot_jax import activations, config, doctor, initializers, load, load_sweep, losses, specs
 from glorot_jax.cli import main
-from glorot_jax.engine import drive
+from glorot_jax.engine import drive, watching
 from tests.cli.disk import small_disk
 from tests.engine.small import assert_same_bits, parameters, records
 
@@ -219,7 +219,7 @@ def test_a_finished_sweep_says_nothing_to_do(trained, capsys):
 def stopped(out: Path, *settings: str) -> None:
     """Leaves a folder with one commit, at step 0."""
 
-    class Stop(drive._Silent):
+    class Stop(watching.Silent):
         def advance(self, news):
             raise KeyboardInterrupt
 

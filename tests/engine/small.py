@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from glorot_jax import Sweep, at, grid, load, mlp, sgd, shapeset
-from glorot_jax.engine import checkpoint, drive, shard
+from glorot_jax.engine import checkpoint, shard, watching
 from glorot_jax.engine.fleet import Fleet
 
 ROOT = Path(__file__).parents[2]
@@ -39,12 +39,12 @@ def sweep(**changes: Any) -> Sweep:
     return Sweep(**settings | changes)
 
 
-class DiesAtThirdCommit(drive._Silent):
+class DiesAtThirdCommit(watching.Silent):
     """A watcher under which the process dies when the third segment has been committed."""
 
     commits = 0
 
-    def advance(self, news: drive.Advance) -> None:
+    def advance(self, news: watching.Advance) -> None:
         self.commits += 1
         if self.commits == 3:
             raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from glorot_jax import every, grid, mlp, run, shapeset
-from glorot_jax.engine import checkpoint, drive, records, shard
+from glorot_jax.engine import checkpoint, records, shard, trainer, watching
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.errors import ResumableError, Stopped
 from tests.engine import small
@@ -59,7 +59,7 @@ def log(monkeypatch) -> list[tuple[str, int]]:
     """What begins and ends, in order: segments by number, commits by number."""
     seen: list[tuple[str, int]] = []
     counts: Counter[str] = Counter()
-    segment, commit = drive._Trainer._segment, shard.Shard.commit
+    segment, commit = trainer.Trainer._segment, shard.Shard.commit
 
     def noted(kind, work):
         def call(*arguments, **facts):
@@ -72,7 +72,7 @@ def log(monkeypatch) -> list[tuple[str, int]]:
 
         return call
 
-    monkeypatch.setattr(drive._Trainer, "_segment", noted("segment", segment))
+    monkeypatch.setattr(trainer.Trainer, "_segment", noted("segment", segment))
     monkeypatch.setattr(shard.Shard, "commit", noted("commit", commit))
     return seen
 
@@ -106,7 +106,7 @@ def test_the_next_segment_trains_while_a_commit_is_written_and_none_after_it(who
 def test_nothing_is_told_that_is_not_on_the_disk(tmp_path):
     out, told = tmp_path / "small", []
 
-    class Checks(drive._Silent):
+    class Checks(watching.Silent):
         def advance(self, news):
             told.append(news.step)
             assert step_on_disk(out) >= news.step
@@ -142,7 +142,7 @@ def test_what_fails_in_the_background_is_raised_at_once_and_all_before_is_whole(
             assert arrived.wait(PATIENCE), "the error waits for the segment"
         return train(*arguments)
 
-    class Hears(drive._Silent):
+    class Hears(watching.Silent):
         def advance(self, news):
             told.append(news.step)
 
@@ -193,7 +193,7 @@ def test_whatever_ends_the_loop_nothing_is_written_behind_it(tmp_path, monkeypat
             threading.Event().wait(0.3)
         return save(folder, step, state)
 
-    class Raises(drive._Silent):
+    class Raises(watching.Silent):
         def tick(self):
             if held.is_set():
                 raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from glorot_jax import at, digits, every, load, log_spaced, mlp, plan, probe, run
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices, drive
+from glorot_jax.engine import devices, watching
 from glorot_jax.engine.planning import cost
 from glorot_jax.engine.planning.plan import cohorts, per_run, program_for
 from glorot_jax.engine.segment import Pieces
@@ -228,7 +228,7 @@ def test_training_measures_the_dearer_probe_as_the_dearer_one(whole):
 def test_a_budget_thins_the_records_and_changes_no_bit_of_what_is_left(whole, tmp_path):
     told = []
 
-    class Listens(drive._Silent):
+    class Listens(watching.Silent):
         def note(self, text: str) -> None:
             told.append(text)
 

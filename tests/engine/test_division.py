@@ -23,7 +23,7 @@ from glorot_jax import Sweep, every, grid, load, load_sweep, locks, mlp, run, sg
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.cli import main
-from glorot_jax.engine import devices, division, drive
+from glorot_jax.engine import devices, division, watching
 from glorot_jax.engine.division import Unit, dealt
 from glorot_jax.errors import InputError
 from glorot_jax.store.here import Here
@@ -325,7 +325,7 @@ def test_a_lock_of_another_machine_is_waited_for_in_case_that_is_lost(tmp_path, 
     run(changed(seeds=(0,)), out, shard=(0, 2), width=2)
     lock = out / "shards" / pieces(out, 1)[0].shard / ".lock"
     lock.parent.mkdir()
-    watcher = drive._Silent()
+    watcher = watching.Silent()
     watcher.note = notes.append
     with locks.held(lock):
         lock.write_text("process 7 on elsewhere (part 1 of 2)")

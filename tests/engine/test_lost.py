@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 from glorot_jax import dropping, every, grid, load, mlp, per_seed, run, sgd, shapeset, successive_halving
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.analysis.tables import render_table, table
-from glorot_jax.engine import devices, drive, shard
+from glorot_jax.engine import devices, drive, programs, shard, watching
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.planning import plan
@@ -161,11 +162,11 @@ def test_the_blocks_worked_on_fall_and_nothing_is_compiled_anew(halved):
 
 def test_a_step_takes_less_time_with_fewer_blocks(tmp_path):
     """Processor time of the same pieces on eight blocks, and on the two that are left, by the same program."""
-    (cohort,) = drive.cohorts(sweep().runs())
-    arrays = drive.per_run(cohort)
-    program, layout = drive._Programs(devices.local(), calibrate=False, fuse="never").of(cohort, 2, None)
+    (cohort,) = plan.cohorts(sweep().runs())
+    arrays = plan.per_run(cohort)
+    program, layout = programs.Programs(devices.local(), calibrate=False, fuse="never").of(cohort, 2, None)
     fleet = Fleet(program, layout, arrays, devices.local())
-    few = drive.replace(layout, runs=4)
+    few = dataclasses.replace(layout, runs=4)
 
     def seconds() -> float:
         state = fleet.start()
@@ -263,7 +264,7 @@ def test_a_torn_checkpoint_takes_its_decision_back(halved, tmp_path):
     whole, _, _ = halved
     out = tmp_path / "small"
 
-    class Dies(drive._Silent):
+    class Dies(watching.Silent):
         def advance(self, news):
             if news.step == 2:
                 raise KeyboardInterrupt
@@ -309,7 +310,7 @@ def test_waiting_runs_go_on_with_the_program_that_they_shared(undisturbed, tmp_p
     """Interrupted in the second of three parts: what is left knows all functions of the sweep, not its own alone."""
     out = tmp_path / "small"
 
-    class Dies(drive._Silent):
+    class Dies(watching.Silent):
         ends = 0
 
         def advance(self, news):

@@ -11,7 +11,7 @@ import xarray as xr
 
 from glorot_jax import at, grid, load, mlp, run, shapeset, theory
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import drive
+from glorot_jax.engine import watching
 from tests.engine import small
 
 WIDTHS, EXAMPLES, JACOBIANS, GAIN = (64, 48), 40, 3, 1.3
@@ -57,7 +57,7 @@ def sweep(**changes):
     return small.sweep(**settings | changes)
 
 
-class Noting(drive._Silent):
+class Noting(watching.Silent):
     """A watcher that keeps what it is told."""
 
     def __init__(self):

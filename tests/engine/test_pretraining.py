@@ -32,7 +32,7 @@ from glorot_jax.analysis.status import render_status
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.autoencoders import kept
 from glorot_jax.data import dataset
-from glorot_jax.engine import checkpoint, devices, drive, shard
+from glorot_jax.engine import checkpoint, devices, shard, watching
 from glorot_jax.engine.pretraining import Pretraining
 from glorot_jax.engine.segment import ALIVE, _below_alive, step_of
 from glorot_jax.errors import InputError, Stopped
@@ -75,7 +75,7 @@ def fingerprint(scene):
 batch_seen = probe(fingerprint, dims=("part",))
 
 
-class Listening(drive._Silent):
+class Listening(watching.Silent):
     """Keeps what it is told."""
 
     def __init__(self):
@@ -88,7 +88,7 @@ class Listening(drive._Silent):
         self.news.append(news)
 
 
-class Interrupts(drive._Silent):
+class Interrupts(watching.Silent):
     """Sends the process a signal once it is so far."""
 
     def __init__(self, step: int):

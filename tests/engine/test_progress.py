@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from glorot_jax.engine import progress
-from glorot_jax.engine.drive import Advance
 from glorot_jax.engine.progress import ROWS, Plain, Screen, watcher
+from glorot_jax.engine.watching import Advance
 
 
 def news(**changes) -> Advance:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from glorot_jax import files
-from glorot_jax.engine import checkpoint, drive, records, shard
+from glorot_jax.engine import checkpoint, folder, records, shard
 from glorot_jax.engine.planning import plan
 from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.probes.probe import Output
@@ -321,7 +321,7 @@ def test_a_shard_that_died_while_it_was_made_is_not_one(part):
 
 HOLD = (
     "import pathlib, sys\n"
-    "from glorot_jax.engine.drive import alone\n"
+    "from glorot_jax.engine.folder import alone\n"
     "from glorot_jax.store.here import Here\n"
     "with alone(Here(pathlib.Path(sys.argv[1]))):\n"
     "    print(flush=True)\n"
@@ -335,14 +335,14 @@ def test_the_lock_refuses_a_second_process_and_names_the_first(tmp_path):
         first.stdout.readline()
         with (
             pytest.raises(InputError, match=f"{tmp_path}: process {first.pid} on .+ is at work in it"),
-            drive.alone(Here(tmp_path)),
+            folder.alone(Here(tmp_path)),
         ):
             pytest.fail("two hold it")
         first.kill()  # the lock dies with its owner, however it dies
     finally:
         first.kill()
         first.communicate()
-    with drive.alone(Here(tmp_path)):
+    with folder.alone(Here(tmp_path)):
         assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
-    with drive.alone(Here(tmp_path)):
+    with folder.alone(Here(tmp_path)):
         pass

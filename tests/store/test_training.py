@@ -16,7 +16,7 @@ import pytest
 from glorot_jax import load, resume, run
 from glorot_jax.analysis.status import status
 from glorot_jax.analysis.tables import render_table
-from glorot_jax.engine import checkpoint, drive, shard
+from glorot_jax.engine import checkpoint, shard, watching
 from glorot_jax.engine.sweep import load_sweep
 from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.store import names, objects, remote
@@ -40,7 +40,7 @@ sweep = Sweep(
 WORKER = """
 import sys, time
 from glorot_jax.engine import drive
-class Slow(drive._Silent):
+class Slow(watching.Silent):
     def advance(self, news):
         time.sleep(float(sys.argv[3]))
 from glorot_jax import cli
@@ -183,7 +183,7 @@ def test_a_part_has_one_owner_and_one_that_was_stopped_past_its_lease_damages_no
     os.kill(first.process.pid, signal.SIGSTOP)
     run(sweep, url, shard=(1, 2), width=2)
 
-    class Wakes(drive._Silent):
+    class Wakes(watching.Silent):
         def advance(self, news):
             if not ended:
                 os.kill(first.process.pid, signal.SIGCONT)
