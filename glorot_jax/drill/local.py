@@ -22,8 +22,6 @@ TRIES = 20
 """Times that an accident is tried which came too late."""
 STARTING = 3.0
 """Seconds within which a process that is struck while it starts is struck."""
-FROZEN = 1.0
-"""Seconds that a process stands still."""
 PARTS = 3
 ROOM = 64 * 2**20
 """Bytes of the small disk once there is room on it."""
