@@ -233,6 +233,7 @@ def test_a_process_is_waited_for_and_cleared_away(tmp_path):
             processes.ends_well(other)
 
 
+@pytest.mark.engines
 def test_a_killed_sweep_goes_on_and_is_compared_for_real(tmp_path, monkeypatch):
     monkeypatch.setattr(
         local, "cases", lambda work: [Case("SIGKILL", lambda f: local._strike(local.killed, moments, f))]

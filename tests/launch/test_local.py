@@ -49,6 +49,7 @@ def local():
     return module
 
 
+@pytest.mark.engines
 def test_what_is_killed_or_stopped_goes_on_to_the_end(tmp_path):
     out = tmp_path / "drill"
     launcher = subprocess.Popen(**command(*SMALL, "--out", str(out)))

@@ -55,6 +55,7 @@ def one_process(tmp_path_factory, sweep) -> Path:
         return run(load_sweep(sweep[0]), tmp_path_factory.mktemp("one") / "two", width=2)
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("kind", ["SIGKILL of one", "SIGTERM to one"])
 def test_two_processes_have_the_bits_of_one_with_two_devices_through(kind, one_process, sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")

@@ -183,6 +183,7 @@ def test_a_cluster_of_ones_own_hears_this_machine_alone_and_a_refusal_is_final(t
     assert not any(map(alive, seen))
 
 
+@pytest.mark.engines
 @with_ray
 def test_a_cluster_that_loses_a_node_amid_work_ends_with_the_same_bits(tmp_path):
     twin, out = tmp_path / "twin", tmp_path / "out"

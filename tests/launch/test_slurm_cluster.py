@@ -16,7 +16,7 @@ from glorot_jax.analysis.tables import render_table
 from tests.engine.small import ROOT, assert_same_bits, parameters, records
 from tests.launch.one_node_slurm import GRACE, one_node, why_not
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = [pytest.mark.engines, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
 SWEEP = """
 from glorot_jax import Sweep, every, grid, mlp, sgd, shapeset
