@@ -62,13 +62,13 @@ def test_a_part_that_fails_or_has_no_time_left_is_told_and_the_others_are_writte
     monkeypatch.setattr(gpu, "_apart", lambda part, left, tiny: made.get(part, [{"failed": "exit 1: no GPU"}]))
     found = gpu.run_all(tmp_path, 8.0, tiny=True)
     assert json.loads((tmp_path / "gpu.json").read_text()) == found
-    assert list(found["parts"]) == ["step", "kernels", "scaling", "graphs", "torch", "bits", "bits again"]
+    assert list(found["parts"]) == ["step", "profile", "kernels", "torch", "scaling", "graphs", "bits", "bits again"]
     text = (tmp_path / "gpu.md").read_text()
     assert "| xla | 1 µs | 0.5 |" in text
-    assert text.count("exit 1: no GPU") == 3
+    assert text.count("exit 1: no GPU") == 4
     assert text.endswith("Bits of two processes: the same.\n")
     assert (tmp_path / "gpu.csv").read_text().splitlines()[1:] == ["4,3e-06,1e-06,5e-07", "8,3e-06,1e-06,5e-07"]
-    assert (tmp_path / "gpu.pdf").stat().st_size > 1000
+    assert (tmp_path / "gpu.png").stat().st_size > 1000
 
 
 def test_a_process_that_fails_gives_its_last_words(monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 from glorot_jax import dropping, every, grid, load, mlp, per_seed, run, sgd, shapeset, successive_halving
 from glorot_jax.analysis.status import render_status, status
 from glorot_jax.analysis.tables import render_table, table
-from glorot_jax.engine import devices, drive, programs, shard, watching
+from glorot_jax.engine import devices, programs, shard, trainer, watching
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.planning import plan
@@ -187,7 +187,7 @@ def everybody(records, variants):
 
 
 def test_where_all_runs_are_lost_the_rest_is_written_at_once(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(drive, "BLANK_BYTES", 1)  # one record a commit
+    monkeypatch.setattr(trainer, "BLANK_BYTES", 1)  # one record a commit
     out = trained(tmp_path / "small", search=dropping(everybody, at=2))
     assert manifest(out)["run_steps"] == 16 * 2
     assert (manifest(out)["step"], manifest(out)["state"]) == (STEPS, "done")

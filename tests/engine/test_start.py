@@ -134,7 +134,7 @@ def test_help_imports_neither_numpy_nor_jax(command):
 
 
 def test_a_quick_plan_imports_neither_tables_nor_pictures():
-    small = "from glorot_jax.engine import peaks; peaks.SIDE = {'cpu': 64}; peaks.COPIED = {'cpu': 2**16}"
+    small = "from glorot_jax.engine.planning import peaks; peaks.SIDE = {'cpu': 64}; peaks.COPIED = {'cpu': 2**16}"
     found = _imported(["plan", "quickstart", "--quick", "--set", "model.widths=(8,)"], small)
     unwanted = {"pandas", "pyarrow", "xarray", "matplotlib", "torch", "tensorflow", "tensorflow_datasets", "sklearn"}
     assert found & unwanted == set()

@@ -50,6 +50,16 @@ def at_once(monkeypatch):
     monkeypatch.setattr(workers, "PAUSE", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals that a shell lets its background jobs ignore are heard, here and by what is started."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 def python(program: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", program, *map(str, arguments)]
 

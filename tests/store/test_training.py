@@ -39,7 +39,7 @@ sweep = Sweep(
 """
 WORKER = """
 import sys, time
-from glorot_jax.engine import drive
+from glorot_jax.engine import watching
 class Slow(watching.Silent):
     def advance(self, news):
         time.sleep(float(sys.argv[3]))
