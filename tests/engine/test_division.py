@@ -265,6 +265,7 @@ def looked(out: Path) -> dict[str, Any] | None:
     return facts
 
 
+@pytest.mark.engines
 def test_four_parts_started_at_once_have_the_bits_of_one_process_while_others_read(sweep_file, undivided, tmp_path):
     out = tmp_path / "out"
     arguments = sweep_file, "--out", out, "--width", 2, "--segment-seconds", 1e-6
