@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ class NotPossible(Exception):
 
 class Lost(Exception):
     """What did not survive, in a line."""
+
+
+class TooLate(Exception):
+    """The sweep was done before the accident."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,16 @@ class Case:
 
     name: str
     do: Callable[[Path], str | Told]
+
+
+def tried(times: int, kind: Callable[[Path], Told], folder: Path) -> Told:
+    """Returns what an accident came to; one that comes too late is tried again, on a sweep that starts over.
+
+    Raises:
+        Lost: it came too late each time.
+    """
+    for _ in range(times):
+        with contextlib.suppress(TooLate):
+            return kind(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    raise Lost(f"the sweep was done before the accident {times} times")

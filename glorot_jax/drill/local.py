@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from glorot_jax.drill.case import SEGMENT_SECONDS, Case, Lost, NotPossible, Told
-from glorot_jax.drill.processes import Process, children, ends_well, launcher, share, stopped, worker
+from glorot_jax.drill.case import SEGMENT_SECONDS, Case, Lost, NotPossible, Told, TooLate, tried
+from glorot_jax.drill.processes import Process, children, ends_well, kill_all, launcher, share, stopped, worker
 from glorot_jax.files import TEMPORARY
 
 TRIES = 20
@@ -38,26 +38,18 @@ def cases(work: Path) -> list[Case]:
     Args:
         work: the folder in which the twin lies, as ``twin``.
     """
-    struck = [Case(name, partial(_strike, kind, Moments(random.Random(name)))) for name, kind in KINDS.items()]
+    struck = [_struck(name, Moments(random.Random(name))) for name in KINDS]
     return [*struck, Case("run again", partial(again, work / "twin"))]
 
 
 def drawn(chance: random.Random) -> Case:
     """Returns an accident of a kind drawn at random, which strikes at random moments of a life from its first."""
     name = chance.choice(list(KINDS))
-    return Case(name, partial(_strike, KINDS[name], Moments(random.Random(chance.getrandbits(32)), starting=0.3)))
+    return _struck(name, Moments(random.Random(chance.getrandbits(32)), starting=0.3))
 
 
-class _TooLate(Exception):
-    """The sweep was done before the accident."""
-
-
-def _strike(kind: Callable[[Path, Moments], Told], moments: Moments, folder: Path) -> Told:
-    for _ in range(TRIES):
-        with contextlib.suppress(_TooLate):
-            return kind(folder, moments)
-        shutil.rmtree(folder, ignore_errors=True)
-    raise Lost(f"the sweep was done before the accident {TRIES} times")
+def _struck(name: str, moments: Moments) -> Case:
+    return Case(name, partial(tried, TRIES, partial(KINDS[name], moments=moments)))
 
 
 class Moments:
@@ -74,7 +66,7 @@ class Moments:
         """Waits for one, at which at most so much is trained, and returns when it was, in words.
 
         Raises:
-            _TooLate: the process has ended before.
+            TooLate: the process has ended before.
         """
         folder = process.folder
         if self.chance.random() < self.starting:
@@ -85,7 +77,7 @@ class Moments:
                 self.chance.uniform(0, SEGMENT_SECONDS / 3)
             )
         if not there:
-            raise _TooLate
+            raise TooLate
         return f"at {share(folder):.0%}" if share(folder) else "before the first commit"
 
 
@@ -133,7 +125,7 @@ def torn(folder: Path, moments: Moments) -> Told:
     with worker(folder) as process:
         moments.wait(process)
         if not process.until(lambda: len(_checkpoints(folder)) > 0):
-            raise _TooLate
+            raise TooLate
         process.kill()
     found = sorted(path for path in _checkpoints(folder)[-1].rglob("*") if path.is_file() and path.stat().st_size)
     (hit,) = moments.chance.choices(found, [path.stat().st_size for path in found])
@@ -176,7 +168,7 @@ def writing(folder: Path, moments: Moments) -> Told:
     with worker(folder) as process:
         process.until(lambda: share(folder) > goal)
         if not process.until(lambda: bool(half_written()), every=0):
-            raise _TooLate
+            raise TooLate
         process.kill()
     left = half_written()
     ends_well(worker(folder))
@@ -190,7 +182,7 @@ def killed_twice(folder: Path, moments: Moments) -> Told:
     for _ in range(2):
         with worker(folder) as process:
             if not process.pause(moments.chance.uniform(0.5, STARTING)):
-                raise _TooLate
+                raise TooLate
             process.kill()
     at = share(folder)
     ends_well(worker(folder))
@@ -201,15 +193,13 @@ def several(folder: Path, moments: Moments) -> Told:
     with launcher(folder, PARTS, *_halves()) as process:
         when = moments.wait(process)
         if not process.until(lambda: bool(children(process.pid))):
-            raise _TooLate
+            raise TooLate
         there = children(process.pid)
-        for pid in there:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_all(there)
         ends_well(process)
     restarts = process.said().count("starting again")
     if not restarts:
-        raise _TooLate
+        raise TooLate
     return Told(f"SIGKILL {when} of {len(there)} workers at once: the launcher starts {restarts} again; done")
 
 
@@ -220,9 +210,7 @@ def other_number(folder: Path, moments: Moments) -> Told:
         if cut:
             there = children(process.pid)
             process.kill()
-            for pid in there:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_all(there)
             stops = ()
         else:
             stops = (stopped(process),)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
+from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told, TooLate, tried
 from glorot_jax.drill.local import undone
-from glorot_jax.drill.processes import Process, children, ends_well, share, worker
-from glorot_jax.launching import workers
+from glorot_jax.drill.processes import Process, children, ends_well, kill_all, launching, share, worker
 
 PROCESSES = 2
 HEARTBEAT = 10
@@ -34,19 +32,7 @@ def why_not() -> str | None:
 
 def cases(work: Path) -> list[Case]:
     """Returns each kind once, struck while it trains."""
-    return [Case(name, functools.partial(_tried, kind)) for name, kind in KINDS.items()]
-
-
-class _TooLate(Exception):
-    """The sweep was done before the accident."""
-
-
-def _tried(kind: Callable[[Path], Told], folder: Path) -> Told:
-    for _ in range(TRIES):
-        with contextlib.suppress(_TooLate):
-            return kind(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    raise Lost(f"the sweep was done before the accident {TRIES} times")
+    return [Case(name, functools.partial(tried, TRIES, kind)) for name, kind in KINDS.items()]
 
 
 # ---- the kinds
@@ -99,7 +85,7 @@ def stopped(folder: Path) -> Told:
         begin = time.monotonic()
         os.kill(_process(program, 1), signal.SIGTERM)
         if (code := program.code()) == 0:
-            raise _TooLate
+            raise TooLate
         if code != 143:
             raise Lost(f"after SIGTERM to process 1 it ended with exit code {code}: {program.last_line()}")
         seconds = time.monotonic() - begin
@@ -124,21 +110,18 @@ class _Program(Process):
     """The processes that train the sweep as one program, and what has started them."""
 
     def __init__(self, folder: Path):
-        python, dash, module = workers.command(())[:3]
         own = ("--local", str(PROCESSES), "--heartbeat", str(HEARTBEAT), "--no-progress", "--out", str(folder))
-        super().__init__([python, dash, module, "launch", "multihost", *ARGUMENTS, *own], folder)
+        super().__init__(launching("multihost", *ARGUMENTS, *own), folder)
 
     def __exit__(self, *error: object) -> None:
-        for child in children(self.pid) if self.alive() else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+        kill_all(children(self.pid) if self.alive() else ())
         super().__exit__(*error)
 
 
 def _midway(program: _Program) -> str:
     """Waits for the first commit and returns where it was, in words."""
     if not program.until(lambda: share(program.folder) > 0):
-        raise _TooLate
+        raise TooLate
     return f"at {share(program.folder):.0%}"
 
 
@@ -150,7 +133,7 @@ def _process(program: _Program, index: int) -> int:
             return child
     if program.alive():
         raise Lost(f"process {index} is not there: {program.last_line()}")
-    raise _TooLate
+    raise TooLate
 
 
 def _died(program: _Program) -> float:
@@ -162,7 +145,7 @@ def _died(program: _Program) -> float:
     begin = time.monotonic()
     code, seconds = program.code(), time.monotonic() - begin
     if code == 0:
-        raise _TooLate
+        raise TooLate
     if code != 1 or GOES_ON not in program.last_line():
         raise Lost(f"when one had died the program ended with exit code {code}: {program.last_line()}")
     if seconds > HEARTBEAT + SLACK:

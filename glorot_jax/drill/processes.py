@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from glorot_jax.drill.case import ARGUMENTS, Lost
@@ -101,9 +103,14 @@ def worker(folder: Path, log: Path | None = None) -> Process:
 
 def launcher(folder: Path, shards: int, *arguments: str) -> Process:
     """Starts ``glorot launch local`` with so many parts."""
-    (python, _, module, _), rest = workers.command(())[:4], [*ARGUMENTS, "--out", str(folder), "--no-progress"]
-    line = [python, "-m", module, "launch", "local", *rest, "--shards", str(shards), *arguments]
-    return Process(line, folder)
+    own = ("--out", str(folder), "--no-progress", "--shards", str(shards))
+    return Process(launching("local", *ARGUMENTS, *own, *arguments), folder)
+
+
+def launching(engine: str, *arguments: str) -> list[str]:
+    """Returns the command line of ``glorot launch``."""
+    python, dash, module = workers.command(())[:3]
+    return [python, dash, module, "launch", engine, *arguments]
 
 
 def children(pid: int) -> list[int]:
@@ -113,6 +120,13 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in listed.read_text().split()]
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     return [int(child) for child, parent in map(str.split, table.splitlines()) if int(parent) == pid]
+
+
+def kill_all(processes: Iterable[int]) -> None:
+    """Kills those of some processes that are still there."""
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def ends_well(process: Process) -> None:

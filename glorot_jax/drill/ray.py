@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
-from glorot_jax.drill.processes import PATIENCE, Process, children, ends_well, share, stopped
-from glorot_jax.launching import workers
+from glorot_jax.drill.processes import PATIENCE, Process, children, ends_well, launching, share, stopped
 
 PARTS = 2
 
@@ -67,8 +66,7 @@ def launcher_killed(folder: Path) -> Told:
 
 def launched(folder: Path) -> Process:
     """Starts what trains the sweep in parts on a cluster of its own."""
-    (python, _, module, _), own = workers.command(())[:4], ("--out", str(folder), "--shards", str(PARTS))
-    return Process([python, "-m", module, "launch", "ray", *ARGUMENTS, *own], folder)
+    return Process(launching("ray", *ARGUMENTS, "--out", str(folder), "--shards", str(PARTS)), folder)
 
 
 def training(launcher: Process) -> tuple[int, int]:

@@ -6,7 +6,6 @@ task gets may change bits: where nodes differ, choose one kind by ``SBATCH_CONST
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import re
@@ -16,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
-from glorot_jax.launching import workers
+from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told, TooLate, tried
+from glorot_jax.drill.processes import launching
 
 PARTS = 2
 TRIES = 5
@@ -48,19 +47,7 @@ def undisturbed(folder: Path) -> None:
 
 def cases(work: Path) -> list[Case]:
     """Returns each kind once, struck while it trains."""
-    return [Case(name, functools.partial(_tried, kind)) for name, kind in KINDS.items()]
-
-
-class _TooLate(Exception):
-    """No task was in the middle of its work when the accident came."""
-
-
-def _tried(kind: Callable[[Path], Told], folder: Path) -> Told:
-    for _ in range(TRIES):
-        with contextlib.suppress(_TooLate):
-            return kind(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    raise Lost(f"the sweep was done before the accident {TRIES} times")
+    return [Case(name, functools.partial(tried, TRIES, kind)) for name, kind in KINDS.items()]
 
 
 class _Array:
@@ -68,9 +55,8 @@ class _Array:
 
     def __init__(self, folder: Path, parts: int = PARTS):
         self.folder = folder
-        python, dash, module = workers.command(())[:3]
-        command = [python, dash, module, "launch", "slurm", *ARGUMENTS, "--out", str(folder), "--shards", str(parts)]
-        said = _asked(*command, "--cpus", "1", "--time", "10", "--no-progress")
+        own = ("--out", str(folder), "--shards", str(parts), "--cpus", "1", "--time", "10", "--no-progress")
+        said = _asked(*launching("slurm", *ARGUMENTS, *own))
         self.job = re.findall(r"^submitted job (\d+)", said, re.MULTILINE)[0]
 
     def __enter__(self) -> _Array:
@@ -92,7 +78,7 @@ class _Array:
         """Waits until something is committed, and returns the tasks that are in the middle of their work.
 
         Raises:
-            _TooLate: none was seen there.
+            TooLate: none was seen there.
         """
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.tasks():
@@ -101,7 +87,7 @@ class _Array:
                 if found := [f"{self.job}_{part}" for part in _midway(self.folder)]:
                     return found
                 time.sleep(0.02)
-        raise _TooLate
+        raise TooLate
 
     def wait(self) -> None:
         """Waits until all tasks have ended; those that were requeued need not wait as long as they would.
@@ -169,7 +155,7 @@ def cancelled(folder: Path) -> Told:
     if _started_again(folder):
         raise Lost("cancelled tasks came back")
     if all(one["state"] == "done" for one in _manifests(folder)):
-        raise _TooLate
+        raise TooLate
     with _Array(folder) as second:
         second.wait()
     return Told("cancelled: no task came back; the same command went on; done")
@@ -187,11 +173,11 @@ def _again(folder: Path) -> str:
     """How many tasks were started again, in words.
 
     Raises:
-        _TooLate: none was.
+        TooLate: none was.
     """
     count = len(_started_again(folder))
     if not count:
-        raise _TooLate
+        raise TooLate
     return f"{count} task{'s' * (count > 1)}"
 
 

@@ -9,7 +9,6 @@ beside it nor on how many there are.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib.util
 import os
@@ -20,10 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from jaxtyping import Array, Float
 
-from glorot_jax.kernels import dense
-from glorot_jax.kernels.library import SYMBOLS, Library, Unavailable, built, one_line, target
+from glorot_jax.kernels.library import Library, Unavailable, built, loaded, target
 from glorot_jax.kernels.over_runs import passes
 
 SOURCE = Path(__file__).with_name("cuda.cu")
@@ -55,41 +52,6 @@ def why_not() -> str | None:
     return found if isinstance(found, str) else None
 
 
-def forward(
-    z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"], b: Float[Array, " fan_out"]
-) -> Float[Array, "batch fan_out"]:
-    """Returns s = z W + b in float32, in one pass over W, each element summed in an order that its shape decides.
-
-    Raises:
-        Unavailable: ``why_not`` says why.
-    """
-    if len(z) > LARGEST_BATCH:
-        return dense.forward(z, w, b)
-    return _PASSES.forward(z, w, b)
-
-
-def backward_update(
-    z: Float[Array, "batch fan_in"],
-    error: Float[Array, "batch fan_out"],
-    w: Float[Array, "fan_in fan_out"],
-    b: Float[Array, " fan_out"],
-    *,
-    input_error: bool,
-) -> tuple[Float[Array, "batch fan_in"] | None, Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]:
-    """Returns error Wᵀ if ``input_error``, W + zᵀ error and b + Σ error, in one pass over W, which is updated in place.
-
-    Args:
-        error: −ε ∂C/∂s.
-        input_error: whether −ε ∂C/∂z is asked for; None stands for it where not.
-
-    Raises:
-        Unavailable: ``why_not`` says why.
-    """
-    if len(z) > LARGEST_BATCH:
-        return dense.backward_update(z, error, w, b, input_error=input_error)
-    return _PASSES.backward_update(z, error, w, b, input_error=input_error)
-
-
 def build(batch: int, capability: str) -> Library:
     """Returns the library for a batch size and a compute capability, such as ``"90"``.
 
@@ -108,17 +70,8 @@ def _loaded(batch: int) -> Library | str:
 @functools.cache
 def _load(batch: int) -> Library | str:
     """The library for a batch size, built and its functions made known to JAX; or why there is none."""
-    try:
-        found = build(batch, str(jax.local_devices()[0].compute_capability).replace(".", ""))
-        loaded = ctypes.CDLL(str(found.path))
-    except Unavailable as error:
-        return str(error)
-    except OSError as error:
-        return f"the library can't be loaded: {one_line(str(error))}"
-    for symbol in SYMBOLS:
-        function = jax.ffi.pycapsule(getattr(loaded, symbol))
-        jax.ffi.register_ffi_target(target(symbol, SOURCE, batch), function, platform="CUDA")
-    return found
+    capability = str(jax.local_devices()[0].compute_capability).replace(".", "")
+    return loaded(functools.partial(build, batch, capability), SOURCE, "CUDA", batch)
 
 
 def _compiler() -> list[str]:
@@ -146,4 +99,4 @@ def _target(symbol: str, batch: int) -> str:
     return target(symbol, SOURCE, batch)
 
 
-_PASSES = passes(_target)
+forward, backward_update = passes(_target, LARGEST_BATCH)

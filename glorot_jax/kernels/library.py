@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,6 +84,26 @@ def _output(command: Sequence[str]) -> str:
 def one_line(text: str) -> str:
     """Returns a text without its breaks, at most 300 characters of it."""
     return " ".join(text.split())[:300]
+
+
+def loaded(build: Callable[[], Library], source: Path, platform: str, *of: object) -> Library | str:
+    """Returns the library that ``build`` makes, its functions made known to JAX; or why there is none, in one line.
+
+    Args:
+        platform: of JAX's foreign functions.
+        of: as of ``target``.
+    """
+    try:
+        found = build()
+        functions = ctypes.CDLL(str(found.path))
+    except Unavailable as error:
+        return str(error)
+    except OSError as error:
+        return f"the library can't be loaded: {one_line(str(error))}"
+    for symbol in SYMBOLS:
+        function = jax.ffi.pycapsule(getattr(functions, symbol))
+        jax.ffi.register_ffi_target(target(symbol, source, *of), function, platform=platform)
+    return found
 
 
 @functools.cache

@@ -8,7 +8,6 @@ all of them. The bits of a run depend neither on the runs beside it nor on how m
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import platform
@@ -18,9 +17,8 @@ import threading
 from pathlib import Path
 
 import jax
-from jaxtyping import Array, Float
 
-from glorot_jax.kernels.library import SYMBOLS, Library, Unavailable, built, one_line, target
+from glorot_jax.kernels.library import Library, Unavailable, built, loaded, target
 from glorot_jax.kernels.over_runs import passes
 
 SOURCE = Path(__file__).with_name("native.cc")
@@ -56,37 +54,6 @@ def library() -> Library:
     return found
 
 
-def forward(
-    z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"], b: Float[Array, "fan_out"]
-) -> Float[Array, "batch fan_out"]:
-    """Returns s = z W + b, each element summed in order, in float32.
-
-    Raises:
-        Unavailable: ``why_not`` says why.
-    """
-    return _PASSES.forward(z, w, b)
-
-
-def backward_update(
-    z: Float[Array, "batch fan_in"],
-    error: Float[Array, "batch fan_out"],
-    w: Float[Array, "fan_in fan_out"],
-    b: Float[Array, "fan_out"],
-    *,
-    input_error: bool,
-) -> tuple[Float[Array, "batch fan_in"] | None, Float[Array, "fan_in fan_out"], Float[Array, "fan_out"]]:
-    """Returns error Wᵀ if ``input_error``, W + zᵀ error and b + Σ error, in one pass over W, which is updated in place.
-
-    Args:
-        error: −ε ∂C/∂s.
-        input_error: whether −ε ∂C/∂z is asked for; None stands for it where not.
-
-    Raises:
-        Unavailable: ``why_not`` says why.
-    """
-    return _PASSES.backward_update(z, error, w, b, input_error=input_error)
-
-
 def _loaded() -> Library | str:
     with _LOADING:
         return _load()
@@ -95,17 +62,11 @@ def _loaded() -> Library | str:
 @functools.cache
 def _load() -> Library | str:
     """The library, built and its functions made known to JAX; or why there is none."""
-    try:
-        variants = [(*FLAGS, *processor) for processor in PROCESSOR_FLAGS]
-        found = built(SOURCE, _compiler(), variants, _processor())
-        loaded = ctypes.CDLL(str(found.path))
-    except Unavailable as error:
-        return str(error)
-    except OSError as error:
-        return f"the library can't be loaded: {one_line(str(error))}"
-    for symbol in SYMBOLS:
-        jax.ffi.register_ffi_target(target(symbol, SOURCE), jax.ffi.pycapsule(getattr(loaded, symbol)), platform="cpu")
-    return found
+
+    def build() -> Library:
+        return built(SOURCE, _compiler(), [(*FLAGS, *processor) for processor in PROCESSOR_FLAGS], _processor())
+
+    return loaded(build, SOURCE, "cpu")
 
 
 def _compiler() -> list[str]:
@@ -132,4 +93,4 @@ def _target(symbol: str, _: int) -> str:
     return target(symbol, SOURCE)
 
 
-_PASSES = passes(_target)
+forward, backward_update = passes(_target)

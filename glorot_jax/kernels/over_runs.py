@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from glorot_jax.kernels import dense
+
 
 class Passes(NamedTuple):
     """``forward`` and ``backward_update`` of one run, as ``kernels.dense`` has them."""
@@ -19,20 +21,26 @@ class Passes(NamedTuple):
     backward_update: Callable[..., tuple[Array | None, Array, Array]]
 
 
-def passes(target: Callable[[str, int], str]) -> Passes:
+def passes(target: Callable[[str, int], str], largest_batch: int | None = None) -> Passes:
     """Returns the passes whose foreign functions ``target`` names.
 
     Args:
-        target: of one of ``library.SYMBOLS`` and a batch size; loads the library if it is not yet.
+        target: of one of ``library.SYMBOLS`` and a batch size; loads the library if it is not yet, and raises
+            ``library.Unavailable`` where it can't.
+        largest_batch: examples above which plain JAX does the work; None for no bound.
     """
     ahead = _of_one_run(partial(_forward, target), updated=0)
     back = _of_one_run(partial(_backward_update, target), updated=2)
     update = _of_one_run(partial(_update, target), updated=2)
 
+    def too_large(z: Array) -> bool:
+        return largest_batch is not None and len(z) > largest_batch
+
     def forward(
         z: Float[Array, "batch fan_in"], w: Float[Array, "fan_in fan_out"], b: Float[Array, " fan_out"]
     ) -> Float[Array, "batch fan_out"]:
-        return ahead(z, w, b)[0]
+        """Returns s = z W + b, in float32, each element summed in an order that its shape decides."""
+        return dense.forward(z, w, b) if too_large(z) else ahead(z, w, b)[0]
 
     def backward_update(
         z: Float[Array, "batch fan_in"],
@@ -42,6 +50,14 @@ def passes(target: Callable[[str, int], str]) -> Passes:
         *,
         input_error: bool,
     ) -> tuple[Float[Array, "batch fan_in"] | None, Float[Array, "fan_in fan_out"], Float[Array, " fan_out"]]:
+        """Returns error Wᵀ if ``input_error``, else None, W + zᵀ error and b + Σ error, in one pass over W, in place.
+
+        Args:
+            error: −ε ∂C/∂s.
+            input_error: whether −ε ∂C/∂z is asked for.
+        """
+        if too_large(z):
+            return dense.backward_update(z, error, w, b, input_error=input_error)
         return back(z, error, w, b) if input_error else (None, *update(z, error, w, b))
 
     return Passes(forward, backward_update)

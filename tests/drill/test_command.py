@@ -15,7 +15,7 @@ import pytest
 
 from glorot_jax.cli import main
 from glorot_jax.drill import command, local, processes, twin
-from glorot_jax.drill.case import SEGMENT_SECONDS, Case, Lost, NotPossible, Told
+from glorot_jax.drill.case import SEGMENT_SECONDS, Case, Lost, NotPossible, Told, TooLate, tried
 from glorot_jax.drill.command import LOST, NOT_POSSIBLE, SURVIVED, drill, render
 from glorot_jax.errors import InputError
 
@@ -183,18 +183,17 @@ def test_a_drill_that_is_stopped_leaves_no_process_and_no_folder(tmp_path, monke
 
 
 def test_an_accident_that_comes_too_late_is_tried_again(tmp_path):
-    tried = []
+    seen = []
 
-    def late(folder, moments):
-        tried.append(folder.exists())
+    def late(folder):
+        seen.append(folder.exists())
         folder.mkdir()
-        if len(tried) < 3:
-            raise local._TooLate
+        if len(seen) < 3:
+            raise TooLate
         return Told("in time")
 
-    moments = local.Moments(random.Random(0))
-    assert local._strike(late, moments, tmp_path / "folder").said == "in time"
-    assert tried == [False] * 3, "each time in a new folder"
+    assert tried(local.TRIES, late, tmp_path / "folder").said == "in time"
+    assert seen == [False] * 3, "each time in a new folder"
 
 
 def test_what_a_kill_undid_is_counted_in_segments(tmp_path):
@@ -235,10 +234,8 @@ def test_a_process_is_waited_for_and_cleared_away(tmp_path):
 
 @pytest.mark.engines
 def test_a_killed_sweep_goes_on_and_is_compared_for_real(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        local, "cases", lambda work: [Case("SIGKILL", lambda f: local._strike(local.killed, moments, f))]
-    )
     moments = local.Moments(random.Random(1))
+    monkeypatch.setattr(local, "cases", lambda work: [local._struck("SIGKILL", moments)])
     result = drill(out=tmp_path / "out")
     (one,) = result["cases"]
     assert one["outcome"] == SURVIVED, one["said"]
