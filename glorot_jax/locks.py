@@ -90,7 +90,7 @@ def _taken(path: Path, end: float) -> IO[bytes]:
 
 def _locks(file: IO[bytes], path: Path) -> bool:
     try:
-        return _try(file, fcntl.LOCK_EX)
+        return attempt(file, fcntl.LOCK_EX)
     except OSError as error:
         line = f"{path.parent}: its file system can't lock files ({error.strerror})"
         raise InputError(line, "mount it with locks, or choose a folder on another") from None
@@ -100,7 +100,7 @@ def owner(path: Path) -> str | None:
     """Returns who holds a lock, in words; None if nobody does, or nobody can tell."""
     try:
         with path.open("rb", buffering=0) as file:
-            free = _try(file, fcntl.LOCK_SH)
+            free = attempt(file, fcntl.LOCK_SH)
             return None if free else _named(file) or NOBODY
     except OSError:
         return None
@@ -111,7 +111,12 @@ def here(owner: str) -> bool:
     return f"{owner} ".partition(" on ")[2].startswith(f"{socket.gethostname()} ")
 
 
-def _try(file: IO[bytes], kind: int) -> bool:
+def attempt(file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:
+    """Returns whether an open file is locked now, which it stays as long as it is open; False if somebody else has it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:

@@ -37,9 +37,6 @@ from typing import Any, NoReturn
 from glorot_jax.launching import task, workers
 from glorot_jax.launching.standing import View
 
-PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a part begins again, the first time and at most: what it left may want a moment."""
-
 
 @dataclass
 class Part:
@@ -133,38 +130,35 @@ def cluster(ray: Any, address: str | None) -> Iterator[str | None]:
 
 def supervise(ray: Any, submit: Callable[[Part], Any], parts: list[Part], retries: int, view: View) -> int:
     """Has all parts trained, those that died again, and returns the exit code of all together."""
-    queue, running, codes, stops, told, heard = list(parts), {}, [], [], set(), 0
-    caught = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = [signal.signal(n, lambda number, _: stops.append(number)) for n in caught]
-    while running or (queue and not stops):
-        for part in [p for p in queue if not stops and p.not_before <= time.monotonic()]:
-            queue.remove(part)
-            running[submit(part)] = part
-        if heard and signal.SIGINT in stops[heard:]:
-            os._exit(130)  # what was started here ends with this process
-        for reference in list(running) if len(stops) > heard else ():
-            ray.cancel(reference)
-        heard = len(stops)
-        done = ray.wait(list(running), timeout=0.5)[0] if running else time.sleep(0.2) or []
-        for reference in done:
-            part = running.pop(reference)
-            code, text = ended(ray, reference)
-            if code and text and text not in told:  # what all of them say is said once
-                told.add(text)
-                view.say(text)
-            part.deaths += code not in workers.FINAL
-            if code in (0, 2) or stops or part.deaths > retries:
-                codes.append(code)
-                queue = [] if code == 2 else queue
-            else:
-                part.not_before = time.monotonic() + min(LONGEST_PAUSE, PAUSE * 2 ** max(0, part.deaths - 1))
-                queue.append(part)
-                how = "was stopped and saved" if code in workers.FINAL else f"died ({part.deaths} of {retries})"
-                view.say(f"part {part.shard[0]} of {part.shard[1]} {how}; it begins again")
-        view.show(len(running), len(queue))
-    view.show(0, len(queue), now=True)
-    for number, handler in zip(caught, before, strict=True):
-        signal.signal(number, handler)
+    queue, running, codes, told, passed_on = list(parts), {}, [], set(), 0
+    with workers.heard() as stops:
+        while running or (queue and not stops):
+            for part in [p for p in queue if not stops and p.not_before <= time.monotonic()]:
+                queue.remove(part)
+                running[submit(part)] = part
+            if passed_on and signal.SIGINT in stops[passed_on:]:
+                os._exit(130)  # what was started here ends with this process
+            for reference in list(running) if len(stops) > passed_on else ():
+                ray.cancel(reference)
+            passed_on = len(stops)
+            done = ray.wait(list(running), timeout=0.5)[0] if running else time.sleep(0.2) or []
+            for reference in done:
+                part = running.pop(reference)
+                code, text = ended(ray, reference)
+                if code and text and text not in told:  # what all of them say is said once
+                    told.add(text)
+                    view.say(text)
+                part.deaths += code not in workers.FINAL
+                if code in (0, 2) or stops or part.deaths > retries:
+                    codes.append(code)
+                    queue = [] if code == 2 else queue
+                else:
+                    part.not_before = time.monotonic() + workers.pause(part.deaths)
+                    queue.append(part)
+                    how = "was stopped and saved" if code in workers.FINAL else f"died ({part.deaths} of {retries})"
+                    view.say(f"part {part.shard[0]} of {part.shard[1]} {how}; it begins again")
+            view.show(len(running), len(queue))
+        view.show(0, len(queue), now=True)
     if 2 in codes:
         return 2
     if any(code not in workers.FINAL for code in codes):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glorot_jax.errors import InputError
+from glorot_jax.store import names
 from glorot_jax.store.mirror import owner
 
 ROWS = 20
@@ -36,7 +37,7 @@ def read(folder: Path) -> Division | None:
     Raises:
         InputError: it is damaged.
     """
-    path = folder / "division.json"
+    path = folder / names.DIVISION
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         pieces = [
@@ -52,7 +53,7 @@ def read(folder: Path) -> Division | None:
 
 def _owner(folder: Path, shard: str) -> str | None:
     """Who holds a shard, without the part that it holds it for."""
-    found = owner(folder / "shards" / shard / ".lock")
+    found = owner(folder / "shards" / shard / names.LOCK)
     return found and found.partition(" (")[0]
 
 

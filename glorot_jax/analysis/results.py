@@ -17,6 +17,7 @@ import pandas as pd
 from glorot_jax import baselines
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.store.mirror import local
+from glorot_jax.store.names import MANIFEST, PREDICTIONS, RUNS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -261,7 +262,7 @@ class _Shard:
         self.name = folder.name if member is None else str(member["shard"])
         self.cohort = str((self.manifest if member is None else member)["cohort"]["id"])
         try:
-            self.runs = pd.read_parquet(folder / "runs.parquet").set_index("run")
+            self.runs = pd.read_parquet(folder / RUNS).set_index("run")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder.name}/runs.parquet: can't be read ({type(error).__name__})", _REMEDY) from None
         if member is not None:
@@ -296,11 +297,11 @@ class _Shard:
 
     def predictions(self, names: Sequence[str] | None = None) -> xr.Dataset | None:
         """Returns the predictions that belong to these records, None where nothing is predicted."""
-        if not (self.folder / "theory.nc").exists():
+        if not (self.folder / PREDICTIONS).exists():
             return None
         remedy = "remove the file: the records are whole without it"
         wanted = None if names is None else [name.removesuffix(THEORY) + THEORY for name in names]
-        found = self._open("theory.nc", lambda file: _chosen(file, wanted), remedy)
+        found = self._open(PREDICTIONS, lambda file: _chosen(file, wanted), remedy)
         if self._member is None:
             return found
         mine = self._own_layers(found.sel(run=self.runs.index.to_numpy()))
@@ -343,7 +344,7 @@ class _Shard:
         return table.astype({"diverged_step": "Int64", "dropped_step": "Int64"})
 
     def _manifest(self) -> dict[str, Any]:
-        manifest = _json(self.folder / "manifest.json")
+        manifest = _json(self.folder / MANIFEST)
         missing = _FIELDS - manifest.keys()
         if missing or manifest["format"] != FORMAT:
             what = f"{sorted(missing)[0]} is missing" if missing else f"its format is not {FORMAT}"

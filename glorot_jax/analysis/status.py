@@ -20,6 +20,7 @@ from glorot_jax.analysis.results import Results, load
 from glorot_jax.errors import unknown
 from glorot_jax.kernels import GENERAL
 from glorot_jax.store.mirror import local, owner
+from glorot_jax.store.names import LOCK, MANIFEST
 from glorot_jax.units import size
 
 ROWS = 20
@@ -46,7 +47,7 @@ def status(folder: str | Path) -> dict[str, Any]:
     return {
         "sweep": results.name,
         "state": "done" if finished else "unfinished",
-        "owner": owner(where / ".lock"),
+        "owner": owner(where / LOCK),
         "runs": {"pending": int(counts.get("pending", 0)) + missing}
         | {name: int(counts.get(name, 0)) for name in ("training", "done", "diverged", "dropped")},
         "diverged": [
@@ -106,7 +107,7 @@ def render_parts(folder: str | Path) -> str:
 
 def _shard(results: Results, manifest: dict[str, Any]) -> dict[str, Any]:
     where = results.paths[0] / "shards" / manifest["shard"]
-    commit = datetime.fromtimestamp(_modified(where / "manifest.json"), UTC)
+    commit = datetime.fromtimestamp(_modified(where / MANIFEST), UTC)
     return {
         "shard": manifest["shard"],
         "what": manifest["cohort"]["label"],

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from glorot_jax.config import canonical_json, plain
-from glorot_jax.engine import shard as shards
 from glorot_jax.engine.planning.plan import waves
 from glorot_jax.errors import InputError
 from glorot_jax.files import write_json
+from glorot_jax.store.names import DIVISION, LOCK
 
 if TYPE_CHECKING:
     from glorot_jax.engine.layout import Layout
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from glorot_jax.store.here import Here
 
 FORMAT = 1
-FILE = "division.json"
 
 Part = tuple[int, int]
 """Its number, from 0, and how many there are."""
@@ -137,7 +136,7 @@ def read(results: Path) -> Division | None:
     Raises:
         InputError: it is damaged.
     """
-    path = results / FILE
+    path = results / DIVISION
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         if told["format"] != FORMAT:
@@ -159,8 +158,8 @@ def write(there: Here, division: Division) -> None:
         "asked": division.asked._asdict(),
         "shards": [dataclasses.asdict(piece) for piece in division.pieces],
     }
-    write_json(there.folder / FILE, told)
-    there.publish(there.folder / FILE)
+    write_json(there.folder / DIVISION, told)
+    there.publish(there.folder / DIVISION)
 
 
 def blocks(cohort: Cohort, width: int) -> Iterator[Cohort]:
@@ -190,7 +189,7 @@ def dealt(units: Sequence[Unit], parts: int) -> list[tuple[int, range]]:
 
 def at_work(there: Here) -> str | None:
     """Returns who trains a shard of a results folder, in words; None if nobody does."""
-    for lock in there.locks(f"shards/*/{shards.LOCK}"):
+    for lock in there.locks(f"shards/*/{LOCK}"):
         if (owner := there.owner(lock)) is not None:
             return owner
     return None

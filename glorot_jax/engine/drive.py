@@ -15,7 +15,7 @@ from glorot_jax.config import plain
 from glorot_jax.engine import division
 from glorot_jax.engine import shard as shards
 from glorot_jax.engine.events import EVENTS, event
-from glorot_jax.engine.folder import LOCK, alone, busy, check, describe, is_described, read_description
+from glorot_jax.engine.folder import alone, busy, check, describe, is_described, read_description
 from glorot_jax.engine.peers import Peers
 from glorot_jax.engine.planning import form, fusing
 from glorot_jax.engine.planning.plan import Cohort, cohorts
@@ -27,6 +27,7 @@ from glorot_jax.engine.watching import Silent
 from glorot_jax.errors import InputError, Stopped, unknown
 from glorot_jax.signals import Signals
 from glorot_jax.store.mirror import local
+from glorot_jax.store.names import DIVISION, LOCK, MANIFEST
 from glorot_jax.store.objects import is_url
 from glorot_jax.store.remote import kept
 
@@ -117,7 +118,7 @@ def run(
             log = there.folder / (EVENTS if part is None else f"events-{part[0]}-of-{part[1]}.jsonl")
             if part is None:
                 held.enter_context(alone(there))
-                there.remove(there.folder / division.FILE)  # it would not know what is trained now
+                there.remove(there.folder / DIVISION)  # it would not know what is trained now
                 work = _prepare(there, sweep, asked, programs)
                 describe(there, sweep, environment)
             else:
@@ -352,7 +353,7 @@ def _part(
                 for folder in (there.folder / "shards" / piece.shard for piece in made.of(part[0])):
                     if not shards.is_done(folder):
                         folder.mkdir(parents=True, exist_ok=True)
-                        mine.enter_context(there.held(folder / shards.LOCK, _said(part)))
+                        mine.enter_context(there.held(folder / LOCK, _said(part)))
                 pieces = made.of(part[0])
                 held.enter_context(mine.pop_all())
         except locks.Taken as taken:
@@ -402,7 +403,7 @@ def _opened(
     folder, runs = there.folder / "shards" / piece.shard, {run.id: run for run in sweep.runs()}
     (cohort,) = cohorts([runs[name] for name in piece.runs], fuse=piece.fused)
     cohort = _chosen(there.folder, piece.shard, cohort, piece.choices, known)
-    if (folder / shards.MANIFEST).exists():
+    if (folder / MANIFEST).exists():
         return shards.opened(folder, there), cohort
     program, layout = programs.of(cohort, piece.width, piece.kernel)
     shard = shards.create(

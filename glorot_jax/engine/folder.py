@@ -16,6 +16,7 @@ from glorot_jax.engine.events import now
 from glorot_jax.engine.sweep import Sweep
 from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
+from glorot_jax.store.names import DIVISION, LOCK
 
 if TYPE_CHECKING:
     from glorot_jax.store.here import Here
@@ -24,8 +25,6 @@ LOGS = "logs"
 """Of the results folder: what a batch system's tasks say, put there by who submits them."""
 DESCRIPTION = ("sweep.json", "sweep.py", "environment.json")
 """What all processes of a sweep write alike."""
-LOCK = ".lock"
-"""Of the results folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is its."""
 
 
 @contextlib.contextmanager
@@ -50,7 +49,7 @@ def check(results: Path, sweep: Sweep, fresh: bool) -> None:
     if not results.is_dir():
         raise InputError(f"out: {results} is a file")
     if not (results / "sweep.json").exists():
-        begun = {LOCK, LOGS, "shards", division.FILE}  # what is there before the description is
+        begun = {LOCK, LOGS, "shards", DIVISION}  # what is there before the description is
         if any(p.name not in begun and not p.name.startswith(TEMPORARY) for p in results.iterdir()):
             raise InputError(f"out: {results} holds something else", "choose an empty or new folder")
         return

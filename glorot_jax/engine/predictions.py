@@ -20,6 +20,7 @@ from glorot_jax.engine import records
 from glorot_jax.files import write
 from glorot_jax.models.predictions import Predicted, Start
 from glorot_jax.probes.probe import Output
+from glorot_jax.store.names import PREDICTIONS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
     from glorot_jax.engine.sweep import Run
-
-FILE = "theory.nc"
 
 
 class Predictions:
@@ -39,7 +38,7 @@ class Predictions:
     """
 
     def __init__(self, folder: Path, cohort: Cohort, program: Program):
-        self.path, self.cohort, self.program = folder / FILE, cohort, program
+        self.path, self.cohort, self.program = folder / PREDICTIONS, cohort, program
         self.notes: list[str] = []
         self._worker = ThreadPoolExecutor(1)
         self._future: Future | None = None

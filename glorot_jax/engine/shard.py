@@ -15,6 +15,7 @@ from glorot_jax.errors import InputError
 from glorot_jax.files import TEMPORARY, write, write_json
 from glorot_jax.kernels import GENERAL
 from glorot_jax.store.here import Here
+from glorot_jax.store.names import MANIFEST, RUNS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from glorot_jax.engine.planning.plan import Cohort
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-RUNS = "runs.parquet"
-LOCK = ".lock"
-"""Held by who trains it as a part of a division, or all of the results folder."""
 
 _HERE = Here(Path())
 """Kept nowhere else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from glorot_jax.launching.standing import View
@@ -70,39 +71,53 @@ def supervise(commands: Sequence[Sequence[str]], places: Sequence[Place], restar
     """
     free, waiting, codes = list(places), [_Part(i, line, len(commands)) for i, line in enumerate(commands)], []
     at_work: list[_Worker] = []
-    stops: list[int] = []
     told: set[str] = set()
+    with heard() as stops, view.open():
+        while at_work or (waiting and not stops):
+            for part in [p for p in waiting if not stops and p.not_before <= time.monotonic()][: len(free)]:
+                waiting.remove(part)
+                at_work.append(_Worker(part, free.pop(0)))
+            for worker in list(at_work):
+                worker.pass_on(stops)
+                if (code := worker.code()) is None:
+                    continue
+                at_work.remove(worker)
+                free.append(worker.place)
+                words = worker.last_words()
+                if code and words and words not in told:  # what all of them say is said once
+                    told.add(words)
+                    view.say(words)
+                if code in FINAL or stops or worker.part.deaths == restarts:
+                    codes.append(code)
+                    waiting = [] if code == 2 else waiting
+                else:
+                    waiting.append(worker.part)
+                    view.say(f"{worker.part.died(code, worker.seconds())} ({worker.part.deaths} of {restarts})")
+            view.show(len(at_work), len(waiting))
+            time.sleep(0.1)
+        view.show(0, len(waiting), now=True)
+    return _together(codes, bool(waiting), stops)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[int]]:
+    """Yields a list that gets SIGINT, SIGTERM and SIGHUP as they come, those that are not ignored.
+
+    The handlers of before are put back behind it.
+    """
+    came: list[int] = []
     caught = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = [signal.signal(number, lambda n, _: stops.append(n)) for number in caught]
+    before = [signal.signal(number, lambda n, _: came.append(n)) for number in caught]
     try:
-        with view.open():
-            while at_work or (waiting and not stops):
-                for part in [p for p in waiting if not stops and p.not_before <= time.monotonic()][: len(free)]:
-                    waiting.remove(part)
-                    at_work.append(_Worker(part, free.pop(0)))
-                for worker in list(at_work):
-                    worker.pass_on(stops)
-                    if (code := worker.code()) is None:
-                        continue
-                    at_work.remove(worker)
-                    free.append(worker.place)
-                    words = worker.last_words()
-                    if code and words and words not in told:  # what all of them say is said once
-                        told.add(words)
-                        view.say(words)
-                    if code in FINAL or stops or worker.part.deaths == restarts:
-                        codes.append(code)
-                        waiting = [] if code == 2 else waiting
-                    else:
-                        waiting.append(worker.part)
-                        view.say(f"{worker.part.died(code, worker.seconds())} ({worker.part.deaths} of {restarts})")
-                view.show(len(at_work), len(waiting))
-                time.sleep(0.1)
-            view.show(0, len(waiting), now=True)
+        yield came
     finally:
         for number, handler in zip(caught, before, strict=True):
             signal.signal(number, handler)
-    return _together(codes, bool(waiting), stops)
+
+
+def pause(deaths: int) -> float:
+    """Returns the seconds before a part starts again whose worker has died so often: twice as many each time."""
+    return min(LONGEST_PAUSE, PAUSE * 2 ** max(0, deaths - 1))
 
 
 def _together(codes: Sequence[int], left: bool, stops: Sequence[int]) -> int:
@@ -126,11 +141,11 @@ class _Part:
     def died(self, code: int, seconds: float) -> str:
         """Notes that its worker died after so many seconds, and returns what is to be said of it."""
         self.deaths = 1 if seconds > LIVED else self.deaths + 1
-        pause = min(PAUSE * 2 ** (self.deaths - 1), LONGEST_PAUSE)
-        self.not_before = time.monotonic() + pause
+        wait = pause(self.deaths)
+        self.not_before = time.monotonic() + wait
         who = f"part {self.number} of {self.of}" if self.of > 1 else "the worker"
         how = f"by signal {code - 128}" if code > 128 else f"with exit code {code}"
-        return f"{who} ended {how}; starting again in {pause:.0f} s"
+        return f"{who} ended {how}; starting again in {wait:.0f} s"
 
 
 class _Worker:

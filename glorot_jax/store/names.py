@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+LOCK = ".lock"
+"""Who is at work. Of the folder: who trains all of it holds it meanwhile, a part while it looks up or decides what is
+its. Of a shard: who trains that."""
+DIVISION = "division.json"
 MANIFEST = "manifest.json"
 RUNS = "runs.parquet"
 PREDICTIONS = "theory.nc"
@@ -29,7 +33,7 @@ def of_shard(name: str) -> tuple[str, str] | None:
 
 def is_lock(name: str) -> bool:
     """Returns whether an object says who is at work."""
-    return name.rpartition("/")[2] == ".lock"
+    return name.rpartition("/")[2] == LOCK
 
 
 def is_replaced(file: str) -> bool:

@@ -12,7 +12,6 @@ The names on the store are those of a local results folder, but that a checkpoin
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tarfile
@@ -24,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from glorot_jax import locks
 from glorot_jax.errors import InputError, ResumableError, Stopped
 from glorot_jax.files import write, write_json
 from glorot_jax.store import lease, names
@@ -259,13 +259,13 @@ def _scratch() -> Iterator[Path]:
     base.mkdir(mode=0o700, exist_ok=True)
     for left in base.glob("*.lock"):
         with contextlib.suppress(FileNotFoundError), left.open("rb") as file:
-            if _locked(file):
+            if locks.attempt(file):
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink(missing_ok=True)
     folder = base / uuid.uuid4().hex[:16]
     # The lock is held before its file has the name under which others look for it.
     with tempfile.NamedTemporaryFile(dir=base, delete=False) as file:
-        _locked(file)
+        locks.attempt(file)
         lock = folder.with_suffix(".lock")
         os.replace(file.name, lock)
         folder.mkdir()
@@ -274,10 +274,3 @@ def _scratch() -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-
-
-def _locked(file: Any) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False

@@ -128,7 +128,7 @@ def measured(tmp_path):
         runs = load(folder).configurations
         found = [told if activation == "tanh" else None for activation in runs["model.activation"]]
         made = predictions._dataset(found, invented.OUTPUTS, list(runs.index))
-        (shard / predictions.FILE).write_bytes(records.netcdf(made))
+        (shard / predictions.PREDICTIONS).write_bytes(records.netcdf(made))
     return folder
 
 

@@ -122,11 +122,11 @@ def test_the_first_process_decides_for_all_machines(tmp_path, monkeypatch):
     """Without a width that is said: the second part runs on four devices, the first on one."""
     out = tmp_path / "out"
     run(changed(), out, shard=(0, 2))
-    before = (out / division.FILE).read_text()
+    before = (out / division.DIVISION).read_text()
     assert {piece.width for piece in pieces(out)} == {4}, "six runs a part"
     monkeypatch.setattr(devices, "local", lambda: jax.local_devices()[:4])
     run(changed(), out, shard=(1, 2))
-    assert (out / division.FILE).read_text() == before
+    assert (out / division.DIVISION).read_text() == before
     assert {json.loads(text)["width"] for text in manifests(out).values()} == {4}
     ids = [name for piece in pieces(out) for name in piece.runs]
     assert sorted(ids) == sorted(one.id for one in changed().runs())
@@ -221,7 +221,7 @@ def test_starting_over_is_not_for_a_part(tmp_path):
 def test_a_damaged_division_is_one_line(tmp_path):
     out = tmp_path / "out"
     run(changed(), out, shard=(0, 2), width=2)
-    (out / division.FILE).write_text("{")
+    (out / division.DIVISION).write_text("{")
     for use in (lambda: run(changed(), out, shard=(0, 2)), lambda: status(out)):
         with pytest.raises(InputError, match=re.escape(f"{out}/division.json: damaged\n")):
             use()
