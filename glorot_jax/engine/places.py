@@ -60,8 +60,15 @@ class Places:
             self.state[name][self.runs[mine]] = array[mine]
 
     def here(self) -> Flat:
-        """Returns the state (places, …) of the runs that lie in the blocks."""
-        return {name: array[self.runs] for name, array in self.state.items()}
+        """Returns the state (places, …) of the runs that lie in the blocks; what was dropped is marked as lost there.
+
+        Lost runs make no update, which some kernels know to leave out.
+        """
+        state = {name: array[self.runs] for name, array in self.state.items()}
+        dropped = np.isin(self.runs, list(self.dropped))
+        for name in ("diverged_step", "first_nonfinite"):
+            state[name][dropped] = 0  # anything but ALIVE
+        return state
 
     def whole(self, records: Flat) -> Flat:
         """Returns records (places, records, …) as those of all runs, NaN for the others."""

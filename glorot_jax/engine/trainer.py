@@ -172,7 +172,7 @@ class Trainer:
             if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
-            moved = None
+            moved, dropped = None, len(self.dropped)
             if self.reckoning is not None:
                 self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
             if live is not None:
@@ -192,6 +192,7 @@ class Trainer:
                 break
             if moved is not None:
                 self.pace.scale(moved)
+            if moved is not None or len(self.dropped) > dropped:
                 live = None  # its memory is free before the others come
                 live = self._placed()
         if not last:

@@ -281,6 +281,16 @@ __global__ void __launch_bounds__(kBackwardWarps* kLanes, kBackwardBlocks)
       b_after[n] = sum;
     }
   }
+  if (!goes_on && w == w_after) {  // where it is updated in place there is nothing to be written back
+    stream.End();
+    if constexpr (kInputError) {
+      const int top = strip * kBackwardGroups * kStep, rows = end - top;
+      for (int n = threadIdx.x; n < kBatch * rows; n += kBackwardWarps * kLanes) {
+        input_error[n / rows * layer.fan_in + top + n % rows] = 0.0f;
+      }
+    }
+    return;
+  }
 #pragma unroll 1
   for (int row = first; row < end; row += kStep) {
     if (lane < kBatch) {

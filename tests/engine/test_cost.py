@@ -206,23 +206,25 @@ def whole(tmp_path_factory):
     return run(one(), tmp_path_factory.mktemp("whole") / "small", width=1)
 
 
-def test_training_measures_the_dearer_probe_as_the_dearer_one(whole):
-    (told,) = status(whole)["shards"]
-    per_record = {tuple(t["probes"]): t["seconds"] / t["records"] for t in told["probes"]["together"]}
-    assert [(t["probes"], t["records"]) for t in told["probes"]["together"]] == [
-        (["evaluation"], 36),
-        (["evaluation", "cheap"], 2),
-        (["evaluation", "cheap", "dear"], 3),
-    ]
-    all_three, first, second = (per_record[p] for p in sorted(per_record, key=len, reverse=True))
+def test_training_measures_the_dearer_probe_as_the_dearer_one(whole, tmp_path):
+    least, ratios = {}, []  # of three trainings: others on the machine may lengthen any of them, and shorten none
+    for out in (whole, *(run(one(), tmp_path / f"again{n}" / "small", width=1) for n in range(2))):
+        (told,) = status(out)["shards"]
+        for found in told["probes"]["together"]:
+            probes, seconds = tuple(found["probes"]), found["seconds"] / found["records"]
+            assert found["records"] == {1: 36, 2: 2, 3: 3}[len(probes)]
+            least[probes] = min(seconds, least.get(probes, seconds))
+        each = told["probes"]["each"]
+        ratios.append(each["dear"]["share"] / each["cheap"]["share"])
+        assert sum(e["share"] for e in each.values()) == pytest.approx(told["probe_share"])
+        spent = manifest(out)["probes"]["measured"]
+        seconds = spent["step_seconds"] + sum(r["seconds"] for r in spent["records"])
+        assert 0.5 * manifest(out)["wall_seconds"] < seconds < 1.01 * manifest(out)["wall_seconds"] + 0.01
+        assert f"probes took {told['probe_share']:.1%} of the time (planned " in render_status(out)
+    assert list(least) == [("evaluation",), ("evaluation", "cheap"), ("evaluation", "cheap", "dear")]
+    first, second, all_three = least.values()
     assert all_three > 3 * max(first, second)
-    each = told["probes"]["each"]
-    assert each["dear"]["share"] > 5 * each["cheap"]["share"]
-    assert sum(e["share"] for e in each.values()) == pytest.approx(told["probe_share"])
-    spent = manifest(whole)["probes"]["measured"]
-    seconds = spent["step_seconds"] + sum(r["seconds"] for r in spent["records"])
-    assert 0.5 * manifest(whole)["wall_seconds"] < seconds < 1.01 * manifest(whole)["wall_seconds"] + 0.01
-    assert f"probes took {told['probe_share']:.1%} of the time (planned " in render_status(whole)
+    assert max(ratios) > 5
 
 
 def test_a_budget_thins_the_records_and_changes_no_bit_of_what_is_left(whole, tmp_path):

@@ -24,6 +24,7 @@ from glorot_jax.engine.places import Places
 from glorot_jax.engine.planning import plan
 from glorot_jax.engine.segment import Pieces
 from glorot_jax.errors import InputError
+from glorot_jax.kernels import native
 from tests.engine import small
 from tests.engine.small import ROOT, assert_same_bits, parameters, records
 
@@ -180,6 +181,29 @@ def test_a_step_takes_less_time_with_fewer_blocks(tmp_path):
     fleet.lay(few, {name: array[:4] for name, array in arrays.items()})
     assert seconds() < all_blocks / 2
     assert fleet._train == compiled
+
+
+@pytest.mark.skipif(native.why_not() is not None, reason="no C++ compiler")
+def test_a_lost_run_costs_less_than_half_of_the_others_in_its_block():
+    """Processor time of the same updates by the native kernel, with all of a block's runs and with one of them."""
+    rates = grid(*(1e-3 * k for k in range(1, 9)))
+    made = sweep(model=mlp(widths=(256,) * 4), optimizer=sgd(learning_rate=rates), seeds=(0,))
+    (cohort,) = plan.cohorts(made.runs())
+    program, layout = programs.Programs(devices.local(), calibrate=False, fuse="never").of(cohort, 8, "native")
+    fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
+    places = Places(layout)
+    places.take(fleet.gather(fleet.start()))
+
+    def seconds() -> float:
+        state, _ = fleet.train(Pieces.of([(0, 1, -1, 0)]), fleet.place(places.here()))
+        begin = time.process_time()
+        fleet.train(Pieces.of([(256 * i, 256, -1, 0) for i in range(2)]), state)
+        return time.process_time() - begin
+
+    everybody = seconds()
+    places.drop(range(1, 8))
+    assert places.tighten() is None
+    assert seconds() < (1 / 8 + 1 / 2) * everybody
 
 
 def everybody(records, variants):

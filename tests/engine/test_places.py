@@ -20,6 +20,7 @@ def state(runs: np.ndarray, age: int, diverged: tuple[int, ...] = ()) -> dict[st
     return {
         "params/w": np.stack([runs, np.full(len(runs), age)], axis=1).astype(np.float32),
         "diverged_step": np.where(np.isin(runs, diverged), age, -1).astype(np.int32),
+        "first_nonfinite": np.where(np.isin(runs, diverged), 5, -1).astype(np.int32),
         "loss_sum": np.full(len(runs), 0.5, np.float32),
         "loss_count": np.full(len(runs), 3, np.int32),
     }
@@ -77,6 +78,17 @@ def test_the_lost_stay_as_they_were_and_the_others_go_on(places):
     places.take(state(places.runs, 4))
     assert ages(places) == [3, 3, 4, 4, 2, 4, 4, 3, 4, 4, 4, 4]
     assert np.flatnonzero(places.state["diverged_step"] >= 0).tolist() == [0, 1, 7]
+
+
+def test_what_was_dropped_makes_no_more_updates_in_its_block_and_ends_as_it_was(places):
+    places.take(state(places.runs, 2, diverged=(1,)))
+    places.drop([4, 6])
+    assert places.tighten() is None
+    here = places.here()
+    assert here["diverged_step"].tolist() == [-1, 2, -1, -1, 0, -1, 0, -1, -1, -1, -1, -1]
+    assert here["first_nonfinite"].tolist() == [-1, 5, -1, -1, 0, -1, 0, -1, -1, -1, -1, -1]
+    places.take(here)
+    assert places.state["diverged_step"][[1, 4, 6]].tolist() == [2, -1, -1]
 
 
 def test_records_of_the_lost_are_nan_and_all_others_are_where_they_belong(places):
