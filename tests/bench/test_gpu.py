@@ -44,6 +44,12 @@ def test_the_step_is_held_against_the_bound_and_what_cannot_run_says_why(monkeyp
     assert gpu.FULL.step.moved == pytest.approx(77e6, rel=0.01), "bytes of four weight passes of 784-1000×5-10"
 
 
+def test_a_step_is_timed_with_more_and_more_runs_lost():
+    rows = gpu.lost(SMALLEST)
+    assert [(row["lost"], row["of"]) for row in rows] == [(0, 4), (2, 4), (4, 4)]
+    assert [row["share"] for row in rows] == [pytest.approx(row["seconds"] / rows[0]["seconds"]) for row in rows]
+
+
 def test_a_part_that_fails_or_has_no_time_left_is_told_and_the_others_are_written(monkeypatch, tmp_path):
     made = {
         "step": [{"kernel": "xla", "seconds": 1e-6, "share": 0.5}],
@@ -62,10 +68,20 @@ def test_a_part_that_fails_or_has_no_time_left_is_told_and_the_others_are_writte
     monkeypatch.setattr(gpu, "_apart", lambda part, left, tiny: made.get(part, [{"failed": "exit 1: no GPU"}]))
     found = gpu.run_all(tmp_path, 8.0, tiny=True)
     assert json.loads((tmp_path / "gpu.json").read_text()) == found
-    assert list(found["parts"]) == ["step", "profile", "kernels", "torch", "scaling", "graphs", "bits", "bits again"]
+    assert list(found["parts"]) == [
+        "step",
+        "profile",
+        "lost",
+        "kernels",
+        "torch",
+        "scaling",
+        "graphs",
+        "bits",
+        "bits again",
+    ]
     text = (tmp_path / "gpu.md").read_text()
     assert "| xla | 1 µs | 0.5 |" in text
-    assert text.count("exit 1: no GPU") == 4
+    assert text.count("exit 1: no GPU") == 5
     assert text.endswith("Bits of two processes: the same.\n")
     assert (tmp_path / "gpu.csv").read_text().splitlines()[1:] == ["4,3e-06,1e-06,5e-07", "8,3e-06,1e-06,5e-07"]
     assert (tmp_path / "gpu.png").stat().st_size > 1000

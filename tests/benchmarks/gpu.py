@@ -11,6 +11,7 @@ no time is left, loses nothing of the others. What the parts say:
 - ``step``: a run-step of 784-1000×5-10 at 64 runs by each form of the update and precision, against the time that four
   weight passes (77 MB) take at the measured copy bandwidth.
 - ``scaling``: a run-step of the same network from 16 to 512 runs.
+- ``lost``: a step of the same network with some of its 64 runs lost, which make no updates any more.
 - ``torch``: 784-128×5-10 at 1024 runs beside PyTorch's ways, where that is installed.
 - ``graphs``: a small network's step as CUDA graphs, as XLA's defaults have it, and with autotuning.
 - ``bits``, twice: a digest of what training makes of the weights, compiled anew; both have to be the same.
@@ -207,6 +208,21 @@ def scaling(scale: Scale) -> list[dict[str, Any]]:
     return rows
 
 
+def lost(scale: Scale) -> list[dict[str, Any]]:
+    """Rows of one number of lost runs each: seconds of a step of all runs, and as a share of one without any."""
+    runs = scale.step.runs
+    one = Engine(scale.step.sweep(probes=("evaluation",)), width=runs, kernel=_quickest(scale))
+    begin, rows = one.fleet.gather(one.state), []
+    for gone in (0, runs // 2, runs - runs // 8):
+        marks = {
+            name: np.where(np.arange(runs) < gone, 0, begin[name]) for name in ("diverged_step", "first_nonfinite")
+        }
+        one.state = one.fleet.place(begin | marks)
+        times = take_turns({"engine": Contestant(one.steps, 1)}, scale.rounds, scale.turn)["engine"]
+        rows.append({"lost": gone, "of": runs, "seconds": statistics.median(times)})
+    return [row | {"share": row["seconds"] / rows[0]["seconds"]} for row in rows]
+
+
 def torch(scale: Scale) -> list[dict[str, Any]]:
     """Rows of one contestant each: seconds of a run-step, and how many times the engine's."""
     size = scale.torch
@@ -285,8 +301,8 @@ def _quickest(scale: Scale) -> str:
     return next((name for name in ("cuda", "pallas") if name in scale.forms and dense.why_not(name) is None), "xla")
 
 
-PARTS = {part.__name__: part for part in (kernels, step, scaling, torch, graphs, profile, bits)}
-ORDER = ("step", "profile", "kernels", "torch", "scaling", "graphs", "bits", "bits")
+PARTS = {part.__name__: part for part in (kernels, step, lost, scaling, torch, graphs, profile, bits)}
+ORDER = ("step", "profile", "lost", "kernels", "torch", "scaling", "graphs", "bits", "bits")
 
 
 # ---- all of them
