@@ -64,9 +64,9 @@ def test_resume_after_a_stop_gives_the_same_bits(undisturbed, tmp_path):
     assert_same_bits(records(whole), records(tmp_path / "small"))
 
 
-@pytest.mark.parametrize("undisturbed", ["arrays", "a tree on the host"], indirect=True)
+@pytest.mark.parametrize("undisturbed", ["a tree on the host"], indirect=True)
 def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
-    """Of a set that the device holds, and of one that is read from the disk while it trains."""
+    """Of a set that is read from the disk while it trains."""
     whole, kind = undisturbed
     program = (
         "import sys\n"

@@ -116,7 +116,7 @@ def train_under_kills(out: Path, program: str, kills: int, **environment: str) -
     """
     chance = random.Random(0)
     for life in range(kills + 1):
-        count = str(chance.choice((1, 2, 4)))
+        count = str((4, 1, 2)[life % 3])
         own = {**os.environ, "JAX_NUM_CPU_DEVICES": count, "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path))}
         worker = subprocess.Popen([sys.executable, "-c", program, str(out)], env={**own, **environment})
         if life == kills:

@@ -20,7 +20,6 @@ from tests.engine.small import (
     assert_same_bits,
     parameters,
     records,
-    train_under_kills,
     training_programs,
 )
 
@@ -66,21 +65,6 @@ def test_neighbours_order_device_count_and_a_stop_change_no_bit(undisturbed, tmp
     assert len(parameters(whole).keys() & parameters(mixed).keys()) == 2  # relu at 0.1, seeds 0 and 1
     assert_same_bits(parameters(whole), parameters(mixed))
     assert_same_bits(records(whole), records(mixed))
-
-
-@pytest.mark.parametrize("undisturbed", ["a stranger's"], indirect=True)
-def test_resume_after_sigkill_gives_the_same_bits(undisturbed, tmp_path):
-    """The kind with the most to restore: statistics, draws and a counter of its own."""
-    whole, kind, *_ = undisturbed
-    program = (
-        "import sys\n"
-        "from tests.engine.networks import sweep\n"
-        "from glorot_jax import run\n"
-        f"run(sweep({kind!r}), sys.argv[1], width={WIDTH}, segment_seconds=1e-6)\n"
-    )
-    train_under_kills(tmp_path / "networks", program, kills=1)
-    assert_same_bits(parameters(whole), parameters(tmp_path / "networks"))
-    assert_same_bits(records(whole), records(tmp_path / "networks"))
 
 
 def test_state_beside_the_parameters_is_each_runs_own(tmp_path):

@@ -86,8 +86,8 @@ def test_a_run_alone_is_the_same(undisturbed, tmp_path):
 
 
 def test_resume_after_sigkill_gives_the_same_bits(tmp_path):
-    """Five kills at random moments, each resumed by the same command, on another number of devices."""
-    steps, width = 80, 4  # five lives don't reach the end
+    """Three kills at random moments, each resumed by the same command, on another number of devices."""
+    steps, width = 60, 4  # four lives don't reach the end
     whole = run(sweep(steps=steps), tmp_path / "whole" / "small", width=width)
     out = tmp_path / "small"
     program = (
@@ -96,7 +96,7 @@ def test_resume_after_sigkill_gives_the_same_bits(tmp_path):
         "from glorot_jax import run\n"
         f"run(sweep(steps={steps}), sys.argv[1], width={width}, segment_seconds=1e-6)\n"
     )
-    train_under_kills(out, program, kills=5)
+    train_under_kills(out, program, kills=3)
     assert_same_bits(parameters(whole), parameters(out))
     assert_same_bits(records(whole), records(out))
     assert render_table(whole) == render_table(out)
@@ -183,10 +183,9 @@ def bent(s):
     return jnp.arctan(s) + jnp.arcsin(jnp.clip(s, -0.5, 0.5))
 
 
-@pytest.mark.parametrize("activation", ["arctan", bent])
-def test_an_arctangent_takes_no_process_with_it(tmp_path, activation):
+def test_an_arctangent_takes_no_process_with_it(tmp_path):
     """XLA's own, 16 numbers at a time, reads its argument from where none was put (jaxlib 0.10): it crashed here."""
-    model = mlp(widths=(64, 48), activation=activation, init="lsuv")
+    model = mlp(widths=(64, 48), activation=grid("arctan", bent), init="lsuv")
     out = run(sweep(model=model, steps=3, record=at(1), probes=("activations",)), tmp_path / "small", width=4)
     assert np.isfinite(load(out).records()["activation_std"]).all()
 
