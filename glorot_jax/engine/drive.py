@@ -184,7 +184,7 @@ def _train(
     """Trains shards one after the other, which this process, or the one that leads, holds.
 
     Args:
-        started: called at the first update.
+        started: called at the first update, at the latest when a shard is done.
     """
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
@@ -202,6 +202,7 @@ def _train(
             if not shard.done:
                 leave_if(signals, programs.peers)
                 Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds, started).train()
+                started()  # one that makes no update has begun all the same
     except Stopped as stop:
         event(log, "stop", code=stop.code)
         raise

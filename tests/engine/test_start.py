@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from glorot_jax import Sweep, mlp, sgd, shapeset
+from glorot_jax import Sweep, grid, mlp, sgd, shapeset
 from glorot_jax.data import cache
 from glorot_jax.data import shapeset as drawing
 from glorot_jax.data.dataset import build
@@ -122,19 +122,27 @@ def test_the_garbage_collector_rests_while_programs_are_traced():
     assert gc.isenabled()
 
 
-def test_the_garbage_collector_rests_until_the_first_update_and_no_longer(monkeypatch, tmp_path):
-    resting: list[tuple[str, bool]] = []
+@pytest.fixture
+def collecting(monkeypatch) -> list[tuple[str, bool]]:
+    """What happens while a sweep trains, each with whether the garbage collector is at work."""
+    seen: list[tuple[str, bool]] = []
+    monkeypatch.setattr(trainer, "event", lambda log, kind, **facts: seen.append((kind, gc.isenabled())))
+    return seen
 
-    def noted(log, kind, **facts):
-        resting.append((kind, gc.isenabled()))
 
-    monkeypatch.setattr(trainer, "event", noted)
+def test_the_garbage_collector_rests_until_the_first_update_and_no_longer(collecting, tmp_path):
     run(SMALL, tmp_path / "results")
-    kinds = dict(reversed(resting))
-    assert not kinds["compiled"]
-    assert not kinds["first update"]
-    assert resting[-1] == ("commit", True)
+    first = dict(reversed(collecting))
+    assert not first["compiled"]
+    assert not first["first update"]
+    assert collecting[-1] == ("commit", True)
     assert gc.isenabled()
+
+
+def test_the_garbage_collector_rests_for_the_first_shard_alone_where_there_is_no_update(collecting, tmp_path):
+    two = dataclasses.replace(SMALL, model=grid(mlp(widths=(6,)), mlp(widths=(5,))), steps=0, probes=("weights",))
+    run(two, tmp_path / "results")
+    assert [at_work for kind, at_work in collecting if kind == "compiled"] == [False, True]
 
 
 def test_a_pause_of_the_collector_that_somebody_else_ends_stays_theirs():
