@@ -68,6 +68,7 @@ def script() -> None:
     Where something stopped or failed, the process leaves without clearing up: a second signal, or a segment that is
     still under way, could make it crash in the middle of that.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see devices.configure; NumPy reads it when it is imported
     if os.environ.pop("GLOROT_STOP_AT_END_OF_INPUT", None):
         from glorot_jax.launching.workers import stop_at_end_of_input
 
@@ -203,7 +204,10 @@ def run(
     described = load_sweep(sweep, settings)
     if not no_progress:
         click.echo(f"{described.name}: starting JAX", err=True)
-    from glorot_jax.engine import drive
+    from glorot_jax.engine.tracing import undisturbed
+
+    with undisturbed():
+        from glorot_jax.engine import drive
 
     results = drive.run(
         described,
@@ -242,7 +246,10 @@ def resume(
     segment_seconds: float,
 ) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
-    from glorot_jax.engine import drive
+    from glorot_jax.engine.tracing import undisturbed
+
+    with undisturbed():
+        from glorot_jax.engine import drive
 
     results = drive.resume(
         folder,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from glorot_jax.engine.least_squares import nonnegative
 from glorot_jax.files import cache_folder
 
 if TYPE_CHECKING:
@@ -165,12 +166,10 @@ def line(known: Sequence[tuple[int, float]]) -> Callable[[int], float]:
     Args:
         known: operations and seconds of programs.
     """
-    from scipy.optimize import nnls
-
     if not known:
         return lambda operations: SECONDS_PER_OPERATION * operations
     rows = np.array([[1.0 if len(known) > 2 else 0.0, operations] for operations, _ in known])
-    (offset, slope), _ = nnls(rows, np.array([seconds for _, seconds in known]))
+    offset, slope = nonnegative(rows, np.array([seconds for _, seconds in known]))
     return lambda operations: offset + slope * operations
 
 

@@ -63,12 +63,13 @@ def local() -> list[jax.Device]:
 
 def describe() -> dict[str, object]:
     """Returns what a result depends on beside the sweep: versions, devices, flags that change bits."""
+    from importlib.metadata import version
+
     import flax
     import jax
     import jaxlib
     import numpy as np
     import optax
-    import orbax.checkpoint as ocp
 
     from glorot_jax import __version__
     from glorot_jax.engine.compiling import options
@@ -82,7 +83,7 @@ def describe() -> dict[str, object]:
             "jaxlib": jaxlib.__version__,
             "flax": flax.__version__,
             "optax": optax.__version__,
-            "orbax": ocp.__version__,
+            "orbax": version("orbax-checkpoint"),  # imported only where something is saved
             "numpy": np.__version__,
         },
         "devices": [str(d.device_kind) for d in jax.local_devices()],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from glorot_jax.engine.planning.plan import Cohort, cohorts
 from glorot_jax.engine.programs import Programs
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
+from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.engine.trainer import SEGMENT_SECONDS, Trainer, ids_of, leave_if
 from glorot_jax.engine.watching import Silent
 from glorot_jax.errors import InputError, Stopped, unknown
@@ -100,6 +101,7 @@ def run(
     results = Path("results") / sweep.name if out is None else out if is_url(out) else Path(out)
     watcher, asked, peers = progress or Silent(), division.Asked(width, kernel, at_once), Peers.here()
     with peers.one_fate(), contextlib.ExitStack() as held:
+        started = held.enter_context(undisturbed())
         there = held.enter_context(kept(results, watcher.note)) if peers.leads else None
         if there is not None:
             check(there.folder, sweep, fresh)
@@ -128,7 +130,7 @@ def run(
             watcher.note(f"{name}: nothing to do")
         else:
             facts = {"by": locks.me(), "environment": environment}
-            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds)
+            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds, started)
     return results
 
 
@@ -177,8 +179,13 @@ def _train(
     watcher: Watcher,
     signals: Signals,
     segment_seconds: float,
+    started: Callable[[], None],
 ) -> None:
-    """Trains shards one after the other, which this process, or the one that leads, holds."""
+    """Trains shards one after the other, which this process, or the one that leads, holds.
+
+    Args:
+        started: called at the first update, at the latest when a shard is done.
+    """
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
     made = sum((s.step - s.first_step) * len(c.runs) for s, c in work)
     watcher.plan(name, total, made, sum(len(c.runs) for _, c in work))
@@ -194,7 +201,8 @@ def _train(
         for shard, cohort in work:
             if not shard.done:
                 leave_if(signals, programs.peers)
-                Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds).train()
+                Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds, started).train()
+                started()  # one that makes no update has begun all the same
     except Stopped as stop:
         event(log, "stop", code=stop.code)
         raise

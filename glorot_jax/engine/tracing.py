@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leaves reference cycles alone for a while.
+def undisturbed() -> Iterator[Callable[[], None]]:
+    """Leaves reference cycles alone for a while: until its end, or until what it yields is called.
 
-    JAX makes hundreds of thousands of objects when it traces a program, which live until it is lowered; looking through
-    them again and again for garbage takes an eighth of the time.
+    Modules that are imported and programs that JAX traces are hundreds of thousands of objects, which stay; looking
+    through them again and again for garbage takes a tenth of a start.
     """
     if not gc.isenabled():  # somebody else sees to it
-        yield
+        yield lambda: None
         return
     gc.disable()
     try:
-        yield
+        yield gc.enable
     finally:
         gc.enable()

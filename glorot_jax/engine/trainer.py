@@ -20,6 +20,7 @@ import numpy as np
 
 from glorot_jax.engine import compiling
 from glorot_jax.engine.events import event
+from glorot_jax.engine.least_squares import nonnegative
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.planning import cost as costs
@@ -118,8 +119,9 @@ class Trainer:
         watcher: Watcher,
         signals: Signals,
         segment_seconds: float,
+        started: Callable[[], None],
     ):
-        self.log, self.shard, self.cohort, self.watcher = log, shard, cohort, watcher
+        self.log, self.shard, self.cohort, self.watcher, self.started = log, shard, cohort, watcher, started
         self.search, self.signals, self.peers = search, signals, programs.peers
         watcher.phase("drawing the evaluation sets")
         from glorot_jax.engine.predictions import Predictions
@@ -353,6 +355,7 @@ class Trainer:
                 self.updated = True
                 taken = {"process_seconds": round(time.process_time(), 3)}
                 event(self.log, "first update", shard=self.shard.folder.name, **taken)
+                self.started()
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
@@ -504,11 +507,9 @@ class _Pace:
 
     def learn(self, steps: int, records: int, seconds: float) -> None:
         """Takes in one segment: least squares on relative errors over the last eight, neither cost below 0."""
-        from scipy.optimize import nnls
-
         self._seen.append((steps, records, max(seconds, 1e-6)))
         rows = np.array([[s / t, r / t] for s, r, t in self._seen[-8:]])
-        (self.step, self.record), _ = nnls(rows, np.ones(len(rows)))
+        self.step, self.record = nonnegative(rows, np.ones(len(rows)))
 
     def scale(self, factor: float) -> None:
         """Takes it that all will take so many times what it took."""

@@ -14,17 +14,28 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from glorot_jax import Sweep, mlp, sgd, shapeset
+from glorot_jax import Sweep, grid, mlp, sgd, shapeset
 from glorot_jax.data import cache
 from glorot_jax.data import shapeset as drawing
 from glorot_jax.data.dataset import build
-from glorot_jax.engine import devices
+from glorot_jax.engine import devices, trainer
+from glorot_jax.engine.drive import run
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.planning import plan
 from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.probes import BUILT_IN
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+SMALL = Sweep(
+    name="start",
+    data=shapeset(size=8, validation=20, test=20),
+    model=mlp(widths=(6,)),
+    optimizer=sgd(learning_rate=0.1),
+    seeds=range(2),
+    steps=10,
+    probes=("activations", "gradients"),
+)
 
 
 @contextmanager
@@ -58,16 +69,7 @@ def test_nothing_is_traced_twice_whatever_the_number_of_devices(monkeypatch):
     for name in ("activations", "gradients"):
         probe = dataclasses.replace(BUILT_IN[name], measure=counting(name, BUILT_IN[name].measure))
         monkeypatch.setitem(BUILT_IN, name, probe)
-    sweep = Sweep(
-        name="start",
-        data=shapeset(size=8, validation=20, test=20),
-        model=mlp(widths=(6,)),
-        optimizer=sgd(learning_rate=0.1),
-        seeds=range(2),
-        steps=10,
-        probes=("activations", "gradients"),
-    )
-    (cohort,) = plan.cohorts(sweep.runs())
+    (cohort,) = plan.cohorts(SMALL.runs())
     dataset, used = build(cohort.runs[0].data), devices.local()[:2]
     assert len(used) > 1
     monkeypatch.setattr(drawing, "draw", counting("draw", drawing.draw))
@@ -118,6 +120,50 @@ def test_the_garbage_collector_rests_while_programs_are_traced():
     with pytest.raises(ZeroDivisionError), undisturbed():
         _ = 1 / 0
     assert gc.isenabled()
+
+
+@pytest.fixture
+def collecting(monkeypatch) -> list[tuple[str, bool]]:
+    """What happens while a sweep trains, each with whether the garbage collector is at work."""
+    seen: list[tuple[str, bool]] = []
+    monkeypatch.setattr(trainer, "event", lambda log, kind, **facts: seen.append((kind, gc.isenabled())))
+    return seen
+
+
+def test_the_garbage_collector_rests_until_the_first_update_and_no_longer(collecting, tmp_path):
+    run(SMALL, tmp_path / "results")
+    first = dict(reversed(collecting))
+    assert not first["compiled"]
+    assert not first["first update"]
+    assert collecting[-1] == ("commit", True)
+    assert gc.isenabled()
+
+
+def test_the_garbage_collector_rests_for_the_first_shard_alone_where_there_is_no_update(collecting, tmp_path):
+    two = dataclasses.replace(SMALL, model=grid(mlp(widths=(6,)), mlp(widths=(5,))), steps=0, probes=("weights",))
+    run(two, tmp_path / "results")
+    assert [at_work for kind, at_work in collecting if kind == "compiled"] == [False, True]
+
+
+def test_a_pause_of_the_collector_that_somebody_else_ends_stays_theirs():
+    gc.disable()
+    try:
+        with undisturbed() as end:
+            end()
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    with undisturbed() as end:
+        end()
+        assert gc.isenabled()
+
+
+def test_versions_are_told_without_the_import_of_what_saves():
+    asked = "import sys; from glorot_jax.engine import devices; told = devices.describe()['versions']; "
+    asked += "assert 'orbax' not in sys.modules; "
+    asked += "import orbax.checkpoint; assert told['orbax'] == orbax.checkpoint.__version__"
+    subprocess.run([sys.executable, "-c", asked], check=True)
 
 
 def test_small_programs_are_cached_too():
