@@ -175,9 +175,8 @@ def label(scenes: Scenes) -> Integer[Array, "count"]:
 
 def render(scenes: Scenes, size: int) -> UInt8[Array, "count size size"]:
     """Returns flat grey levels, not smoothed: a pixel belongs to what covers its centre, the second object on top."""
-    both = _covered(jnp.concatenate([scenes.first.corners, scenes.second.corners]), size)
-    first, second = jnp.split(both, 2)
-    second &= scenes.has_second[:, None, None]
+    first = _covered(scenes.first.corners, size)
+    second = _covered(scenes.second.corners, size) & scenes.has_second[:, None, None]
     ground, one, two = (
         grey.astype(jnp.uint8)[:, None, None] for grey in (scenes.ground, scenes.first_grey, scenes.second_grey)
     )
@@ -287,15 +286,12 @@ def _covered(corners: Float[Array, "count 20 2"], size: int) -> Bool[Array, "cou
     row = jnp.arange(size, dtype=jnp.float32)[None, :] + 0.5
     left = jnp.full((count, size), jnp.inf, jnp.float32)
     right = jnp.full((count, size), -jnp.inf, jnp.float32)
-
-    def narrow(edge, ends):
-        left, right = ends
-        y0, y1, x0, m = (jax.lax.dynamic_slice_in_dim(v, edge, 1, axis=1) for v in (y, next_y, x, slope))
+    for edge in range(_EDGES):
+        y0, y1, x0, m = (v[:, edge, None] for v in (y, next_y, x, slope))
         crosses = (y0 <= row) != (y1 <= row)
         at = x0 + times(row - y0, m)
-        return jnp.where(crosses & (at < left), at, left), jnp.where(crosses & (at > right), at, right)
-
-    left, right = jax.lax.fori_loop(0, _EDGES, narrow, (left, right))
+        left = jnp.where(crosses & (at < left), at, left)
+        right = jnp.where(crosses & (at > right), at, right)
     left, right = jax.lax.optimization_barrier((left, right))
     column = jnp.arange(size, dtype=jnp.float32) + 0.5
     return (column >= left[..., None]) & (column < right[..., None])
