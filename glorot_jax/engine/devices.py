@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glorot_jax.engine import allocator
 from glorot_jax.files import cache_folder
 from glorot_jax.surroundings import core_quota
 
@@ -21,6 +22,7 @@ def configure() -> None:
 
     It does nothing to a JAX that has already started: what it sees is then what is used.
     """
+    allocator.configure()
     # LAPACK's own threads would fight with those of the devices: 3.4 × slower singular values, measured.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax

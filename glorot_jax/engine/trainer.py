@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from glorot_jax.engine import compiling
+from glorot_jax.engine import allocator, compiling
 from glorot_jax.engine.events import event
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
@@ -227,6 +227,7 @@ class Trainer:
         live = self._waiting(lambda: self.fleet.place(places.here()) if places.state else self.fleet.start())
         if not self.fleet.ready:
             self._waiting(lambda: self.fleet.compile(live))
+            allocator.trim()
         return live
 
     def _without_runs(self) -> tuple[Callable[..., _Segment], dict[str, np.ndarray]]:
