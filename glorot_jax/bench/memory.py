@@ -56,7 +56,7 @@ def _planned(engine: Engine) -> int:
     """Bytes of a device as the plan has them, the program's code left out."""
     from glorot_jax.engine.planning.memory import Working, need, told
 
-    working = Working.through({engine.layout.width: told(engine.fleet.training)})
+    working = Working.through({engine.layout.width: told(engine.fleet.training, engine.fleet.compilation.operations)})
     footprint = need(engine.program, engine.arrays, working, engine.state[0]).of(engine.layout)
     return footprint.device - footprint.code
 

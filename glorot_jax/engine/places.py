@@ -59,10 +59,6 @@ class Places:
         for name, array in gathered.items():
             self.state[name][self.runs[mine]] = array[mine]
 
-    def here(self) -> Flat:
-        """Returns the state (places, …) of the runs that lie in the blocks."""
-        return {name: array[self.runs] for name, array in self.state.items()}
-
     def whole(self, records: Flat) -> Flat:
         """Returns records (places, records, …) as those of all runs, NaN for the others."""
         mine = self._mine()

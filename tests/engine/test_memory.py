@@ -63,7 +63,9 @@ def test_a_program_compiled_for_nothing_is_the_one_that_trains(small):
     fleet.compile(state)
     trains = fleet._train[small.devices[0]].memory_analysis()
     told = memory.compiled_need(small.program(4), small.arrays, small.devices[0])
-    assert told == (trains.temp_size_in_bytes, trains.generated_code_size_in_bytes)
+    assert told == memory.told(fleet.training, fleet.compilation.operations)
+    assert told[0] == trains.temp_size_in_bytes
+    assert told[1] == fleet.compilation.operations * memory.CODE_PER_OPERATION, "of a CPU's the compiler tells nothing"
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": adam(learning_rate=0.1)}])
@@ -107,7 +109,7 @@ for step in range(3):
     state, records = fleet.train(Pieces.of([(step, 1, -1, 0), (step + 1, 0, 0, 1)]), state)
     copy = fleet.gather(state)
     del copy
-print(json.dumps([resident(peak=True) - before, 2 * (need.device - need.constants) + need.host]))
+print(json.dumps([resident(peak=True) - before, 2 * (need.device - need.constants - need.code + need.host)]))
 """
 LARGE = {
     "probes": ("evaluation",),
@@ -126,7 +128,7 @@ def resident(*, peak: bool = False) -> int:
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system can't reset a peak")
 def test_a_process_takes_what_the_plan_says():
-    """Large networks in a process of their own, all but the libraries and the checkpoint's writer; within 10 %."""
+    """The arrays of large networks in a process of their own, programs and libraries aside; within 10 %."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path)), "JAX_NUM_CPU_DEVICES": "2"}
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -159,11 +161,11 @@ def test_the_parts_of_a_footprint_are_those_of_its_chunks():
         "records": 2 * 2 * 6 * 5,
         "temporaries": 70,
         "code": 7,
-        "host": 2 * 12 * 100,
+        "host": 12 * 100,
     }
-    assert made.device == sum(made.parts().values()) - 2400
+    assert made.device == sum(made.parts().values()) - 1200
     assert made.taken(layout, shared=False) == made.device
-    assert made.taken(layout, shared=True) == 2 * (made.device + 2400) + memory.LIBRARIES
+    assert made.taken(layout, shared=True) == 2 * (made.device + 1200) + memory.LIBRARIES
 
 
 @settings(deadline=None)
@@ -201,9 +203,13 @@ def test_the_widest_block_that_fits_is_a_power_of_two(free, most):
 
 def test_a_cohort_of_which_nothing_fits_is_one_line_that_says_what_would():
     layout = Layout(runs=9, width=4, devices=2, room=1)
-    need = made_up(layout)
+    need = made_up(layout, copied=200)
     taken = 2 * (1000 + 400 + 4 + 2 * 20 + 90 + 7 + 800) + memory.LIBRARIES
-    memory.check("mlp", need, layout, int(1.03 * taken), shared=True)
+    memory.check("mlp", need, layout, int(0.91 * taken), shared=True)  # what is predicted may be a tenth too much
+    assert need.tried_at_once(layout, int(0.91 * taken), shared=True) == 8
+    assert need.at_once(layout, int(0.91 * taken), shared=True) == 0
+    with pytest.raises(InputError):
+        memory.check("mlp", need, layout, int(0.89 * taken), shared=True)
     with pytest.raises(InputError) as caught:
         memory.check("mlp", need, layout, 3000, shared=True)
     line, hint = str(caught.value).split("\n")
