@@ -25,20 +25,22 @@ if TYPE_CHECKING:
 
     from glorot_jax.engine.layout import Layout
     from glorot_jax.engine.segment import Program
+    from glorot_jax.engine.sweep import Run
 
 NEAR = 0.5
 """Share of the free memory that shapes alone may take before the compiler is asked, too."""
-LIBRARIES = 164 * 10**6
-"""Bytes of the machine's memory that compiling, writing and predicting take once, whatever is trained.
+LIBRARIES = 92 * 10**6
+"""Bytes of the machine's memory that compiling and writing take once, whatever is trained.
 
-Measured with jaxlib 0.10 on x86: 35 to 55 MB stay when a program is compiled, libraries of records, checkpoints and
-least squares are 50, and 60 to 75 are the predictions with the programs that make them.
+Measured with jaxlib 0.10 on x86: 30 to 50 MB stay when a program is made, libraries of records, checkpoints and least
+squares are 50.
 """
+PREDICTED_LAYER = 15 * 10**6
+"""Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
 CODE_PER_OPERATION = 8500
-"""Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured as that.
-
-From 2,300 to 22,000 operations on two devices to 10 %; a single device has 4,000 to 13,000, least if it was cached.
-"""
+"""Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured."""
+COMPILED_PER_OPERATION = 7000
+"""Bytes that stay in the machine's memory for an operation of a program that was not in the cache; measured."""
 UNCERTAIN = 0.1
 """Part of what is predicted by which less may be taken: nobody is refused for it."""
 SPARE = 0.02
@@ -104,6 +106,7 @@ class Footprint:
         temporaries: of the program while it runs.
         code: of the program.
         host: in the machine's own memory: the copy of the state that a checkpoint is written from.
+        predictions: in the machine's own memory, once for all devices: of what theory says of the first step.
     """
 
     constants: int
@@ -113,18 +116,22 @@ class Footprint:
     temporaries: int
     code: int
     host: int
+    predictions: int
 
     @property
     def device(self) -> int:
-        """All but the host's."""
+        """All but what is in the machine's own memory."""
         return self.constants + self.state + self.settings + self.records + self.temporaries + self.code
 
     def taken(self, layout: Layout, shared: bool) -> int:
         """Returns what is taken of a device's memory, or by the process if all devices and the host share one.
 
-        What it held before, one copy of the examples apart, is not among it; nor is what it takes only to compile.
+        What it held before, one copy of the examples apart, is not among it; nor is what compiling takes, of which
+        ``COMPILED_PER_OPERATION`` stays.
         """
-        return layout.devices_used * (self.device + self.host) + LIBRARIES if shared else self.device
+        if not shared:
+            return self.device
+        return layout.devices_used * (self.device + self.host) + self.predictions + LIBRARIES
 
     def parts(self) -> dict[str, int]:
         return dataclasses.asdict(self)
@@ -138,11 +145,13 @@ class Need:
         constants: bytes on every device.
         chunk: bytes of each chunk.
         working: bytes while it runs.
+        predictions: as of ``Footprint``.
     """
 
     constants: int
     chunk: Chunk
     working: Working
+    predictions: int = 0
 
     def of(self, layout: Layout) -> Footprint:
         """Returns what the fullest device holds with its runs laid out so."""
@@ -162,6 +171,7 @@ class Need:
             temporaries=self.working.at(width),
             code=self.working.code,
             host=runs * self.chunk.copied,
+            predictions=self.predictions,
         )
 
     def at_once(self, layout: Layout, free: int, shared: bool) -> int:
@@ -191,13 +201,16 @@ def need(
     arrays: Mapping[str, np.ndarray],
     working: Working | None = None,
     state: Any = None,
+    run: Run | None = None,
 ) -> Need:
     """Returns what a cohort's program needs: from shapes, and of temporaries the least if ``working`` isn't said.
 
     Args:
         arrays: what differs between the runs, each (runs,).
         state: of one chunk, or its shapes; they are found by tracing if it isn't said.
+        run: one of them, if theory shall say what it says of their first step.
     """
+    from glorot_jax.engine.predictions import predictable
     from glorot_jax.engine.segment import RECORDS_PER_SEGMENT
 
     constants, hyper, blocks, _, state, *brought = arguments(program, arrays, state)
@@ -209,7 +222,13 @@ def need(
         records=4 * program.record_size * (RECORDS_PER_SEGMENT + 1) * places,
         copied=tree_bytes(state) // places,
     )
-    return Need(tree_bytes(constants) + 2 * tree_bytes(brought), chunk, working or _least(program))
+    predicted = PREDICTED_LAYER * _layers(program) if run is not None and predictable(run) else 0
+    return Need(tree_bytes(constants) + 2 * tree_bytes(brought), chunk, working or _least(program), predicted)
+
+
+def _layers(program: Program) -> int:
+    """Hidden layers of a network."""
+    return max((layer for _, layer in program.blame if layer is not None), default=1) - 1
 
 
 def _least(program: Program) -> Working:

@@ -32,10 +32,12 @@ class Reckoning:
         self._cohort, self._fleet = cohort, fleet
         told = memory.told(fleet.training, fleet.compilation.operations)
         working = memory.Working.through({fleet.layout.width: told})
-        footprint = memory.need(fleet.program, per_run(cohort), working, state[0]).of(fleet.layout)
+        footprint = memory.need(fleet.program, per_run(cohort), working, state[0], cohort.runs[0]).of(fleet.layout)
         layout, self._device = fleet.layout, fleet.home
         self._shared = self._device.platform == "cpu"
-        self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared)}
+        made = fleet.compilation
+        left = 0 if made.cached or not self._shared else memory.COMPILED_PER_OPERATION * made.operations
+        self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared) + left}
         self._before = None if before is None else before - memory.tree_bytes(fleet.program.setup.dataset.constants())
         self._most = held() if self._shared else None
         self.compilation = compiling.summary(fleet.compilations)
