@@ -35,7 +35,7 @@ LIBRARIES = 92 * 10**6
 Measured with jaxlib 0.10 on x86: 30 to 50 MB stay when a program is made, libraries of records, checkpoints and least
 squares are 50.
 """
-PREDICTED_LAYER = 15 * 10**6
+PREDICTED_LAYER = 14 * 10**6
 """Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
 CODE_PER_OPERATION = 8500
 """Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured."""
