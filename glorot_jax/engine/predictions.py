@@ -17,7 +17,8 @@ import numpy as np
 
 from glorot_jax.config import canonical_json
 from glorot_jax.engine import allocator, records
-from glorot_jax.files import write
+from glorot_jax.engine.planning.machine import digest, keep
+from glorot_jax.files import cache_folder, write
 from glorot_jax.models.predictions import Predicted, Start
 from glorot_jax.probes.probe import Output
 from glorot_jax.specs import Model
@@ -60,6 +61,7 @@ class Predictions:
         made = self._future.result() if self._future else None
         if made is not None:
             write(self.path, records.netcdf(made))
+            keep(known(self.cohort, self.program), {"models": len({_model(run) for run in self.cohort.runs})})
 
     def stop(self) -> None:
         """Gives up what is not finished; the model at hand is still worked out."""
@@ -92,6 +94,13 @@ class Predictions:
 def predictable(run: Run) -> bool:
     """Returns whether theory may say something of a run: of weights that pre-training has moved it never does."""
     return run.pretraining is None and type(run.model).predict is not Model.predict
+
+
+def known(cohort: Cohort, program: Program) -> Path:
+    """Returns the file that is there once this machine has compiled what predicts a cohort's runs."""
+    run, models = cohort.runs[0], sorted({_model(run) for run in cohort.runs})
+    facts = [models, list(program.setup.input_shape), run.examples, run.jacobian_examples, jax.__version__]
+    return cache_folder("predicted") / f"{digest(facts)}.json"
 
 
 def _start(program: Program, cohort: Cohort) -> Start:

@@ -190,7 +190,7 @@ class Builder:
     def need(self, width: int, *, compiled: bool) -> Need:
         """Returns what the cohort needs at a width; ``compiled``: by the compiler's word, not by shapes alone."""
         working = self.working(width) if compiled else None
-        return memory.need(self.program(width), self.arrays, working, run=self.cohort.runs[0])
+        return memory.need(self.program(width), self.arrays, working, cohort=self.cohort)
 
     def free(self) -> int | None:
         """Returns the bytes that it may take: of a device, or of all if they share the machine's memory."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import jax
 
     from glorot_jax.engine.layout import Layout
+    from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
-    from glorot_jax.engine.sweep import Run
 
 NEAR = 0.5
 """Share of the free memory that shapes alone may take before the compiler is asked, too."""
@@ -37,6 +37,8 @@ squares are 50.
 """
 PREDICTED_LAYER = 14 * 10**6
 """Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
+COMPILED_LAYER = 12 * 10**6
+"""Bytes more where those programs have to be compiled; measured."""
 CODE_PER_OPERATION = 8500
 """Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured."""
 COMPILED_PER_OPERATION = 7000
@@ -201,16 +203,16 @@ def need(
     arrays: Mapping[str, np.ndarray],
     working: Working | None = None,
     state: Any = None,
-    run: Run | None = None,
+    cohort: Cohort | None = None,
 ) -> Need:
     """Returns what a cohort's program needs: from shapes, and of temporaries the least if ``working`` isn't said.
 
     Args:
         arrays: what differs between the runs, each (runs,).
         state: of one chunk, or its shapes; they are found by tracing if it isn't said.
-        run: one of them, if theory shall say what it says of their first step.
+        cohort: theirs, if theory shall say what it says of their first step.
     """
-    from glorot_jax.engine.predictions import predictable
+    from glorot_jax.engine.predictions import known, predictable
     from glorot_jax.engine.segment import RECORDS_PER_SEGMENT
 
     constants, hyper, blocks, _, state, *brought = arguments(program, arrays, state)
@@ -222,8 +224,11 @@ def need(
         records=4 * program.record_size * (RECORDS_PER_SEGMENT + 1) * places,
         copied=tree_bytes(state) // places,
     )
-    predicted = PREDICTED_LAYER * _layers(program) if run is not None and predictable(run) else 0
-    return Need(tree_bytes(constants) + 2 * tree_bytes(brought), chunk, working or _least(program), predicted)
+    theory = 0
+    if cohort is not None and predictable(cohort.runs[0]):
+        theory = PREDICTED_LAYER + (0 if known(cohort, program).exists() else COMPILED_LAYER)
+    held = tree_bytes(constants) + 2 * tree_bytes(brought)
+    return Need(held, chunk, working or _least(program), theory * _layers(program))
 
 
 def _layers(program: Program) -> int:

@@ -32,7 +32,7 @@ class Reckoning:
         self._cohort, self._fleet = cohort, fleet
         told = memory.told(fleet.training, fleet.compilation.operations)
         working = memory.Working.through({fleet.layout.width: told})
-        footprint = memory.need(fleet.program, per_run(cohort), working, state[0], cohort.runs[0]).of(fleet.layout)
+        footprint = memory.need(fleet.program, per_run(cohort), working, state[0], cohort).of(fleet.layout)
         layout, self._device = fleet.layout, fleet.home
         self._shared = self._device.platform == "cpu"
         made = fleet.compilation
