@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from glorot_jax.bench.engine import Engine, Size
+from glorot_jax.engine import allocator
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -57,7 +56,7 @@ def _planned(engine: Engine) -> int:
     """Bytes of a device as the plan has them, the program's code left out."""
     from glorot_jax.engine.planning.memory import Working, need, told
 
-    working = Working.through({engine.layout.width: told(engine.fleet.training)})
+    working = Working.through({engine.layout.width: told(engine.fleet.training, engine.fleet.compilation.operations)})
     footprint = need(engine.program, engine.arrays, working, engine.state[0]).of(engine.layout)
     return footprint.device - footprint.code
 
@@ -65,9 +64,7 @@ def _planned(engine: Engine) -> int:
 def _tidy() -> None:
     """Gives back what nobody uses any more, the allocator's leftovers with it."""
     gc.collect()
-    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    allocator.trim()
 
 
 def _bytes(name: str) -> int:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def save(folder: Path, step: int, state: Mapping[str, np.ndarray]) -> dict[str, 
         raise ResumableError(f"checkpoint {step}: no space left on the disk; make room and run the same command")
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what fails is raised; the log would add its traces
     with full_disk(target.with_name(f"checkpoint {step}")), _checkpointer() as checkpointer:
-        checkpointer.save(target, dict(state))
+        checkpointer.save(target, ocp.args.PyTreeSave(dict(state)))
         checkpointer.wait_until_finished()
     if not target.is_dir():
         raise ResumableError(f"checkpoint {step} was not written; the one before it is whole")
@@ -64,13 +64,15 @@ def restore(folder: Path, entry: Mapping) -> Flat:
     Raises:
         DamagedCheckpoint: files are missing, torn, or hold other bits.
     """
+    import orbax.checkpoint as ocp
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     path = (folder / str(entry["step"])).absolute()
     target = {name: np.zeros(shape, dtype) for name, (shape, dtype) in entry["leaves"].items()}
     try:
         with _checkpointer() as checkpointer:
-            state = {k: np.asarray(v) for k, v in checkpointer.restore(path, target).items()}
+            how = ocp.checkpoint_utils.construct_restore_args(target)
+            state = checkpointer.restore(path, ocp.args.PyTreeRestore(target, restore_args=how))
     except Exception as error:  # Orbax raises many kinds for a torn folder
         raise DamagedCheckpoint(f"checkpoint {entry['step']}: {str(error).splitlines()[0][:200]}") from error
     if digest(state) != entry["digest"]:
@@ -78,19 +80,24 @@ def restore(folder: Path, entry: Mapping) -> Flat:
     return state
 
 
-def _checkpointer() -> ocp.StandardCheckpointer:
-    """Orbax by this process alone: of several that are one program the others do not come to its barriers."""
+def _checkpointer() -> ocp.AsyncCheckpointer:
+    """Orbax by this process alone: of several that are one program the others do not come to its barriers.
+
+    It writes the very arrays that it is given: bits of weights hardly compress, and a copy would be as large as they.
+    """
     import jax
     import orbax.checkpoint as ocp
 
-    if jax.process_count() == 1:
-        return ocp.StandardCheckpointer()
-    me = jax.process_index()
-    return ocp.StandardCheckpointer(
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
+    alone: dict[str, Any] = {}
+    if jax.process_count() > 1:
+        me = jax.process_index()
+        alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
             primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
         )
-    )
+    arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry, **alone)
+    return ocp.AsyncCheckpointer(handler, **alone)
 
 
 def set_aside(folder: Path, step: int) -> Path | None:
@@ -116,5 +123,5 @@ def digest(state: Mapping[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, array in sorted(state.items()):
         total.update(f"{name} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return total.hexdigest()

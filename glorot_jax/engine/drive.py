@@ -106,8 +106,9 @@ def run(
         if there is not None:
             check(there.folder, sweep, fresh)
         peers.check(sweep=division.digest(sweep))  # before JAX starts, in which all wait for each other
-        from glorot_jax.engine import devices
+        from glorot_jax.engine import allocator, devices
 
+        allocator.configure()
         devices.configure()
         environment = devices.describe()
         peers.meet(versions=environment["versions"])

@@ -137,13 +137,13 @@ class Fleet:
         state = self._on_each(lambda i, p: programs[p](*self._settings(i)))
         return self._begun(self._feed, state) if self._feed else state
 
-    def place(self, flat: Mapping[str, np.ndarray]) -> State:
-        """Returns a state that ``gather`` gave, back on the devices."""
+    def place(self, flat: Mapping[str, np.ndarray], runs: np.ndarray) -> State:
+        """Returns the state of some of the runs of one that ``gather`` gave, back on the devices, array by array."""
         shape = jax.eval_shape(self.program.initialize, *self._example)
         paths, structure = jax.tree_util.tree_flatten_with_path(shape)
-        leaves = [self.layout.spread(flat[_path(path)]) for path, _ in paths]
-        chunks = [structure.unflatten(parts) for parts in zip(*leaves, strict=True)]
-        return self._put(chunks)
+        leaves = [self._put(self.layout.spread(flat[_path(path)], runs)) for path, _ in paths]
+        chunks = zip(*leaves, strict=True)
+        return [structure.unflatten(parts) if i in self._mine else None for i, parts in enumerate(chunks)]
 
     def train(self, pieces: Pieces, state: State) -> tuple[State, list[Any]]:
         """Returns state and records of every chunk after one segment; the state that went in is used up."""

@@ -65,9 +65,14 @@ class Layout:
         """The most chunks that a device has."""
         return -(-self.blocks_per_device // self.room)
 
-    def spread(self, array: np.ndarray) -> list[np.ndarray]:
-        """Returns (runs, …) as one array (room, width, …) for each chunk."""
-        return [array[places].reshape(self.room, self.width, *array.shape[1:]) for places in self._places]
+    def spread(self, array: np.ndarray, runs: np.ndarray | None = None) -> list[np.ndarray]:
+        """Returns (runs, …) as one array (room, width, …) for each chunk.
+
+        Args:
+            runs: which of the array's these are, in the order of their places; all if not said.
+        """
+        taken = self._places if runs is None else [runs[places] for places in self._places]
+        return [array[places].reshape(self.room, self.width, *array.shape[1:]) for places in taken]
 
     def spread_all(self, arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Returns named arrays (runs, …) chunk by chunk."""

@@ -59,16 +59,15 @@ class Places:
         for name, array in gathered.items():
             self.state[name][self.runs[mine]] = array[mine]
 
-    def here(self) -> Flat:
-        """Returns the state (places, …) of the runs that lie in the blocks; what was dropped is marked as lost there.
+    def marked(self) -> Flat:
+        """Returns the state (runs, …) of all runs as devices take it: what was dropped is marked as lost.
 
         Lost runs make no update, which some kernels know to leave out.
         """
-        state = {name: array[self.runs] for name, array in self.state.items()}
-        dropped = np.isin(self.runs, list(self.dropped))
-        for name in ("diverged_step", "first_nonfinite"):
-            state[name][dropped] = 0  # anything but ALIVE
-        return state
+        marks = {name: self.state[name].copy() for name in ("diverged_step", "first_nonfinite")}
+        for mark in marks.values():
+            mark[list(self.dropped)] = 0  # anything but ALIVE
+        return self.state | marks
 
     def whole(self, records: Flat) -> Flat:
         """Returns records (places, records, …) as those of all runs, NaN for the others."""

@@ -16,10 +16,12 @@ import jax
 import numpy as np
 
 from glorot_jax.config import canonical_json
-from glorot_jax.engine import records
-from glorot_jax.files import write
+from glorot_jax.engine import allocator, records
+from glorot_jax.engine.planning.machine import digest, keep
+from glorot_jax.files import cache_folder, write
 from glorot_jax.models.predictions import Predicted, Start
 from glorot_jax.probes.probe import Output
+from glorot_jax.specs import Model
 from glorot_jax.store.names import PREDICTIONS
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Predictions:
         made = self._future.result() if self._future else None
         if made is not None:
             write(self.path, records.netcdf(made))
+            keep(known(self.cohort, self.program), {"models": len({_model(run) for run in self.cohort.runs})})
 
     def stop(self) -> None:
         """Gives up what is not finished; the model at hand is still worked out."""
@@ -72,12 +75,13 @@ class Predictions:
             for run in self.cohort.runs:
                 if _model(run) not in known and not self._stopped:
                     known[_model(run)] = self._predicted(run, start)
+                    allocator.trim()  # what compiling it left
         return _dataset(
             [known.get(_model(run)) for run in self.cohort.runs], self.program.outputs, [r.id for r in self.cohort.runs]
         )
 
     def _predicted(self, run: Run, start: Start) -> Predicted | None:
-        if run.pretraining is not None:  # its weights at step 0 are not those that were drawn
+        if not predictable(run):
             return None
         try:
             return run.model.predict(start)
@@ -85,6 +89,18 @@ class Predictions:
             what = str(error).partition("\n")[0]
             self.notes.append(f"no prediction for {run.name} and its like: {type(error).__name__}: {what}")
             return None
+
+
+def predictable(run: Run) -> bool:
+    """Returns whether theory may say something of a run: of weights that pre-training has moved it never does."""
+    return run.pretraining is None and type(run.model).predict is not Model.predict
+
+
+def known(cohort: Cohort, program: Program) -> Path:
+    """Returns the file that is there once this machine has compiled what predicts a cohort's runs."""
+    run, models = cohort.runs[0], sorted({_model(run) for run in cohort.runs})
+    facts = [models, list(program.setup.input_shape), run.examples, run.jacobian_examples, jax.__version__]
+    return cache_folder("predicted") / f"{digest(facts)}.json"
 
 
 def _start(program: Program, cohort: Cohort) -> Start:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glorot_jax.config import canonical_json
+from glorot_jax.engine import allocator
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.planning.plan import Cohort, program_for, shared, waves
 
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
 
 
 class Programs:
-    """The programs of cohorts on some devices, each traced once, and what is compiled of them."""
+    """The programs of cohorts on some devices, each traced once, and what is compiled of them.
+
+    Attributes:
+        held: bytes of this process before its first fleet, see ``reckoning.held``.
+    """
 
     def __init__(self, devices: Sequence[jax.Device], calibrate: bool, fuse: Fuse, peers: Peers = ALONE):
         self.devices, self.calibrate, self.fuse, self.peers = devices, calibrate, fuse, peers
         self._shared: dict[tuple[str, ...], Shared] = {}
         self._built: dict[str, tuple[Program, Layout, Whys]] = {}
         self._fleet: Fleet | None = None
+        self.held: int | None = None
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
@@ -87,7 +93,11 @@ class Programs:
     def fleet(self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Fleet:
         """A fleet whose places these runs have: that of the runs before, where its program serves them, too."""
         from glorot_jax.engine.fleet import Fleet
+        from glorot_jax.engine.planning.reckoning import held
 
+        if self.held is None:
+            allocator.trim()  # what was needed to make the examples
+            self.held = held()
         if self._fleet is not None and self._fleet.program is program:
             self._fleet.lay(layout, arrays)
         else:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from glorot_jax.engine import compiling
+from glorot_jax.engine import allocator, compiling
 from glorot_jax.engine.events import event
 from glorot_jax.engine.least_squares import nonnegative
 from glorot_jax.engine.peers import ALONE, Peers
@@ -129,6 +129,7 @@ class Trainer:
         self.program, self.layout = programs.of(cohort, shard.width, shard.kernel)
         self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), ids_of(cohort)
         self.fleet = programs.fleet(self.program, self.layout, self.arrays)
+        self.held = programs.held
         self.target = segment_seconds / 3
         self.pace = _Pace(self.target)
         self.updated = False
@@ -175,8 +176,6 @@ class Trainer:
                 self.predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
             moved, dropped = None, len(self.dropped)
-            if self.reckoning is not None:
-                self.shard.manifest["measured_bytes"] = self.reckoning.measured_bytes()
             if live is not None:
                 self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
@@ -227,9 +226,13 @@ class Trainer:
             return None
         if places.layout != self.fleet.layout:
             self.fleet.lay(places.layout, {name: array[places.runs] for name, array in self.arrays.items()})
-        live = self._waiting(lambda: self.fleet.place(places.here()) if places.state else self.fleet.start())
+        if places.state:
+            live = self._waiting(lambda: self.fleet.place(places.marked(), places.runs))
+        else:
+            live = self._waiting(self.fleet.start)
         if not self.fleet.ready:
             self._waiting(lambda: self.fleet.compile(live))
+            allocator.trim()
         return live
 
     def _without_runs(self) -> tuple[Callable[..., _Segment], dict[str, np.ndarray]]:
@@ -300,7 +303,7 @@ class Trainer:
         """Notes what compiling took, and what is expected: in the manifest from the next commit on."""
         from glorot_jax.engine.planning.reckoning import Reckoning
 
-        reckoning = Reckoning(self.cohort, self.fleet, live)
+        reckoning = Reckoning(self.cohort, self.fleet, live, self.held)
         made, manifest = reckoning.compilation, self.shard.manifest
         manifest["compilation"] = made
         manifest.setdefault("planned", reckoning.planned(manifest["probes"]))
@@ -427,7 +430,9 @@ class Trainer:
             new = files.dataset(segment.records, self.program.outputs, self.ids, segment.recorded)
         diverged = self._diverged(segment.state)
         known = {d["run"] for d in self.shard.manifest["diverged"]}
-        facts = {"probes": dict(segment.probes), "dropped": list(segment.dropped)}
+        facts: dict[str, Any] = {"probes": dict(segment.probes), "dropped": list(segment.dropped)}
+        if self.reckoning is not None:
+            facts["measured_bytes"] = self.reckoning.measured_bytes()
         self.shard.commit(segment.step, segment.state, new, diverged, segment.seconds, segment.run_steps, **facts)
         return _Committed(segment, new, diverged, [d for d in diverged if d["run"] not in known])
 

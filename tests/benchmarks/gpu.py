@@ -217,7 +217,7 @@ def lost(scale: Scale) -> list[dict[str, Any]]:
         marks = {
             name: np.where(np.arange(runs) < gone, 0, begin[name]) for name in ("diverged_step", "first_nonfinite")
         }
-        one.state = one.fleet.place(begin | marks)
+        one.state = one.fleet.place(begin | marks, np.arange(runs))
         times = take_turns({"engine": Contestant(one.steps, 1)}, scale.rounds, scale.turn)["engine"]
         rows.append({"lost": gone, "of": runs, "seconds": statistics.median(times)})
     return [row | {"share": row["seconds"] / rows[0]["seconds"]} for row in rows]

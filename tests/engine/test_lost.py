@@ -195,7 +195,7 @@ def test_a_lost_run_costs_less_than_half_of_the_others_in_its_block():
     places.take(fleet.gather(fleet.start()))
 
     def seconds() -> float:
-        state, _ = fleet.train(Pieces.of([(0, 1, -1, 0)]), fleet.place(places.here()))
+        state, _ = fleet.train(Pieces.of([(0, 1, -1, 0)]), fleet.place(places.marked(), places.runs))
         begin = time.process_time()
         fleet.train(Pieces.of([(256 * i, 256, -1, 0) for i in range(2)]), state)
         return time.process_time() - begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -63,7 +64,9 @@ def test_a_program_compiled_for_nothing_is_the_one_that_trains(small):
     fleet.compile(state)
     trains = fleet._train[small.devices[0]].memory_analysis()
     told = memory.compiled_need(small.program(4), small.arrays, small.devices[0])
-    assert told == (trains.temp_size_in_bytes, trains.generated_code_size_in_bytes)
+    assert told == memory.told(fleet.training, fleet.compilation.operations)
+    assert told[0] == trains.temp_size_in_bytes
+    assert told[1] == fleet.compilation.operations * memory.CODE_PER_OPERATION, "of a CPU's the compiler tells nothing"
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": adam(learning_rate=0.1)}])
@@ -107,7 +110,7 @@ for step in range(3):
     state, records = fleet.train(Pieces.of([(step, 1, -1, 0), (step + 1, 0, 0, 1)]), state)
     copy = fleet.gather(state)
     del copy
-print(json.dumps([resident(peak=True) - before, 2 * (need.device - need.constants) + need.host]))
+print(json.dumps([resident(peak=True) - before, 2 * (need.device - need.constants - need.code + need.host)]))
 """
 LARGE = {
     "probes": ("evaluation",),
@@ -124,9 +127,58 @@ def resident(*, peak: bool = False) -> int:
     return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) * 1024
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell")
+def test_what_was_planned_is_what_a_whole_sweep_takes(tmp_path):
+    """Large networks in a process of their own, with writing, reading and predicting; within 10 %."""
+    (planned,) = whole(tmp_path, "plan", widths=(600,) * 3, runs=24)
+    noted, taken = whole(tmp_path, "run", widths=(600,) * 3, runs=24)
+    assert noted == pytest.approx(planned, rel=0.01), "temporaries at a width, by it or by a line through two"
+    assert taken == pytest.approx(noted, rel=0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell")
+def test_of_small_networks_what_libraries_take_is_planned(tmp_path):
+    """All but 30 MB of it; within 10 % where nothing has to be compiled."""
+    whole(tmp_path, "run", widths=(32,) * 3, runs=48)
+    planned, taken = whole(tmp_path / "again", "run", widths=(32,) * 3, runs=48)
+    assert taken == pytest.approx(planned, rel=0.1)
+
+
+def whole(folder: Path, verb: str, *, widths: tuple[int, ...], runs: int) -> list[int]:
+    """Bytes that a process plans of a sweep, and where it is run, those that it takes."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path)),
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    call = [sys.executable, "-c", SWEEP, verb, json.dumps(widths), str(runs), str(folder / "whole")]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+SWEEP = """
+import json, sys
+from pathlib import Path
+from glorot_jax import at, digits, grid, mlp, plan, run, sgd
+from tests.engine.small import sweep
+verb, widths, runs, folder = sys.argv[1:]
+made = sweep(
+    data=digits(), model=mlp(widths=tuple(json.loads(widths)), activation=grid("tanh", "relu")), steps=60,
+    seeds=range(int(runs) // 2), probes=("evaluation", "activations"), record=at(5, 17, 29), examples=100,
+)
+if verb == "plan":
+    print(json.dumps([plan(made).to_dict()["cohorts"][0]["bytes_taken"]]))
+else:
+    run(made, folder)
+    (manifest,) = map(json.loads, map(Path.read_text, Path(folder).glob("shards/*/manifest.json")))
+    print(json.dumps([manifest["planned"]["bytes_taken"], manifest["measured_bytes"]]))
+"""
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system can't reset a peak")
 def test_a_process_takes_what_the_plan_says():
-    """Large networks in a process of their own, all but the libraries and the checkpoint's writer; within 10 %."""
+    """The arrays of large networks in a process of their own, programs and libraries aside; within 10 %."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), *sys.path)), "JAX_NUM_CPU_DEVICES": "2"}
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -151,7 +203,7 @@ LAYOUTS = st.builds(
 
 def test_the_parts_of_a_footprint_are_those_of_its_chunks():
     layout = Layout(runs=21, width=2, devices=2, room=3)  # 11 blocks: 6 and 5, two chunks each
-    made = made_up(layout).of(layout)
+    made = dataclasses.replace(made_up(layout), predictions=3000).of(layout)
     assert made.parts() == {
         "constants": 1000,
         "state": 2 * 6 * 100,
@@ -159,11 +211,12 @@ def test_the_parts_of_a_footprint_are_those_of_its_chunks():
         "records": 2 * 2 * 6 * 5,
         "temporaries": 70,
         "code": 7,
-        "host": 2 * 12 * 100,
+        "host": 12 * 100,
+        "predictions": 3000,
     }
-    assert made.device == sum(made.parts().values()) - 2400
+    assert made.device == sum(made.parts().values()) - 1200 - 3000
     assert made.taken(layout, shared=False) == made.device
-    assert made.taken(layout, shared=True) == 2 * (made.device + 2400) + memory.LIBRARIES
+    assert made.taken(layout, shared=True) == 2 * (made.device + 1200) + 3000 + memory.LIBRARIES
 
 
 @settings(deadline=None)
@@ -201,9 +254,13 @@ def test_the_widest_block_that_fits_is_a_power_of_two(free, most):
 
 def test_a_cohort_of_which_nothing_fits_is_one_line_that_says_what_would():
     layout = Layout(runs=9, width=4, devices=2, room=1)
-    need = made_up(layout)
+    need = made_up(layout, copied=200)
     taken = 2 * (1000 + 400 + 4 + 2 * 20 + 90 + 7 + 800) + memory.LIBRARIES
-    memory.check("mlp", need, layout, int(1.03 * taken), shared=True)
+    memory.check("mlp", need, layout, int(0.91 * taken), shared=True)  # what is predicted may be a tenth too much
+    assert need.tried_at_once(layout, int(0.91 * taken), shared=True) == 8
+    assert need.at_once(layout, int(0.91 * taken), shared=True) == 0
+    with pytest.raises(InputError):
+        memory.check("mlp", need, layout, int(0.89 * taken), shared=True)
     with pytest.raises(InputError) as caught:
         memory.check("mlp", need, layout, 3000, shared=True)
     line, hint = str(caught.value).split("\n")
@@ -244,6 +301,7 @@ def test_runs_that_do_not_fit_together_train_in_parts(monkeypatch, tmp_path):
     )
     half = need._holding(2, 2, 1).taken(layout, shared=True)
     assert layout.chunks_per_device == 3
+    monkeypatch.setattr(memory, "NEAR", 0.0)
     monkeypatch.setattr(builder, "free", lambda _: half / (1 - memory.SPARE) - need.constants + 10)
     run(made, tmp_path / "small", width=1)
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("small/shards/*/manifest.json")]

@@ -64,7 +64,7 @@ def test_runs_move_where_the_busiest_device_gets_fewer_blocks(devices, lost, rat
     left = [run for run in range(RUNS) if run not in lost or ratio is None]
     assert places.runs.tolist() == left
     assert places.layout.runs == len(left)
-    assert places.here()["params/w"][:, 0].tolist() == left
+    assert places.state["params/w"][places.runs, 0].tolist() == left
 
 
 def test_the_lost_stay_as_they_were_and_the_others_go_on(places):
@@ -84,10 +84,10 @@ def test_what_was_dropped_makes_no_more_updates_in_its_block_and_ends_as_it_was(
     places.take(state(places.runs, 2, diverged=(1,)))
     places.drop([4, 6])
     assert places.tighten() is None
-    here = places.here()
-    assert here["diverged_step"].tolist() == [-1, 2, -1, -1, 0, -1, 0, -1, -1, -1, -1, -1]
-    assert here["first_nonfinite"].tolist() == [-1, 5, -1, -1, 0, -1, 0, -1, -1, -1, -1, -1]
-    places.take(here)
+    marked = places.marked()
+    assert marked["diverged_step"].tolist() == [-1, 2, -1, -1, 0, -1, 0, -1, -1, -1, -1, -1]
+    assert marked["first_nonfinite"].tolist() == [-1, 5, -1, -1, 0, -1, 0, -1, -1, -1, -1, -1]
+    places.take(marked)
     assert places.state["diverged_step"][[1, 4, 6]].tolist() == [2, -1, -1]
 
 
@@ -120,7 +120,7 @@ def test_resumed_it_begins_with_those_that_are_left():
         array.flags.writeable = False
     places = Places(layout(), dropped=[0], state=whole)
     assert places.runs.tolist() == list(range(3, RUNS))
-    assert places.here()["params/w"][:, 0].tolist() == list(range(3, RUNS))
+    assert places.state["params/w"][places.runs, 0].tolist() == list(range(3, RUNS))
     assert places.state["loss_sum"][:4].tolist() == [0, 0, 0, 0.5]
 
 

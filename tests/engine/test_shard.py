@@ -241,7 +241,7 @@ def test_a_disk_that_fills_during_a_commit_leaves_the_one_before_whole(part, mon
 
     with monkeypatch.context() as patched:
         if at == "checkpoint":
-            patched.setattr("orbax.checkpoint.StandardCheckpointer.save", full)
+            patched.setattr("orbax.checkpoint.AsyncCheckpointer.save", full)
         else:
             patched.setattr(Path, "write_bytes", full_for({"records": "rec-", "manifest": "manifest"}[at]))
         with pytest.raises(ResumableError, match="no space left on the disk; make room and run the same command"):

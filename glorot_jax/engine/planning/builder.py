@@ -178,7 +178,8 @@ class Builder:
     def working(self, width: int) -> Working:
         """Returns what the program needs while it runs, by two compilations or as they were found before."""
         other = width // 2 if width > 1 else 2
-        path = cache_folder("memory") / f"{self._signature(widths=[width, other])}.json"
+        facts = {"widths": [width, other], "code_per_operation": memory.CODE_PER_OPERATION}
+        path = cache_folder("memory") / f"{self._signature(**facts)}.json"
         try:
             points = {int(w): (int(t), int(c)) for w, (t, c) in json.loads(path.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, AttributeError, TypeError):
@@ -188,7 +189,8 @@ class Builder:
 
     def need(self, width: int, *, compiled: bool) -> Need:
         """Returns what the cohort needs at a width; ``compiled``: by the compiler's word, not by shapes alone."""
-        return memory.need(self.program(width), self.arrays, self.working(width) if compiled else None)
+        working = self.working(width) if compiled else None
+        return memory.need(self.program(width), self.arrays, working, cohort=self.cohort)
 
     def free(self) -> int | None:
         """Returns the bytes that it may take: of a device, or of all if they share the machine's memory."""
@@ -210,7 +212,7 @@ class Builder:
             return layout.runs
         need = self.need(width, compiled=True)
         memory.check(self.cohort.label, need, layout, there, shared)
-        return need.at_once(layout, there, shared)
+        return need.tried_at_once(layout, there, shared)
 
     def _roughly(self, width: int) -> int:
         """More bytes than are taken as a rule, by the number of parameters alone: for nobody to trace what is small."""
@@ -220,6 +222,6 @@ class Builder:
         return state * (layout.devices_used if self.platform == "cpu" else 1) + _SMALL
 
     def at_once(self, need: Need, width: int) -> int:
-        """Returns how many of the runs fit at once; see ``Need.at_once``."""
+        """Returns how many of the runs fit at once; see ``Need.tried_at_once``."""
         layout, there = self.layout(width), self.free()
-        return layout.runs if there is None else need.at_once(layout, there, self.platform == "cpu")
+        return layout.runs if there is None else need.tried_at_once(layout, there, self.platform == "cpu")

@@ -3,6 +3,9 @@
 State, data and records follow from shapes. What the program needs beside them while it runs only the compiler knows:
 it says so of a program that was compiled for arguments that don't exist (XLA's ``CompiledMemoryStats``). Two widths
 give the rest, for what a block needs grows in proportion to its runs.
+
+Where devices share the machine's memory, what the process takes beside its arrays counts, too: the copy of the state
+that checkpoints are written from, the programs, and what this package and its libraries hold once.
 """
 
 from __future__ import annotations
@@ -21,12 +24,27 @@ if TYPE_CHECKING:
     import jax
 
     from glorot_jax.engine.layout import Layout
+    from glorot_jax.engine.planning.plan import Cohort
     from glorot_jax.engine.segment import Program
 
 NEAR = 0.5
 """Share of the free memory that shapes alone may take before the compiler is asked, too."""
-LIBRARIES = 350 * 10**6
-"""Bytes of the machine's memory that writing, reading and predicting take once, whatever is trained; measured."""
+LIBRARIES = 92 * 10**6
+"""Bytes of the machine's memory that compiling and writing take once, whatever is trained.
+
+Measured with jaxlib 0.10 on x86: 30 to 50 MB stay when a program is made, libraries of records, checkpoints and least
+squares are 50.
+"""
+PREDICTED_LAYER = 14 * 10**6
+"""Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
+COMPILED_LAYER = 12 * 10**6
+"""Bytes more where those programs have to be compiled; measured."""
+CODE_PER_OPERATION = 8500
+"""Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured."""
+COMPILED_PER_OPERATION = 7000
+"""Bytes that stay in the machine's memory for an operation of a program that was not in the cache; measured."""
+UNCERTAIN = 0.1
+"""Part of what is predicted by which less may be taken: nobody is refused for it."""
 SPARE = 0.02
 """Of what is free that is left to others."""
 
@@ -37,7 +55,7 @@ class Working:
 
     Attributes:
         base, slope: of its temporaries: base + slope · width.
-        code: of the machine code; 0 where the compiler doesn't tell.
+        code: of the program itself, see ``told``.
         widths: those that the compiler was asked at; none where shapes alone were, which give the least.
     """
 
@@ -89,7 +107,8 @@ class Footprint:
         records: of the segment at work, and of the one before, which the host is reading.
         temporaries: of the program while it runs.
         code: of the program.
-        host: in the machine's own memory: the copy of the state that a checkpoint is made from, and that of its writer.
+        host: in the machine's own memory: the copy of the state that a checkpoint is written from.
+        predictions: in the machine's own memory, once for all devices: of what theory says of the first step.
     """
 
     constants: int
@@ -99,15 +118,22 @@ class Footprint:
     temporaries: int
     code: int
     host: int
+    predictions: int
 
     @property
     def device(self) -> int:
-        """All but the host's."""
+        """All but what is in the machine's own memory."""
         return self.constants + self.state + self.settings + self.records + self.temporaries + self.code
 
     def taken(self, layout: Layout, shared: bool) -> int:
-        """Returns what is taken of a device's memory, or of the machine's if all devices and the host share it."""
-        return layout.devices_used * (self.device + self.host) + LIBRARIES if shared else self.device
+        """Returns what is taken of a device's memory, or by the process if all devices and the host share one.
+
+        What it held before, one copy of the examples apart, is not among it; nor is what compiling takes, of which
+        ``COMPILED_PER_OPERATION`` stays.
+        """
+        if not shared:
+            return self.device
+        return layout.devices_used * (self.device + self.host) + self.predictions + LIBRARIES
 
     def parts(self) -> dict[str, int]:
         return dataclasses.asdict(self)
@@ -121,11 +147,13 @@ class Need:
         constants: bytes on every device.
         chunk: bytes of each chunk.
         working: bytes while it runs.
+        predictions: as of ``Footprint``.
     """
 
     constants: int
     chunk: Chunk
     working: Working
+    predictions: int = 0
 
     def of(self, layout: Layout) -> Footprint:
         """Returns what the fullest device holds with its runs laid out so."""
@@ -144,7 +172,8 @@ class Need:
             records=2 * chunks * self.chunk.records,
             temporaries=self.working.at(width),
             code=self.working.code,
-            host=2 * runs * self.chunk.copied,
+            host=runs * self.chunk.copied,
+            predictions=self.predictions,
         )
 
     def at_once(self, layout: Layout, free: int, shared: bool) -> int:
@@ -161,19 +190,29 @@ class Need:
                 return min(layout.devices_used * runs, layout.runs)
         return 0
 
+    def tried_at_once(self, layout: Layout, free: int, shared: bool) -> int:
+        """Returns the same, but one chunk of runs of which it is uncertain whether they fit; 0 if they don't."""
+        one = min(self.chunk.places, layout.runs)
+        taken = (1 - UNCERTAIN) * self.least(layout.width).taken(layout, shared)
+        lenient = min(layout.devices_used * one, layout.runs) if taken <= free else 0
+        return self.at_once(layout, free, shared) or lenient
+
 
 def need(
     program: Program,
     arrays: Mapping[str, np.ndarray],
     working: Working | None = None,
     state: Any = None,
+    cohort: Cohort | None = None,
 ) -> Need:
     """Returns what a cohort's program needs: from shapes, and of temporaries the least if ``working`` isn't said.
 
     Args:
         arrays: what differs between the runs, each (runs,).
         state: of one chunk, or its shapes; they are found by tracing if it isn't said.
+        cohort: theirs, if theory shall say what it says of their first step.
     """
+    from glorot_jax.engine.predictions import known, predictable
     from glorot_jax.engine.segment import RECORDS_PER_SEGMENT
 
     constants, hyper, blocks, _, state, *brought = arguments(program, arrays, state)
@@ -185,7 +224,16 @@ def need(
         records=4 * program.record_size * (RECORDS_PER_SEGMENT + 1) * places,
         copied=tree_bytes(state) // places,
     )
-    return Need(tree_bytes(constants) + 2 * tree_bytes(brought), chunk, working or _least(program))
+    theory = 0
+    if cohort is not None and predictable(cohort.runs[0]):
+        theory = PREDICTED_LAYER + (0 if known(cohort, program).exists() else COMPILED_LAYER)
+    held = tree_bytes(constants) + 2 * tree_bytes(brought)
+    return Need(held, chunk, working or _least(program), theory * _layers(program))
+
+
+def _layers(program: Program) -> int:
+    """Hidden layers of a network."""
+    return max((layer for _, layer in program.blame if layer is not None), default=1) - 1
 
 
 def _least(program: Program) -> Working:
@@ -235,19 +283,27 @@ def lowered(program: Program, arrays: Mapping[str, np.ndarray], device: jax.Devi
 
 
 def compiled_need(program: Program, arrays: Mapping[str, np.ndarray], device: jax.Device) -> tuple[int, int]:
-    """Returns the bytes of the training program's temporaries and of its machine code, as the compiler says.
+    """Returns the bytes of the training program's temporaries and of itself, see ``told``.
 
     What is compiled stays in the compilation cache for the arguments that will exist.
     """
-    from glorot_jax.engine.compiling import compiled
+    from glorot_jax.engine.compiling import compiled, operations
 
-    return told(compiled(lowered(program, arrays, device), device.platform))
+    traced = lowered(program, arrays, device)
+    return told(compiled(traced, device.platform), operations(traced.as_text()))
 
 
-def told(program: jax.stages.Compiled) -> tuple[int, int]:
-    """Returns the bytes of a compiled program's temporaries and of its machine code; zeros where nobody tells."""
+def told(program: jax.stages.Compiled, operations: int) -> tuple[int, int]:
+    """Returns the bytes of a compiled program's temporaries, 0 where nobody tells, and of the program itself.
+
+    The latter are those of its machine code, or, where the compiler doesn't tell, of all that the process holds for it.
+
+    Args:
+        operations: of the program before it is optimized.
+    """
     made = program.memory_analysis()
-    return (0, 0) if made is None else (int(made.temp_size_in_bytes), int(made.generated_code_size_in_bytes))
+    temporary, code = (0, 0) if made is None else (made.temp_size_in_bytes, made.generated_code_size_in_bytes)
+    return int(temporary), int(code) or CODE_PER_OPERATION * operations
 
 
 def widest(need_at: Callable[[int], Need], free: int, most: int) -> int:
@@ -263,7 +319,7 @@ def widest(need_at: Callable[[int], Need], free: int, most: int) -> int:
 
 
 def check(label: str, need: Need, layout: Layout, free: int, shared: bool) -> None:
-    """Refuses a cohort of which not one chunk of runs fits.
+    """Refuses a cohort of which surely not one chunk of runs fits.
 
     Args:
         label: of the cohort.
@@ -272,7 +328,7 @@ def check(label: str, need: Need, layout: Layout, free: int, shared: bool) -> No
     Raises:
         InputError: the line says what is needed and what is free; the hint, what would fit.
     """
-    if need.at_once(layout, free, shared):
+    if need.tried_at_once(layout, free, shared):
         return
     made = need.least(layout.width)
     one = min(need.chunk.places, layout.runs)

@@ -235,6 +235,10 @@ class CohortPlan:
     def footprint(self) -> Footprint:
         return self.need.of(self.layout)
 
+    def bytes_taken(self, platform: str) -> int:
+        """Returns what is taken of a device's memory, or by the process where all share one; see ``Footprint``."""
+        return self.footprint.taken(self.layout, platform == "cpu")
+
     @property
     def run_step_seconds(self) -> float | None:
         """Seconds of an update by the number of runs; None if it was never measured here."""
@@ -354,7 +358,7 @@ class Plan:
             "machine": None if self.peaks is None else dataclasses.asdict(self.peaks),
             "fuse": self.fuse,
             "families": self.families(),
-            "cohorts": [row.to_dict(self.peaks) for row in self.rows],
+            "cohorts": [row.to_dict(self.peaks) | {"bytes_taken": row.bytes_taken(self.platform)} for row in self.rows],
             "bounds": self.bounds,
         }
 

@@ -59,7 +59,7 @@ def _cohort(row: CohortPlan, platform: str, peaks: Peaks | None) -> list[str]:
         f"    {layout.runs} runs = {layout.devices_used} device{'s' * (layout.devices_used > 1)} × up to "
         f"{layout.blocks_per_device} block{'s' * (layout.blocks_per_device > 1)} × width {layout.width}",
         *_width(row),
-        *_memory(row),
+        *_memory(row, platform),
         f"    {row.records} records, {size(row.record_bytes)} · checkpoint {size(row.state_bytes * layout.runs)}",
         f"    about {duration(row.seconds)} · {_compilation(row)}",
         *_wrapped(
@@ -120,7 +120,7 @@ def _width(row: CohortPlan) -> list[str]:
 _BY = {"asked": "as asked", "rule": "by rule", "calibration": "by calibration"}
 
 
-def _memory(row: CohortPlan) -> list[str]:
+def _memory(row: CohortPlan, platform: str) -> list[str]:
     made, least = row.footprint, "" if row.need.working.widths else "at least "
     parts = {
         "state": made.state,
@@ -131,10 +131,16 @@ def _memory(row: CohortPlan) -> list[str]:
     }
     told = " · ".join(f"{name} {size(part)}" for name, part in parts.items() if part)
     free = "" if row.free is None else f"; {size(row.free)} are free"
-    lines = [
-        f"    {least}{size(made.device)} a device, and {size(made.host)} on the host for checkpoints{free}",
-        *_wrapped(told, "      "),
-    ]
+    host, taken = row.layout.devices_used * made.host, row.bytes_taken(platform)
+    if platform == "cpu":
+        rest = taken - row.layout.devices_used * made.device - host
+        where = f"{size(made.device)} a device, {size(host)} for checkpoints, {size(rest)} for libraries and theory"
+        lines = _wrapped(f"{least}{size(taken)} of memory{free}: {where}", "    ")
+    else:
+        lines = _wrapped(
+            f"{least}{size(made.device)} a device, and {size(host)} on the host for checkpoints{free}", "    "
+        )
+    lines = [*lines, *_wrapped(told, "      ")]
     if row.at_once < row.layout.runs:
         lines.append(f"    {row.at_once} of its {row.layout.runs} runs fit at once")
     return lines

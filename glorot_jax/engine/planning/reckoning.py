@@ -24,18 +24,22 @@ class Reckoning:
     Args:
         fleet: with its training program compiled.
         state: of the fleet's runs, there already.
+        before: what ``held`` said before the first shard of this process had a fleet; one copy of the examples was
+            there.
     """
 
-    def __init__(self, cohort: Cohort, fleet: Fleet, state: State):
+    def __init__(self, cohort: Cohort, fleet: Fleet, state: State, before: int | None):
         self._cohort, self._fleet = cohort, fleet
-        working = memory.Working.through({fleet.layout.width: memory.told(fleet.training)})
-        footprint = memory.need(fleet.program, per_run(cohort), working, state[0]).of(fleet.layout)
+        told = memory.told(fleet.training, fleet.compilation.operations)
+        working = memory.Working.through({fleet.layout.width: told})
+        footprint = memory.need(fleet.program, per_run(cohort), working, state[0], cohort).of(fleet.layout)
         layout, self._device = fleet.layout, fleet.home
         self._shared = self._device.platform == "cpu"
-        self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared)}
-        there = footprint.state + footprint.settings + footprint.constants
-        self._most = _resident() if self._shared else None
-        self._before = None if self._most is None else self._most - layout.devices_used * there
+        made = fleet.compilation
+        left = 0 if made.cached or not self._shared else memory.COMPILED_PER_OPERATION * made.operations
+        self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared) + left}
+        self._before = None if before is None else before - memory.tree_bytes(fleet.program.setup.dataset.constants())
+        self._most = held() if self._shared else None
         self.compilation = compiling.summary(fleet.compilations)
 
     def planned(self, probes: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,20 +58,22 @@ class Reckoning:
     def look(self) -> None:
         """Takes in what a CPU's devices and the host hold at the moment; of an accelerator nothing is missed."""
         if self._most is not None:
-            self._most = max(self._most, _resident() or 0)
+            self._most = max(self._most, held() or 0)
 
     def measured_bytes(self) -> int | None:
-        """Returns the most bytes that were taken: of a device, or of a CPU's devices and the host whenever one looked.
+        """Returns the most bytes that were taken; None where the system doesn't tell.
 
-        None where the system doesn't tell.
+        Of an accelerator those of its first device at any time. Of a CPU, whose devices and host share one memory, all
+        that this process held in no file whenever one looked, from the first step on, less what it held ``before``:
+        arrays, programs, libraries, and what is left of compiling them.
         """
         if not self._shared:
             return (self._device.memory_stats() or {}).get("peak_bytes_in_use")
         return None if self._most is None or self._before is None else self._most - self._before
 
 
-def _resident() -> int | None:
-    """Bytes of this process that are in memory and in no file, as Linux says them."""
+def held() -> int | None:
+    """Returns the bytes of this process that are in memory and in no file, as Linux says them; None elsewhere."""
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
     except OSError:
