@@ -92,6 +92,8 @@ class Programs:
 
     def fleet(self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Fleet:
         """A fleet whose places these runs have: that of the runs before, where its program serves them, too."""
+        import jax
+
         from glorot_jax.engine.fleet import Fleet
         from glorot_jax.engine.planning.reckoning import held
 
@@ -101,6 +103,8 @@ class Programs:
         if self._fleet is not None and self._fleet.program is program:
             self._fleet.lay(layout, arrays)
         else:
-            self._fleet = None  # its data leave the devices before others come
+            if self._fleet is not None:  # its data, and what was compiled for it, leave before others come
+                self._fleet = None
+                jax.clear_caches()  # JAX would keep every program, some 100 MB each
             self._fleet = Fleet(program, layout, arrays, self.devices, self.peers)
         return self._fleet
