@@ -138,7 +138,7 @@ def test_what_was_planned_is_what_a_whole_sweep_takes(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell")
 def test_of_small_networks_what_libraries_take_is_planned(tmp_path):
-    """All but 30 MB of it; within 10 % where nothing has to be compiled."""
+    """Within 10 % where nothing has to be compiled."""
     whole(tmp_path, "run", widths=(32,) * 3, runs=48)
     planned, taken = whole(tmp_path / "again", "run", widths=(32,) * 3, runs=48)
     assert taken == pytest.approx(planned, rel=0.1)

@@ -37,12 +37,10 @@ squares are 50.
 """
 PREDICTED_LAYER = 14 * 10**6
 """Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
-COMPILED_LAYER = 12 * 10**6
-"""Bytes more where those programs have to be compiled; measured."""
+PREDICTIONS_COMPILED = 30 * 10**6
+"""Bytes more, of all layers together, where those programs have to be compiled first; measured."""
 CODE_PER_OPERATION = 8500
 """Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured."""
-COMPILED_PER_OPERATION = 7000
-"""Bytes that stay in the machine's memory for an operation of a program that was not in the cache; measured."""
 UNCERTAIN = 0.1
 """Part of what is predicted by which less may be taken: nobody is refused for it."""
 SPARE = 0.02
@@ -128,8 +126,8 @@ class Footprint:
     def taken(self, layout: Layout, shared: bool) -> int:
         """Returns what is taken of a device's memory, or by the process if all devices and the host share one.
 
-        What it held before, one copy of the examples apart, is not among it; nor is what compiling takes, of which
-        ``COMPILED_PER_OPERATION`` stays.
+        What it held before, one copy of the examples apart, is not among it; nor is what the training program takes
+        only while it is compiled.
         """
         if not shared:
             return self.device
@@ -226,9 +224,10 @@ def need(
     )
     theory = 0
     if cohort is not None and predictable(cohort.runs[0]):
-        theory = PREDICTED_LAYER + (0 if known(cohort, program).exists() else COMPILED_LAYER)
+        compiled = 0 if known(cohort, program).exists() else PREDICTIONS_COMPILED
+        theory = PREDICTED_LAYER * _layers(program) + compiled
     held = tree_bytes(constants) + 2 * tree_bytes(brought)
-    return Need(held, chunk, working or _least(program), theory * _layers(program))
+    return Need(held, chunk, working or _least(program), theory)
 
 
 def _layers(program: Program) -> int:

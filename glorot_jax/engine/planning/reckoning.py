@@ -35,9 +35,7 @@ class Reckoning:
         footprint = memory.need(fleet.program, per_run(cohort), working, state[0], cohort).of(fleet.layout)
         layout, self._device = fleet.layout, fleet.home
         self._shared = self._device.platform == "cpu"
-        made = fleet.compilation
-        left = 0 if made.cached or not self._shared else memory.COMPILED_PER_OPERATION * made.operations
-        self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared) + left}
+        self._bytes = {"bytes": footprint.parts(), "bytes_taken": footprint.taken(layout, self._shared)}
         self._before = None if before is None else before - memory.tree_bytes(fleet.program.setup.dataset.constants())
         self._most = held() if self._shared else None
         self.compilation = compiling.summary(fleet.compilations)
