@@ -2,7 +2,7 @@
 
     python tests/benchmarks/memory.py
 
-The last column is to be within 0.9 … 1.1; ``results/`` has the table of a machine. Inputs: those of the digits (64
+The last column is to be within 0.9 … 1.1; ``results/epyc-2-cores/memory.md`` has the table of a machine. Inputs: those of the digits (64
 pixels), pictures that are drawn inside the step (784 pixels, nothing of them is on a device but the sets for
 evaluation) and 60,000 of them that lie on each device (47 MB).
 """
