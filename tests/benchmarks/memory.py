@@ -2,9 +2,9 @@
 
     python tests/benchmarks/memory.py
 
-The last column is to be within 0.9 … 1.1; ``results/epyc-2-cores/memory.md`` has the table of a machine. Inputs: those of the digits (64
-pixels), pictures that are drawn inside the step (784 pixels, nothing of them is on a device but the sets for
-evaluation) and 60,000 of them that lie on each device (47 MB).
+The last column is to be within 0.9 … 1.1; ``results/epyc-2-cores/memory.md`` has the table of a machine. Inputs: those
+of the digits (64 pixels), pictures that are drawn inside the step (784 pixels, nothing of them is on a device but the
+sets for evaluation) and 60,000 of them that lie on each device (47 MB).
 """
 
 from __future__ import annotations
