@@ -167,10 +167,12 @@ class Trainer:
                 segment, records = self._without_runs()
             else:
                 pieces, recorded = self._schedule(now)
-                begin = time.perf_counter()
+                begin, updated = time.perf_counter(), self.updated
                 live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
                 seconds = self._slowest(time.perf_counter() - begin)
                 segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent)
+                if self.updated and not updated:
+                    self.started()
             last = self.step == self.steps
             if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
                 self.predictions.begin()
@@ -358,7 +360,6 @@ class Trainer:
                 self.updated = True
                 taken = {"process_seconds": round(time.process_time(), 3)}
                 event(self.log, "first update", shard=self.shard.folder.name, **taken)
-                self.started()
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
