@@ -207,7 +207,8 @@ def whole(tmp_path_factory):
 
 
 def test_training_measures_the_dearer_probe_as_the_dearer_one(whole, tmp_path):
-    least, ratios, told_of = {}, [], []  # of three trainings: others on the machine may lengthen any of them, and shorten none
+    """Of three trainings: others on the machine may lengthen any of them, and shorten none."""
+    least, ratios, told_of = {}, [], []
     for out in (whole, *(run(one(), tmp_path / f"again{n}" / "small", width=1) for n in range(2))):
         (told,) = status(out)["shards"]
         for found in told["probes"]["together"]:
