@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import signal
 import time
 from pathlib import Path
 
-from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told
+from glorot_jax.drill.case import ARGUMENTS, Case, Lost, Told, TooLate, tried
 from glorot_jax.drill.processes import PATIENCE, Process, children, ends_well, launching, share, stopped
 
 PARTS = 2
+TRIES = 5
+"""Times that an accident is tried which came too late."""
 
 
 def why_not() -> str | None:
@@ -24,18 +27,19 @@ def why_not() -> str | None:
 
 def cases(work: Path) -> list[Case]:
     """Returns the accidents; they need nothing of ``work``."""
-    return [Case("Ray worker killed", worker_killed), Case("Ray launcher killed", launcher_killed)]
+    kinds = {"Ray worker killed": worker_killed, "Ray launcher killed": launcher_killed}
+    return [Case(name, functools.partial(tried, TRIES, kind)) for name, kind in kinds.items()]
 
 
 def worker_killed(folder: Path) -> Told:
     """Kills a process of Ray's that has a part trained, and a process that trains a part."""
     with launched(folder) as launcher:
         worker, child = training(launcher)
-        os.kill(worker, signal.SIGKILL)
+        strike(worker)
         gone([child], "that a killed Ray worker had begun")
         launcher.until(lambda: "begins again" in launcher.said())
         _, child = training(launcher)
-        os.kill(child, signal.SIGKILL)
+        strike(child)
         everything = descendants(launcher.pid)
         ends_well(launcher)
         gone(everything, "of the cluster")
@@ -73,6 +77,7 @@ def training(launcher: Process) -> tuple[int, int]:
     """Returns a Ray worker and the process that trains for it, once a part has committed something since now.
 
     Raises:
+        TooLate: all is done before.
         Lost: that does not come.
     """
     before, found = share(launcher.folder), []
@@ -83,8 +88,22 @@ def training(launcher: Process) -> tuple[int, int]:
         return bool(found) and share(launcher.folder) > before
 
     if not launcher.until(seen, every=0.05):
+        if share(launcher.folder) == 1:
+            raise TooLate
         raise Lost(f"it ended before the accident: {launcher.last_line()}")
     return found[0]
+
+
+def strike(pid: int) -> None:
+    """Kills a process.
+
+    Raises:
+        TooLate: it has ended.
+    """
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError as gone:
+        raise TooLate from gone
 
 
 def descendants(pid: int) -> list[int]:
