@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -204,12 +205,7 @@ def run(
     described = load_sweep(sweep, settings)
     if not no_progress:
         click.echo(f"{described.name}: starting JAX", err=True)
-    from glorot_jax.engine.tracing import undisturbed
-
-    with undisturbed():
-        from glorot_jax.engine import drive
-
-    results = drive.run(
+    results = _drive().run(
         described,
         out,
         shard=shard,
@@ -246,12 +242,7 @@ def resume(
     segment_seconds: float,
 ) -> None:
     """Go on with the sweep of results folder DIR, as it was described there."""
-    from glorot_jax.engine.tracing import undisturbed
-
-    with undisturbed():
-        from glorot_jax.engine import drive
-
-    results = drive.resume(
+    results = _drive().resume(
         folder,
         shard=shard,
         width=width,
@@ -262,6 +253,16 @@ def resume(
         signals=signals,
     )
     _finish(results, shard)
+
+
+def _drive() -> ModuleType:
+    """What trains; importing it brings JAX."""
+    from glorot_jax.engine.tracing import undisturbed
+
+    with undisturbed():
+        from glorot_jax.engine import drive
+
+    return drive
 
 
 def _watcher(no_progress: bool) -> Any:

@@ -61,7 +61,7 @@ class Predictions:
         made = self._future.result() if self._future else None
         if made is not None:
             write(self.path, records.netcdf(made))
-            keep(known(self.cohort, self.program), {"models": len({_model(run) for run in self.cohort.runs})})
+            keep(mark(self.cohort, self.program), {"models": len({_model(run) for run in self.cohort.runs})})
 
     def stop(self) -> None:
         """Gives up what is not finished; the model at hand is still worked out."""
@@ -96,7 +96,7 @@ def predictable(run: Run) -> bool:
     return run.pretraining is None and type(run.model).predict is not Model.predict
 
 
-def known(cohort: Cohort, program: Program) -> Path:
+def mark(cohort: Cohort, program: Program) -> Path:
     """Returns the file that is there once this machine has compiled what predicts a cohort's runs."""
     run, models = cohort.runs[0], sorted({_model(run) for run in cohort.runs})
     facts = [models, list(program.setup.input_shape), run.examples, run.jacobian_examples, jax.__version__]

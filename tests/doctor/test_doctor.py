@@ -98,7 +98,7 @@ def test_a_gpu_that_jax_does_not_use_is_noticed_unless_a_cpu_is_asked_for(monkey
 
 
 def test_what_changes_bits_is_named(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/x --xla_cpu_enable_fast_math=true")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=dumps --xla_cpu_enable_fast_math=true")
     jax.config.update("jax_debug_nans", True)
     try:
         check = doctor._flags()

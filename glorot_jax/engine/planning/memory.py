@@ -32,8 +32,8 @@ NEAR = 0.5
 LIBRARIES = 92 * 10**6
 """Bytes of the machine's memory that compiling and writing take once, whatever is trained.
 
-Measured with jaxlib 0.10 on x86: 30 to 50 MB stay when a program is made, libraries of records, checkpoints and least
-squares are 50.
+Measured with jaxlib 0.10 on x86: 30 to 50 MB stay when a program is made, the rest is libraries of records and
+checkpoints.
 """
 PREDICTED_LAYER = 14 * 10**6
 """Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
@@ -210,7 +210,7 @@ def need(
         state: of one chunk, or its shapes; they are found by tracing if it isn't said.
         cohort: theirs, if theory shall say what it says of their first step.
     """
-    from glorot_jax.engine.predictions import known, predictable
+    from glorot_jax.engine.predictions import mark, predictable
     from glorot_jax.engine.segment import RECORDS_PER_SEGMENT
 
     constants, hyper, blocks, _, state, *brought = arguments(program, arrays, state)
@@ -224,7 +224,7 @@ def need(
     )
     theory = 0
     if cohort is not None and predictable(cohort.runs[0]):
-        compiled = 0 if known(cohort, program).exists() else PREDICTIONS_COMPILED
+        compiled = 0 if mark(cohort, program).exists() else PREDICTIONS_COMPILED
         theory = PREDICTED_LAYER * _layers(program) + compiled
     held = tree_bytes(constants) + 2 * tree_bytes(brought)
     return Need(held, chunk, working or _least(program), theory)
