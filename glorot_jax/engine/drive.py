@@ -22,6 +22,7 @@ from glorot_jax.engine.planning.plan import Cohort, cohorts
 from glorot_jax.engine.programs import Programs
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
+from glorot_jax.engine.team import Member, Team, joined, teams
 from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.engine.trainer import SEGMENT_SECONDS, Trainer, ids_of, leave_if
 from glorot_jax.engine.watching import Silent
@@ -69,9 +70,8 @@ def run(
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
         kernel: what makes an update, as ``planning.form`` names it; as of ``width``.
-        at_once: runs of a cohort that train together, at most; the others wait until these are done. A search
-            compares those that train together. As many as fit into memory if not said; what has begun stays as it was
-            divided.
+        at_once: runs of a cohort that train together, at most; the others wait for places. As many as fit into memory
+            if not said; what has begun stays as it was divided.
         fresh: start over; what was there is moved beside it, never deleted.
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
@@ -131,7 +131,7 @@ def run(
             watcher.note(f"{name}: nothing to do")
         else:
             facts = {"by": locks.me(), "environment": environment}
-            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds, started)
+            _train(name, work, sweep, at_once, log, facts, programs, watcher, signals, segment_seconds, started)
     return results
 
 
@@ -174,6 +174,7 @@ def _train(
     name: str,
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
+    at_once: int | None,
     log: Path | None,
     facts: Mapping[str, Any],
     programs: Programs,
@@ -182,9 +183,10 @@ def _train(
     segment_seconds: float,
     started: Callable[[], None],
 ) -> None:
-    """Trains shards one after the other, which this process, or the one that leads, holds.
+    """Trains shards, cohort by cohort, which this process, or the one that leads, holds.
 
     Args:
+        at_once: runs that train together, at most.
         started: called at the first update, at the latest when a shard is done.
     """
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
@@ -199,17 +201,26 @@ def _train(
         **batch.described(),
     )
     try:
-        for shard, cohort in work:
-            if not shard.done:
-                leave_if(signals, programs.peers)
-                Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds, started).train()
-                started()  # one that makes no update has begun all the same
+        for members in teams(work):
+            leave_if(signals, programs.peers)
+            team = _team(members, sweep, at_once, programs)
+            Trainer(log, team, programs, watcher, signals, segment_seconds, started).train()
+            started()  # one that makes no update has begun all the same
     except Stopped as stop:
         event(log, "stop", code=stop.code)
         raise
     finally:
         watcher.close()
     event(log, "done")
+
+
+def _team(members: Sequence[Member], sweep: Sweep, at_once: int | None, programs: Programs) -> Team:
+    order = {run.id: place for place, run in enumerate(sweep.runs())}
+    room = sum(len(member.cohort.runs) for member in members)
+    if len(members) > 1:
+        shard, cohort = members[0].shard, joined(members, order)
+        room = at_once or programs.at_once(cohort, shard.width, shard.kernel)
+    return Team(members, sweep.search, order, room, programs.peers)
 
 
 def resume(
