@@ -220,23 +220,23 @@ def divide(
     parts: int,
     asked: Asked,
     begun: Sequence[tuple[Shard, Cohort]],
-    new: Sequence[Cohort],
+    new: Sequence[tuple[Cohort, Asked]],
     programs: Programs,
 ) -> Division:
     """Returns a new division.
 
     Args:
         begun: shards that are not done, with their runs.
-        new: cohorts of the runs that are in no shard.
+        new: cohorts of the runs that are in no shard, each with what is asked for of its own shards.
 
     Raises:
         InputError: a cohort can't be built, or does not fit into memory.
     """
     wares = [_begun(shard, cohort, programs) for shard, cohort in begun]
-    weights = [_weight(cohort, programs.of(cohort, asked.width, asked.kernel)[0]) for cohort in new]
+    weights = [_weight(cohort, programs.of(cohort, own.width, own.kernel)[0]) for cohort, own in new]
     total = sum(weights) + sum(ware.unit.weight for ware in wares)
-    for cohort, weight in zip(new, weights, strict=True):
-        wares += _new(sweep, -(-parts * weight // total), asked, cohort, programs)
+    for (cohort, own), weight in zip(new, weights, strict=True):
+        wares += _new(sweep, -(-parts * weight // total), own, cohort, programs)
     bundles = _compared(wares) if sweep.search is not None else [[ware] for ware in wares]
     pieces = []
     for part, places in dealt([_whole(bundle) for bundle in bundles], parts):

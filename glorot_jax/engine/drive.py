@@ -270,27 +270,41 @@ def described(folder: str | Path) -> Sweep:
 
 def _prepare(there: Here, sweep: Sweep, asked: division.Asked, programs: Programs) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
-    width, kernel, at_once = asked
     work, new = _begun(there, sweep)
-    for cohort in (
-        wave for one in programs.shared(new, kernel) for wave in programs.waves(one, at_once, width, kernel)
-    ):
-        program, layout = programs.of(cohort, width, kernel)
-        made = shards.create(
-            there.folder / "shards" / cohort.shard_id,
-            cohort,
-            layout.width,
-            program.first_step,
-            program.kernel,
-            why_width=programs.width(cohort),
-            why_shared=programs.why_shared(cohort),
-            search=plain(sweep.search),
-            there=there,
-        )
-        work.append((made, cohort))
+    joining = [_joining(cohort, work, asked) for cohort in programs.shared(new, asked.kernel)]
+    for whole, (width, kernel, at_once) in joining:
+        for cohort in programs.waves(whole, at_once, width, kernel):
+            program, layout = programs.of(cohort, width, kernel)
+            made = shards.create(
+                there.folder / "shards" / cohort.shard_id,
+                cohort,
+                layout.width,
+                program.first_step,
+                program.kernel,
+                why_width=programs.width(cohort),
+                why_shared=programs.why_shared(cohort),
+                search=plain(sweep.search),
+                there=there,
+            )
+            work.append((made, cohort))
     for shard, cohort in work:
-        _as_asked(shard, cohort, width, kernel, programs)
+        _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
+
+
+def _joining(
+    cohort: Cohort, work: Sequence[tuple[Shard, Cohort]], asked: division.Asked
+) -> tuple[Cohort, division.Asked]:
+    """A new cohort, and how it is trained: as unfinished shards of the same one are if their program serves it, too.
+
+    So what is new trains beside them; and a process that died between making two shards changed nothing.
+    """
+    for shard, begun in work:
+        same = begun.id == cohort.id and not (shard.done or begun.members or cohort.members)
+        if same and all(set(names) <= set(begun.choices[path]) for path, names in cohort.choices.items()):
+            as_begun = asked._replace(width=asked.width or shard.width, kernel=asked.kernel or shard.kernel)
+            return replace(cohort, choices=begun.choices, functions=begun.functions), as_begun
+    return cohort, asked
 
 
 def _begun(there: Here, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
@@ -405,9 +419,9 @@ def _division(
             "it ends first, or is stopped, before the sweep is divided in another way",
         )
     work, missing = _begun(there, sweep)
-    new = programs.shared(missing, asked.kernel)
-    for cohort in new:
-        program, _ = programs.of(cohort, asked.width, asked.kernel)
+    new = [_joining(cohort, work, asked) for cohort in programs.shared(missing, asked.kernel)]
+    for cohort, (width, kernel, _) in new:
+        program, _ = programs.of(cohort, width, kernel)
         _check_search(sweep.search, cohort.runs[0], program)
     unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
     made = division.divide(sweep, parts, asked, unfinished, new, programs)
@@ -455,7 +469,10 @@ def _check_search(search: Search | None, run: Run, program: Program) -> None:
         bit = 1 << cadences.index(cadence) if cadence in cadences else -1
         for step in search.rungs(run.steps):
             if not due[step] & bit:
-                raise InputError(f"search: {name} is not recorded at step {step}", f"it is recorded {cadence}")
+                raise InputError(
+                    f"search: {name} is not recorded at step {step}",
+                    f"it is recorded {cadence}, at step 0 and at the last",
+                )
 
 
 def _as_begun(results: Path, shard: Shard, cohort: Cohort, known: Sequence[Cohort]) -> Cohort:

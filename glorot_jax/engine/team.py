@@ -138,11 +138,11 @@ class Team:
     def next(self) -> Group | None:
         """Returns who trains next; None when all are done."""
         while waiting := self._waiting():
-            free = [member for member in waiting if self._undecided(member) != member.shard.step]
-            if free:
-                return self._group(free)
-            rung = min(member.shard.step for member in waiting)
-            self.decided(rung, self.named(rung))
+            step = min(member.shard.step for member in waiting)
+            behind = [member for member in waiting if member.shard.step == step]
+            if all(self._undecided(member) != step for member in behind):
+                return self._group(behind)
+            self.decided(step, self.named(step))
         return None
 
     def _waiting(self) -> list[Member]:
@@ -152,9 +152,9 @@ class Team:
             member.shard.manifest = manifest
         return [member for member in self._members if not member.shard.done]
 
-    def _group(self, free: Sequence[Member]) -> Group:
-        furthest = min(member.standing for member in free)
-        first, *more = (member for member in free if member.standing == furthest)
+    def _group(self, behind: Sequence[Member]) -> Group:
+        furthest = min(member.standing for member in behind)
+        first, *more = (member for member in behind if member.standing == furthest)
         members = [first]
         for member in more:
             left = sum(one.left for one in (*members, member))

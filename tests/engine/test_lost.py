@@ -332,6 +332,37 @@ def test_waiting_runs_have_the_same_bits_and_no_program_of_their_own(undisturbed
     assert_same(out, undisturbed)
 
 
+def test_what_halving_leaves_of_all_that_wait_goes_on_together(halved, tmp_path, monkeypatch):
+    """Seven runs train at once; the process dies when one of the waiting shards knows a decision and others don't."""
+    whole, _, _ = halved
+    out, decide, there = tmp_path / "small", shard.Shard.decide, []
+
+    def dies(self, rung, dropped):
+        decide(self, rung, dropped)
+        if not there:
+            there.append(sum(json.loads(path.read_text())["decided"] for path in out.glob("shards/*/manifest.json")))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard.Shard, "decide", dies)
+    with small.training_programs() as programs:
+        with pytest.raises(KeyboardInterrupt):
+            run(sweep(search=HALVING), out, width=2, at_once=7, segment_seconds=1e-6)
+        assert there == [2]
+        noted, groups = trainer.Trainer._train, []
+
+        def trains(self, group):
+            noted(self, group)
+            groups.append((len(group.members), self.step, len(self.places.runs)))
+
+        monkeypatch.setattr(trainer.Trainer, "_train", trains)
+        run(sweep(search=HALVING), out, width=2, at_once=7, segment_seconds=1e-6)
+    assert len(programs) == 2, "one of each process"
+    assert groups[-1] == (3, STEPS, 4)
+    found = (one for path in out.glob("shards/*/manifest.json") for one in json.loads(path.read_text())["dropped"])
+    assert {one["run"]: one["step"] for one in found} == lost(whole)
+    assert_same(out, whole)
+
+
 def test_waiting_runs_go_on_with_the_program_that_they_shared(undisturbed, tmp_path):
     """Interrupted in the second of three parts: what is left knows all functions of the sweep, not its own alone."""
     out = tmp_path / "small"

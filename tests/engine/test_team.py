@@ -152,7 +152,9 @@ def fates(world: World, room: int, search=HALVING) -> tuple[dict[str, int], list
         except Killed:
             continue
     assert all(member.shard.done for member in there)
-    return {one["run"]: one["step"] for member in there for one in member.shard.manifest["dropped"]}, seen
+    dropped = [(one["run"], one["step"]) for member in there for one in member.shard.manifest["dropped"]]
+    assert len(dropped) == len(dict(dropped)), "nobody is dropped twice"
+    return dict(dropped), seen
 
 
 worlds = st.tuples(
@@ -203,6 +205,29 @@ def test_what_a_search_leaves_of_all_shards_goes_on_together():
     error = {run.id: float(run.config["optimizer.learning_rate"]) for run in COHORT.runs}
     mixed = {name: error[name] * 7 % 0.1 for name in IDS}
     assert groups(World({}, mixed), 8, HALVING) == [(0, 8), (0, 8), (0, 2), (3, 8), (7, 4)]
+
+
+def test_who_came_later_is_compared_with_all_and_who_is_ahead_has_its_decision():
+    error = dict(zip(IDS, np.random.default_rng(0).uniform(size=len(IDS)), strict=True))
+    there = members(World({}, error), 12)
+    ahead, new = there
+    ahead.shard.manifest |= {"step": 5, "records": [{"last": 3}], "checkpoint": {"step": 5}, "decided": 3}
+    before = dict(ahead.shard.manifest)
+    team = Team(there, HALVING, ORDER, 12, ALONE)
+    new.shard.manifest |= {"step": 3, "records": [{"last": 3}], "checkpoint": {"step": 3}}
+    group = team.next()
+    assert group is not None
+    assert ahead.shard.manifest == before
+    assert new.shard.decided == 3
+    rates = sorted({run.config["optimizer.learning_rate"] for run in COHORT.runs})
+    value = {
+        rate: np.mean([error[r.id] for r in COHORT.runs if r.config["optimizer.learning_rate"] == rate])
+        for rate in rates
+    }
+    best = sorted(rates, key=value.__getitem__)[: len(rates) // 2]
+    assert {one["run"] for one in new.shard.manifest["dropped"]} == {
+        run.id for run in new.cohort.runs if run.config["optimizer.learning_rate"] not in best
+    }
 
 
 def test_shards_that_another_program_trains_are_of_another_team():

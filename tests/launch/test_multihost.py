@@ -1,4 +1,7 @@
-"""Two processes as one program have the bits of one process with two devices, whatever befalls one of them."""
+"""Two processes as one program have the bits of one process with two devices, whatever befalls one of them.
+
+There all runs train at once, here some wait; a search drops the same.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from glorot_jax.engine import devices
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
-from glorot_jax import Sweep, at, digits, grid, mlp, sgd
+from glorot_jax import Sweep, at, digits, grid, mlp, sgd, successive_halving
 
 sweep = Sweep(
     name="two",
@@ -28,6 +31,7 @@ sweep = Sweep(
     steps=20_000,
     record=at(100, 5_000, 15_000),
     probes="light",
+    search=successive_halving(at=5_000, factor=2, by="train_loss"),
 )
 """
 
@@ -45,7 +49,7 @@ def sweep(tmp_path_factory) -> tuple[str, ...]:
     """What the accidents befall, in the arguments of ``glorot run``; quicker to compile than the drill's own."""
     path = tmp_path_factory.mktemp("sweep") / "two.py"
     path.write_text(SWEEP)
-    return (str(path), "--width", "2", "--segment-seconds", "0.3")
+    return (str(path), "--width", "2", "--at-once", "6", "--segment-seconds", "0.3")
 
 
 @pytest.fixture(scope="module")
