@@ -203,6 +203,7 @@ class Trainer:
             if moved or len(self.places.dropped) > lost:
                 live = None  # its memory is free before the others come
                 live = self._placed()
+        del self.places  # memory never holds two groups
         if caught and (self.step < self.steps or self.team.others(group)):
             self.signals.saved()
             raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + caught)
@@ -350,7 +351,8 @@ class Trainer:
         for shard, _ in self.group.members:
             shard.manifest["compilation"] = made
             shard.manifest.setdefault("planned", reckoning.planned(shard.manifest["probes"]))
-            event(self.log, "compiled", shard=shard.folder.name, **made)
+            if compiled:
+                event(self.log, "compiled", shard=shard.folder.name, **made)
         if compiled:
             self.watcher.phase(compiling.said(made))
         return reckoning
