@@ -396,8 +396,8 @@ def said_of_dropped(made: Table) -> str:
     dropped = sum(cell.dropped for cell in made.cells.values())
     if not dropped:
         return ""
-    what, have = ("1 run", "it has") if dropped == 1 else (f"{dropped} runs", "they have")
-    return f"The search dropped {what} of these before the end: {have} no final value, and the test leaves such out."
+    have = "it has" if dropped == 1 else "they have"
+    return f"The search dropped {dropped} of these runs before the end: {have} no final value, and the test leaves such out."
 
 
 def said_of_progress(results: Results) -> str:
