@@ -397,7 +397,8 @@ def said_of_dropped(made: Table) -> str:
     if not dropped:
         return ""
     have = "it has" if dropped == 1 else "they have"
-    return f"The search dropped {dropped} of these runs before the end: {have} no final value, and the test leaves such out."
+    said = f"The search dropped {dropped} of these runs before the end"
+    return f"{said}: {have} no final value, and the test leaves such out."
 
 
 def said_of_progress(results: Results) -> str:
