@@ -16,6 +16,7 @@ import pytest
 
 from glorot_jax import load
 from glorot_jax.drill.case import SWEEP
+from glorot_jax.errors import InputError
 from glorot_jax.launching import standing as watched
 from glorot_jax.launching.standing import Standing, View, standing
 
@@ -120,7 +121,8 @@ def test_one_worker_an_accelerator_each_seeing_its_own_alone(local, monkeypatch)
 def test_cores_are_shared_out_without_overlap(local, monkeypatch):
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 7}, raising=False)
     assert [place.cores for place in local.places(2)] == [(0, 1), (2, 5)]
-    assert [place.cores for place in local.places(9)] == [(0, 1, 2, 5, 7)]
+    with pytest.raises(InputError, match="--cores-per-worker: 6 are more than the 5"):
+        local.places(6)
 
 
 def test_before_the_first_commit_there_is_nothing_to_show(tmp_path, capsys):
