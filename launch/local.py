@@ -47,9 +47,7 @@ def places(cores_per_worker: int | None) -> list[Place]:
     if cores_per_worker:
         cores = sorted(devices.usable())
         if cores_per_worker > len(cores):
-            raise InputError(
-                f"--cores-per-worker: {cores_per_worker} are more than the {len(cores)} that are usable here"
-            )
+            raise InputError(f"--cores-per-worker: {cores_per_worker} are more than the {len(cores)} usable here")
         count = len(cores) // cores_per_worker
         return [Place(cores=tuple(cores[i * cores_per_worker : (i + 1) * cores_per_worker])) for i in range(count)]
     asked = subprocess.run([sys.executable, "-c", DEVICES], stdout=subprocess.PIPE, text=True)
