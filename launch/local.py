@@ -99,7 +99,8 @@ def main(argv: list[str]) -> int:
     if own.dry_run:
         for i, place in enumerate(there[:shards]):
             cores = [f"cores {','.join(map(str, place.cores))}"] if place.cores else []
-            print(f"worker {i}:", *cores, *[f"{k}={v}" for k, v in place.environment.items()])
+            devices_of = cores or [f"{k}={v}" for k, v in place.environment.items()] or ["all that JAX finds here"]
+            print(f"worker {i}:", *devices_of)
         print(*map(shlex.join, commands), sep="\n")
         return 0
     view = View(own.out, own.no_progress)

@@ -78,7 +78,7 @@ def ask(*command: str, text: str | None = None) -> str:
         raise InputError(f"{command[0]}: not found", "submit where Slurm is, or look with --dry-run") from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"{command[0]}: {said[-1].removeprefix(f'{command[0]}: ')}")
+        raise InputError(f"{command[0]}: {said[-1].removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
     return done.stdout
 
 
