@@ -253,6 +253,7 @@ def test_a_search_compares_shards_that_another_process_left_waiting_on_the_store
         run(made, url, progress=Dies(), **options)
     assert sorted(manifest["step"] for manifest in manifests(url)) == [0, 4]
     run(made, url, **options)
+    assert "damaged" not in [event["event"] for event in load(url).events]
     errors = load(twin).records()["valid_error"].sel(step=4).to_series()
     means = errors.groupby(load(twin).runs["model.activation"].reindex(errors.index)).mean()
     dropped = {one["run"] for manifest in manifests(url) for one in manifest["dropped"]}
