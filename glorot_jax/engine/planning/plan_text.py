@@ -142,7 +142,7 @@ def _memory(row: CohortPlan, platform: str) -> list[str]:
         )
     lines = [*lines, *_wrapped(told, "      ")]
     if row.at_once < row.layout.runs:
-        lines.append(f"    {row.at_once} of its {row.layout.runs} runs fit at once")
+        lines.append(f"    {row.at_once} of its {row.layout.runs} runs fit at once, the others wait for places")
     return lines
 
 
