@@ -12,9 +12,14 @@ _MEMINFO = Path("/proc/meminfo")
 def free(device: Any) -> int | None:
     """Returns the bytes that are free on a device, the machine's or the container's for a CPU; None if nobody says."""
     if device.platform == "cpu":
-        return min((n for n in (_machine(), _container()) if n is not None), default=None)
+        return free_on_host()
     said = device.memory_stats() or {}
     return int(said["bytes_limit"]) - int(said.get("bytes_in_use", 0)) if "bytes_limit" in said else None
+
+
+def free_on_host() -> int | None:
+    """Returns the bytes that are free in the machine's own memory, or the container's; None if nobody says."""
+    return min((n for n in (_machine(), _container()) if n is not None), default=None)
 
 
 def _machine() -> int | None:

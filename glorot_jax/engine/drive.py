@@ -22,7 +22,7 @@ from glorot_jax.engine.planning.plan import Cohort, cohorts
 from glorot_jax.engine.programs import Programs
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
-from glorot_jax.engine.team import Member, Team, joined, teams
+from glorot_jax.engine.team import Member, Room, Team, joined, teams
 from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.engine.trainer import SEGMENT_SECONDS, Trainer, ids_of, leave_if
 from glorot_jax.engine.watching import Silent
@@ -215,11 +215,10 @@ def _train(
 
 
 def _team(members: Sequence[Member], sweep: Sweep, at_once: int | None, programs: Programs) -> Team:
-    order = {run.id: place for place, run in enumerate(sweep.runs())}
-    room = sum(len(member.cohort.runs) for member in members)
+    order, shard = {run.id: place for place, run in enumerate(sweep.runs())}, members[0].shard
+    room = Room(0, 0, shared=False)  # for nobody else
     if len(members) > 1:
-        shard, cohort = members[0].shard, joined(members, order)
-        room = at_once or programs.at_once(cohort, shard.width, shard.kernel)
+        room = programs.room(joined(members, order), at_once, shard.width, shard.kernel)
     return Team(members, sweep.search, order, room, programs.peers)
 
 

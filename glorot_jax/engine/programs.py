@@ -11,7 +11,8 @@ import numpy as np
 from glorot_jax.config import canonical_json
 from glorot_jax.engine import allocator
 from glorot_jax.engine.peers import ALONE, Peers
-from glorot_jax.engine.planning.plan import Cohort, program_for, shared, waves
+from glorot_jax.engine.planning.plan import Cohort, per_run, program_for, shared, waves
+from glorot_jax.engine.team import Room
 
 if TYPE_CHECKING:
     import jax
@@ -69,6 +70,18 @@ class Programs:
             dataset = build(cohort.runs[0].data)
             _, _, whys = program_for(cohort, dataset, self.devices, program.width, program.kernel)
         return whys.at_once
+
+    def room(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> Room:
+        """What fits of a cohort's runs, where so many are asked for at once."""
+        from glorot_jax.data.memory import free_on_host
+        from glorot_jax.engine.planning import memory
+
+        fit = self.at_once(cohort, width, kernel)
+        if self.devices[0].platform == "cpu":
+            return Room(at_once or fit, 2 * fit, shared=True)
+        each, there = memory.need(self.of(cohort, width, kernel)[0], per_run(cohort)).chunk.copied, free_on_host()
+        # What is read of one shard is there beside what is put together of all.
+        return Room(at_once or fit, len(cohort.runs) if there is None else there // (2 * each), shared=False)
 
     def shared(self, runs: Sequence[Run], kernel: str | None) -> tuple[Cohort, ...]:
         """The runs' cohorts, those that share a program as one; decided once."""

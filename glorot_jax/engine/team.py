@@ -112,12 +112,31 @@ class Group:
         for places in self.places:
             yield {name: array[places] for name, array in arrays.items()}
 
-    def whole(self, parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Returns what ``parts`` yields as it was before."""
+    def whole(self, parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Returns what ``parts`` yields as it was before; they are used up, so that memory never holds all twice."""
         if len(parts) == 1:
             return dict(parts[0])
         order = np.argsort(np.concatenate(self.places))
-        return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+        return {name: np.concatenate([part.pop(name) for part in parts])[order] for name in list(parts[0])}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What fits.
+
+    Attributes:
+        runs: that train together, at most.
+        states: of runs on the host, those of lost ones, too, which are saved with the others.
+        shared: whether the devices are in the same memory, in which each run that trains then has a second state.
+    """
+
+    runs: int
+    states: int
+    shared: bool
+
+    def fits(self, left: int, runs: int) -> bool:
+        """Returns whether so many runs have room, of which some are ``left`` to train."""
+        return left <= self.runs and runs + left * self.shared <= self.states
 
 
 class Team:
@@ -127,10 +146,10 @@ class Team:
 
     Args:
         order: of the sweep's runs.
-        room: runs that train together, at most; one shard does, whatever its size.
+        room: for shards beside each other; one by itself trains, whatever its size.
     """
 
-    def __init__(self, members: Sequence[Member], search: Search | None, order: Order, room: int, peers: Peers):
+    def __init__(self, members: Sequence[Member], search: Search | None, order: Order, room: Room, peers: Peers):
         self._members = sorted(members, key=lambda member: min(order[run.id] for run in member.cohort.runs))
         self.search, self._order, self._room, self._peers = search, order, room, peers
         self.rungs = search.rungs(members[0].cohort.runs[0].steps) if search else ()
@@ -157,9 +176,9 @@ class Team:
         first, *more = (member for member in behind if member.standing == furthest)
         members = [first]
         for member in more:
-            left = sum(one.left for one in (*members, member))
+            left, runs = (sum(counts) for counts in zip(*map(_counts, (*members, member)), strict=True))
             if (
-                left <= self._room
+                self._room.fits(left, runs)
                 and not any(one.cohort.members for one in (first, member))
                 and _recorded_alike(members, member)
             ):
@@ -194,13 +213,14 @@ class Team:
 
         Who has not begun is expected to lose as many by then as the group has.
         """
-        behind = [member for member in self.others(group) if member.shard.step <= step]
-        share = left / len(group.ids)
-        return any(
-            left + (member.left if member.standing[2] else round(share * len(member.cohort.runs))) <= self._room
-            for member in behind
-            if member.left and not member.cohort.members
-        )
+        share, runs = left / len(group.ids), len(group.ids)
+        for member in self.others(group):
+            more, all_of_it = _counts(member)
+            more = more if member.standing[2] else round(share * all_of_it)
+            behind = member.shard.step <= step and member.left > 0 and not member.cohort.members
+            if behind and self._room.fits(left + more, runs + all_of_it):
+                return True
+        return False
 
     def named(
         self, rung: int, group: Group | None = None, new: Sequence[xr.Dataset] = (), lost: Collection[str] = ()
@@ -258,6 +278,11 @@ class Team:
             if self._peers.leads and self._undecided(member) == rung:
                 member.shard.decide(rung, told(member))
         return [told(member) for member in (group.members if group else ())]
+
+
+def _counts(member: Member) -> tuple[int, int]:
+    """How many runs of a shard are left, and how many it has."""
+    return member.left, len(member.cohort.runs)
 
 
 def _recorded_alike(members: Sequence[Member], one: Member) -> bool:

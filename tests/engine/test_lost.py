@@ -352,7 +352,7 @@ def test_what_halving_leaves_of_all_that_wait_goes_on_together(halved, tmp_path,
 
         def trains(self, group):
             noted(self, group)
-            groups.append((len(group.members), self.step, len(self.places.runs)))
+            groups.append((len(group.members), self.step, self.fleet.layout.runs))
 
         monkeypatch.setattr(trainer.Trainer, "_train", trains)
         run(sweep(search=HALVING), out, width=2, at_once=7, segment_seconds=1e-6)

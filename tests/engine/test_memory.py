@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glorot_jax import adam, at, grid, mlp, plan, run, shapeset
+from glorot_jax.data import memory as data_memory
 from glorot_jax.data.dataset import build
 from glorot_jax.engine import devices, segment
 from glorot_jax.engine.fleet import Fleet
@@ -23,7 +26,9 @@ from glorot_jax.engine.planning import builder, memory
 from glorot_jax.engine.planning.builder import Builder
 from glorot_jax.engine.planning.memory import Chunk, Need, Working
 from glorot_jax.engine.planning.plan import cohorts, per_run, setup
-from glorot_jax.engine.segment import Pieces
+from glorot_jax.engine.programs import Programs
+from glorot_jax.engine.segment import Pieces, Program
+from glorot_jax.engine.team import Room
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 
@@ -306,3 +311,22 @@ def test_runs_that_do_not_fit_together_train_in_parts(monkeypatch, tmp_path):
     run(made, tmp_path / "small", width=1)
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("small/shards/*/manifest.json")]
     assert sorted(m["runs"] for m in manifests) == [6, 6], "two of three variants' worth of eight places"
+
+
+def test_what_fits_of_shards_beside_each_other_is_told_by_the_memory_of_devices_and_host(small, monkeypatch):
+    known = Programs(small.devices, calibrate=False, fuse="never")
+    program, layout = known.of(small.cohort, 2, None)
+    runs = layout.runs
+    assert known.room(small.cohort, None, 2, None) == Room(runs, 2 * runs, shared=True)
+    assert known.room(small.cohort, 3, 2, None) == Room(3, 2 * runs, shared=True)
+    state = sum(array.nbytes for array in small_state(known, program, layout, small).values()) // runs
+    known.devices = [SimpleNamespace(platform="gpu")]
+    monkeypatch.setattr(data_memory, "free_on_host", lambda: 9 * state)
+    assert known.room(small.cohort, 3, 2, None) == Room(3, 4, shared=False)
+    monkeypatch.setattr(data_memory, "free_on_host", lambda: None)
+    assert known.room(small.cohort, 3, 2, None) == Room(3, runs, shared=False)
+
+
+def small_state(known: Programs, program: Program, layout: Layout, small: Builder) -> dict[str, np.ndarray]:
+    fleet = known.fleet(program, layout, small.arrays)
+    return fleet.gather(fleet.start())

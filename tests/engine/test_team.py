@@ -18,7 +18,7 @@ from glorot_jax import Sweep, grid, mlp, sgd, shapeset, successive_halving
 from glorot_jax.engine.peers import ALONE
 from glorot_jax.engine.planning.plan import Cohort, cohorts, waves
 from glorot_jax.engine.shard import Shard
-from glorot_jax.engine.team import Member, Team, teams
+from glorot_jax.engine.team import Member, Room, Team, teams
 
 STEPS = 12
 SWEEP = Sweep(
@@ -34,6 +34,11 @@ SWEEP = Sweep(
 IDS = [run.id for run in COHORT.runs]
 ORDER = {run.id: place for place, run in enumerate(SWEEP.runs())}
 HALVING = successive_halving(at=(3, 7), factor=2)
+
+
+def room_for(runs: int) -> Room:
+    """Memory holds all that is lost besides."""
+    return Room(runs, 2 * len(IDS), shared=True)
 
 
 class Killed(Exception):
@@ -147,7 +152,7 @@ def fates(world: World, room: int, search=HALVING) -> tuple[dict[str, int], list
     while True:
         try:
             for made in teams([(member.shard, member.cohort) for member in there]):
-                seen += train(world, Team(made, search, ORDER, room, ALONE), room)
+                seen += train(world, Team(made, search, ORDER, room_for(room), ALONE), room)
             break
         except Killed:
             continue
@@ -207,13 +212,32 @@ def test_what_a_search_leaves_of_all_shards_goes_on_together():
     assert groups(World({}, mixed), 8, HALVING) == [(0, 8), (0, 8), (0, 2), (3, 8), (7, 4)]
 
 
+@pytest.mark.parametrize(
+    ("states", "shared", "together"), [(12, False, 2), (11, False, 1), (16, True, 2), (15, True, 1)]
+)
+def test_shards_train_together_only_where_memory_holds_what_is_lost_of_them_too(states, shared, together):
+    """Two shards of six runs of which two are left each, one of one run."""
+    there = members(World({}, {}), 6)
+    for member in there[:2]:
+        lost = [run.id for run in member.cohort.runs[:4]]
+        member.shard.manifest |= {"step": 5, "diverged": [{"run": name, "step": 4} for name in lost]}
+        member.shard.manifest |= {"checkpoint": {"step": 5}}
+    there[2].shard.manifest["state"] = "done"
+    team = Team(there, None, ORDER, Room(6, states, shared), ALONE)
+    group = team.next()
+    assert group is not None
+    assert len(group.members) == together
+    there[1].shard.manifest["step"] = 3
+    assert team.makes_room(Team(there[:1], None, ORDER, room_for(6), ALONE).next(), 2, 5) == (together == 2)
+
+
 def test_who_came_later_is_compared_with_all_and_who_is_ahead_has_its_decision():
     error = dict(zip(IDS, np.random.default_rng(0).uniform(size=len(IDS)), strict=True))
     there = members(World({}, error), 12)
     ahead, new = there
     ahead.shard.manifest |= {"step": 5, "records": [{"last": 3}], "checkpoint": {"step": 5}, "decided": 3}
     before = dict(ahead.shard.manifest)
-    team = Team(there, HALVING, ORDER, 12, ALONE)
+    team = Team(there, HALVING, ORDER, room_for(12), ALONE)
     new.shard.manifest |= {"step": 3, "records": [{"last": 3}], "checkpoint": {"step": 3}}
     group = team.next()
     assert group is not None
@@ -242,14 +266,14 @@ def test_shards_with_records_at_other_steps_train_apart():
     there = members(World({}, {}), 6)
     for member, keep in zip(there, (1, 2, 1), strict=True):
         member.shard.manifest["probes"] = {"keep_every": keep}
-    group = Team(there, None, ORDER, 18, ALONE).next()
+    group = Team(there, None, ORDER, room_for(18), ALONE).next()
     assert group is not None
     assert [member.shard.folder for member in group.members] == [there[0].shard.folder, there[2].shard.folder]
 
 
 def test_a_group_is_one_run_axis_and_parts_again():
     there = members(World({}, {}), 6)
-    group = Team(there, None, ORDER, 12, ALONE).next()
+    group = Team(there, None, ORDER, room_for(12), ALONE).next()
     assert group is not None
     assert len(group.members) == 2
     assert [run.seed for run in group.cohort.runs] == [0] * 6 + [1] * 6
