@@ -171,7 +171,7 @@ _STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em; max-width: 70em }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid }
 caption { caption-side: bottom; text-align: left; padding-top: .7em }
-th, td { padding: .2em .8em; text-align: right; font-variant-numeric: tabular-nums }
+th, td { padding: .2em .8em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 th { font-weight: normal } thead th { border-bottom: 1px solid }
 th:first-child, .heading { text-align: left } .heading { font-style: italic } .inner { padding-left: 2em }
 """.strip()
