@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from glorot_jax.errors import unknown
+from glorot_jax.units import wrapped
 
 
 class Entry(NamedTuple):
@@ -93,13 +93,7 @@ def _screen(sheet: Sheet) -> str:
 
     rule = "─" * min(100, max(len(laid(line)) for line in lines))
     body = [rule, *map(laid, sheet.lines), rule]
-    return "\n".join([laid(lines[0]), *body, *_wrapped(sheet.caption)])
-
-
-def _wrapped(text: str) -> list[str]:
-    """Lines of at most 80 characters; no number is parted from its percent sign."""
-    lines = textwrap.wrap(text.replace(" %", "\xa0%"), 80, break_on_hyphens=False)
-    return [line.replace("\xa0", " ") for line in lines]
+    return "\n".join([laid(lines[0]), *body, *wrapped(sheet.caption, more="")])
 
 
 def _markdown(sheet: Sheet) -> str:
