@@ -547,7 +547,13 @@ def launch(engine: str, arguments: tuple[str, ...]) -> int:
 
 
 @cli.command()
-@click.option("--on", type=_OneOf(["local", "slurm", "ray", "multihost"]), default="local", show_default=True)
+@click.option(
+    "--on",
+    type=_OneOf(["local", "slurm", "ray", "multihost"]),
+    default="local",
+    show_default=True,
+    help="What trains it.",
+)
 @click.option("--out", type=_Folder(), help="Folder for all that is trained.  [default: one that is removed]")
 @click.option("--kills", type=int, help="A campaign of so many kills at random moments; local only.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the campaign.")

@@ -96,8 +96,8 @@ def main(argv: list[str]) -> int:
         there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU", *others)}
         asked = {"CPU": own.cpus, "GPU": own.gpus, **others}
         if not own.address and any(count > there[name] for name, count in asked.items()):  # else more nodes may come
-            has = f"this machine has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs"
-            raise InputError(f"a part needs {asked}, {has}")
+            needed, has = (", ".join(f"{of[name]:g} {name}" for name in asked) for of in (asked, there))
+            raise InputError(f"a part needs {needed}; this machine has {has}")
         train = ray.remote(**needs, max_retries=0)(task.train)
         with view.open():
             code = supervise(ray, lambda part: train.remote(arguments, part.shard, settings), parts, own.retries, view)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import numbers
-import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +17,7 @@ from glorot_jax.analysis.measures import Read, Undecided, noted
 from glorot_jax.analysis.statistics import interval
 from glorot_jax.errors import InputError, unknown
 from glorot_jax.store.mirror import local
+from glorot_jax.units import COLUMNS, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -385,15 +385,13 @@ _INDENT = 16
 def _screen(found: Sequence[Verdicts]) -> str:
     lines = [_summary(found), ""] if len(found) > 1 else []
     for one in found:
-        lines += textwrap.wrap(_title(one), 100, subsequent_indent="  ")
+        lines += wrapped(_title(one))
         for j in one.judgements:
             told = [j.statement, _measured(j), j.statistic and f"of: {j.statistic}", *_remarks(j), j.source]
-            first, *rest = (
-                line for part in told for line in textwrap.wrap(part, 100 - _INDENT, subsequent_indent="  ")
-            )
+            first, *rest = (line for part in told for line in wrapped(part, columns=COLUMNS - _INDENT))
             lines += ["", f"{j.verdict:<{_INDENT}}{first}", *(" " * _INDENT + line for line in rest)]
         lines.append("")
-    return "\n".join([*lines, *textwrap.wrap(_CAPTION, 100)])
+    return "\n".join([*lines, *wrapped(_CAPTION, more="")])
 
 
 def _measured(j: Judgement) -> str:

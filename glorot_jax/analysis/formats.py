@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from glorot_jax.errors import unknown
+from glorot_jax.units import wrapped
 
 
 class Entry(NamedTuple):
@@ -93,13 +93,7 @@ def _screen(sheet: Sheet) -> str:
 
     rule = "─" * min(100, max(len(laid(line)) for line in lines))
     body = [rule, *map(laid, sheet.lines), rule]
-    return "\n".join([laid(lines[0]), *body, *_wrapped(sheet.caption)])
-
-
-def _wrapped(text: str) -> list[str]:
-    """Lines of at most 80 characters; no number is parted from its percent sign."""
-    lines = textwrap.wrap(text.replace(" %", "\xa0%"), 80, break_on_hyphens=False)
-    return [line.replace("\xa0", " ") for line in lines]
+    return "\n".join([laid(lines[0]), *body, *wrapped(sheet.caption, more="")])
 
 
 def _markdown(sheet: Sheet) -> str:
@@ -171,7 +165,7 @@ _STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em; max-width: 70em }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid }
 caption { caption-side: bottom; text-align: left; padding-top: .7em }
-th, td { padding: .2em .8em; text-align: right; font-variant-numeric: tabular-nums }
+th, td { padding: .2em .8em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 th { font-weight: normal } thead th { border-bottom: 1px solid }
 th:first-child, .heading { text-align: left } .heading { font-style: italic } .inner { padding-left: 2em }
 """.strip()

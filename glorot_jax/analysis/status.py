@@ -21,7 +21,7 @@ from glorot_jax.errors import unknown
 from glorot_jax.kernels import GENERAL
 from glorot_jax.store.mirror import local, owner
 from glorot_jax.store.names import LOCK, MANIFEST
-from glorot_jax.units import size
+from glorot_jax.units import size, wrapped
 
 ROWS = 20
 DEAREST = 6
@@ -260,10 +260,16 @@ def _shard_lines(shards: list[dict[str, Any]], format: str) -> list[str]:
             step = f"pre-training step {s['step'] - first:,} of {-first:,}"
         lines += [
             f"  {s['shard']}  {s['what']}",
-            f"    {s['state']} · {step} ({share:.0%}) · {s['runs']} runs, "
-            f"{s['diverged']} diverged{dropped} · width {s['width']} · kernel {s['kernel']}",
-            f"    {s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · last commit "
-            f"{s['last_commit']}",
+            *wrapped(
+                f"{s['state']} · {step} ({share:.0%}) · {s['runs']} runs, {s['diverged']} diverged{dropped} · "
+                f"width {s['width']} · kernel {s['kernel']}",
+                "    ",
+            ),
+            *wrapped(
+                f"{s['wall_seconds']:,.0f} s of training, {s['run_steps_per_second']:,} run-steps/s · "
+                f"last commit {s['last_commit']}",
+                "    ",
+            ),
             f"    records {size(s['record_bytes'])}, checkpoints {size(s['checkpoint_bytes'])}",
             *_reckoning_lines(s),
             *(_probe_lines(s["probes"]) if s["probes"] is not None else []),

@@ -32,7 +32,8 @@ def why_not() -> str | None:
     if shutil.which("sbatch") is None:
         return "there is no sbatch"
     asked = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True)
-    return f"Slurm does not answer: {asked.stderr.strip()}" if asked.returncode else None
+    said = asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"]
+    return f"Slurm does not answer: {said[-1]}" if asked.returncode else None
 
 
 def undisturbed(folder: Path) -> None:

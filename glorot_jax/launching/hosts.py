@@ -3,7 +3,7 @@
     python -m glorot_jax.launching.hosts [--coordinator HOST:PORT --processes N --process-id I] run SWEEP --out DIR
 
 What is not said JAX finds by itself, on TPU slices, under Slurm, and elsewhere as its documentation says.
-``launch/multihost.py`` starts such workers.
+``glorot launch multihost`` starts such workers.
 """
 
 from __future__ import annotations

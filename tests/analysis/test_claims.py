@@ -386,7 +386,7 @@ def test_the_command_judges_what_the_sweep_file_says(folder, capsys):
     half = scipy.stats.t.interval(0.95, 2, scale=scipy.stats.sem(VALUES))[1]
     assert f"mean 0.9 [{0.9 - half:.3g}, {0.9 + half:.3g}], n = 3, claimed > 0.1\n" in said
     assert "of: validation error runs: relu-lr0.1 nearest" in one_line(said)
-    assert max(map(len, said.splitlines())) <= 100
+    assert max(map(len, said.splitlines())) <= 80
     assert "nearest to breaking it: seed 0, 0.7 (relu-lr0.1-s0)" in said
     assert "broken by seed 2, 0.7 (tanh-lr0.1-s2)" in said
     assert "claimed < 0.1: where: no run has model.activation = 'gelu'; hint: there are: tanh, relu" in one_line(said)

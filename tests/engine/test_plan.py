@@ -272,7 +272,7 @@ def test_a_plan_takes_its_state_from_what_would_be_trained():
 def test_a_plan_is_said_in_words(planned):
     first, *rest = planned.text().splitlines()
     assert first.startswith("small: 24 runs · 4 programs · 40 steps · about ")
-    assert "mlp 16-12 on shapeset, sgd, batch 10" in rest[0]
+    assert "mlp 16-12 on shapeset, sgd, batch 10" in next(line for line in rest if line.startswith("  cohort"))
     assert "mlp 1×5 on shapeset, sgd, batch 10" in planned.text()
     assert f"{params(256, 16, 12):,} parameters a run" in planned.text()
     assert all(len(line) <= 100 for line in rest), "it fits a screen"

@@ -48,6 +48,23 @@ def test_a_line_says_runs_step_share_rate_time_left_and_failures(plain, capsys):
     assert ready in {(before + timedelta(seconds=s)).strftime("%H:%M") for s in (6, 60)}
 
 
+def test_speed_and_end_are_told_once_a_hundredth_is_done_or_ten_seconds_have_passed(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    for first, then, seconds in ((47, 1, 0.0), (40, 0, progress.LINE_EVERY)):
+        made = Plain()
+        made.plan("small", 4800, 0, 12)
+        made.advance(news(run_steps=first))
+        assert "left" not in made.line()
+        clock[0] += seconds
+        made.advance(news(run_steps=then))
+        assert "600 run-steps/s" in made.line()
+    going_on = Plain()
+    going_on.plan("small", 4800, 2400, 12)
+    going_on.advance(news(run_steps=12))
+    assert "left" not in going_on.line(), "what was there says nothing of the speed"
+
+
 def test_the_dropped_are_counted_apart(plain):
     plain.advance(news(alive=7, dropped=4))
     assert " · 1 diverged · 4 dropped · " in plain.line()

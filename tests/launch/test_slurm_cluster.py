@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from glorot_jax.analysis.tables import render_table
+from glorot_jax.drill.processes import launching
 from tests.engine.small import ROOT, assert_same_bits, parameters, records
 from tests.launch.one_node_slurm import GRACE, one_node, why_not
 
@@ -54,7 +55,7 @@ def slurm(node, sweep_file, tmp_path) -> Callable[..., subprocess.CompletedProce
     """Submits the sweep as four tasks."""
 
     def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "launch" / "slurm.py", sweep_file, "--out", "out", "--shards", "4"]
+        command = launching("slurm", str(sweep_file), "--out", "out", "--shards", "4")
         command += ["--width", "2", "--cpus", "1", "--time", "20", "--no-progress", *SLOWLY, *arguments]
         return subprocess.run(command, env=node, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 

@@ -263,9 +263,9 @@ def time_axis(axes: Axes, x: pd.Series) -> None:
 
     axes.set_xlim(x.min(), x.max())
     steps = np.unique(x[x > 0])
-    if len(steps) > 3 and steps[-1] > 5 * steps[len(steps) // 2]:
+    if spaced := len(steps) > 3 and steps[-1] > 5 * steps[len(steps) // 2]:
         axes.set_xscale("symlog", linthresh=float(steps[0]))
-    if x.max() >= 1000:
+    if spaced or x.max() >= 1000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from glorot_jax.units import wrapped
+
 
 class Accelerator(NamedTuple):
     """One chip as its maker describes it.
@@ -118,20 +120,26 @@ def _on(chip: Accelerator, parts: Sequence[Work], run_steps: int) -> dict[str, A
 def text(found: dict[str, Any]) -> list[str]:
     """Returns what ``table`` found as lines of a plan."""
     lines = [
-        f"  all updates: {found['run_steps']:.3g} run-steps · {said(found['flops'], 'FLOP')} · "
-        f"{said(found['bytes_moved'], 'B')} moved · {said(found['state_bytes'], 'B')} of state",
-        "  bounds, probes apart: one chip that does nothing but multiply at its published peak, or move",
-        "  weights and state at its published bandwidth, whichever is longer; only runs that stay in a cache",
-        "  together can be quicker than that",
+        *wrapped(
+            f"all updates: {found['run_steps']:,.0f} run-steps · {said(found['flops'], 'FLOP')} · "
+            f"{said(found['bytes_moved'], 'B')} moved · {said(found['state_bytes'], 'B')} of state",
+            "  ",
+        ),
+        *wrapped(
+            "bounds, probes apart: one chip that does nothing but multiply at its published peak, or move weights and "
+            "state at its published bandwidth, whichever is longer, µs a run-step and in all; only runs that stay in a "
+            "cache together can be quicker than that",
+            "  ",
+        ),
     ]
     for row in found["accelerators"]:
         chips = int(row["chips_for_state"])
         lines.append(
             f"    {row['accelerator']:<8} {said(row['flops_per_second'], 'FLOP/s'):>12} · "
             f"{said(row['bytes_per_second'], 'B/s'):>9} · {row['bound_by']:<10} · "
-            f"{1e6 * row['seconds_per_run_step']:6.3g} µs a run-step · ≥ {duration(3600 * row['hours'])}"
-            f"{f' · state fills {chips}' if chips > 1 else ''}"
+            f"{1e6 * row['seconds_per_run_step']:6.3g} µs · ≥ {duration(3600 * row['hours'])}"
         )
+        lines += [f"      of which the state fills {chips}"] if chips > 1 else []
     if stated := found.get("stated"):
         speed = f"{stated['run_steps_per_second']:,.6g} run-steps a second"
         lines.append(f"    at {speed}, as stated: {duration(3600 * stated['hours'])}")

@@ -1,21 +1,16 @@
-"""A plan in words, for a screen of 100 columns."""
+"""A plan in words, for a screen."""
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from glorot_jax.engine.planning import bounds
 from glorot_jax.engine.planning.bounds import duration, said
-from glorot_jax.units import size
+from glorot_jax.units import size, wrapped
 
 if TYPE_CHECKING:
     from glorot_jax.engine.planning.machine import Peaks
     from glorot_jax.engine.planning.plan import CohortPlan, Plan
-
-COLUMNS = 100
 
 
 def text(plan: Plan) -> str:
@@ -23,7 +18,7 @@ def text(plan: Plan) -> str:
     runs = sum(row.layout.runs for row in plan.rows)
     steps = {row.cohort.runs[0].steps for row in plan.rows}
     count, devices = len(plan.rows), plan.rows[0].layout.devices
-    lines = _wrapped(
+    lines = wrapped(
         f"{plan.sweep.name}: {runs} runs · {count} program{'s' * (count > 1)} · "
         f"{'/'.join(f'{s:,}' for s in sorted(steps))} steps · about {duration(sum(r.seconds for r in plan.rows))} on "
         f"{devices} {plan.platform} device{'s' * (devices > 1)} · compiling "
@@ -31,19 +26,19 @@ def text(plan: Plan) -> str:
         "",
     )
     for family in plan.families():
-        lines += _wrapped(_family(family, plan.fuse), "  ")
+        lines += wrapped(_family(family, plan.fuse), "  ")
     for row in plan.rows:
         lines += _cohort(row, plan.platform, plan.peaks)
     costs = [row.cost for row in plan.rows if row.cost is not None]
     if costs:
-        lines += _wrapped(
+        lines += wrapped(
             f"measured on this machine in {duration(sum(cost.seconds for cost in costs))}, with all that had to be "
             "compiled, and kept: the next plan is quick; probes that share passes split their time in proportion to "
             "what each takes alone; MiB are what a probe needs by itself",
             "  ",
         )
     if len(costs) < len(plan.rows):
-        lines += _wrapped(
+        lines += wrapped(
             "times are estimated from the matrix products of a block, timed just now, and of the probes the evaluation "
             "alone; bytes are the least, by shapes",
             "  ",
@@ -62,11 +57,11 @@ def _cohort(row: CohortPlan, platform: str, peaks: Peaks | None) -> list[str]:
         *_memory(row, platform),
         f"    {row.records} records, {size(row.record_bytes)} · checkpoint {size(row.state_bytes * layout.runs)}",
         f"    about {duration(row.seconds)} · {_compilation(row)}",
-        *_wrapped(
+        *wrapped(
             f"{row.param_count:,} parameters a run · an update moves {said(row.work.moved, 'B')}, {_operations(row)}",
             "    ",
         ),
-        *_wrapped(f"kernel of an update: {row.kernel.kernel} ({row.kernel.why})", "    "),
+        *wrapped(f"kernel of an update: {row.kernel.kernel} ({row.kernel.why})", "    "),
         *_precision(row, platform),
         *_speed(row, peaks),
     ]
@@ -86,7 +81,7 @@ def _precision(row: CohortPlan, platform: str) -> list[str]:
 
     asked = row.cohort.runs[0].precision
     told = f"an update's matrix products: {products(asked, platform)}"
-    return [] if asked == "float32" else _wrapped(told, "    ")
+    return [] if asked == "float32" else wrapped(told, "    ")
 
 
 def _family(family: dict[str, Any], fuse: str) -> str:
@@ -104,16 +99,16 @@ def _family(family: dict[str, Any], fuse: str) -> str:
 
 def _width(row: CohortPlan) -> list[str]:
     width = row.width
-    lines = _wrapped(f"width {width.runs} {_BY[width.by]}: {width.why}", "    ")
+    lines = wrapped(f"width {width.runs} {_BY[width.by]}: {width.why}", "    ")
     if width.tried is not None:
         tried = " · ".join(f"{w}: {_micro(s)}" for w, s in sorted(width.tried.items()))
         told = f"tried, µs a run-step by width: {tried}"
         if (best := width.best) is not None and best != width.runs and width.runs in width.tried:
             gain = width.tried[width.runs] / width.tried[best] - 1
             told += f"; --calibrate takes {best}, {gain:.0%} quicker"
-        lines += _wrapped(told, "      ")
+        lines += wrapped(told, "      ")
     elif width.untried is not None:
-        lines += _wrapped(f"no other was tried: {width.untried}", "      ")
+        lines += wrapped(f"no other was tried: {width.untried}", "      ")
     return lines
 
 
@@ -135,12 +130,12 @@ def _memory(row: CohortPlan, platform: str) -> list[str]:
     if platform == "cpu":
         rest = taken - row.layout.devices_used * made.device - host
         where = f"{size(made.device)} a device, {size(host)} for checkpoints, {size(rest)} for libraries and theory"
-        lines = _wrapped(f"{least}{size(taken)} of memory{free}: {where}", "    ")
+        lines = wrapped(f"{least}{size(taken)} of memory{free}: {where}", "    ")
     else:
-        lines = _wrapped(
+        lines = wrapped(
             f"{least}{size(made.device)} a device, and {size(host)} on the host for checkpoints{free}", "    "
         )
-    lines = [*lines, *_wrapped(told, "      ")]
+    lines = [*lines, *wrapped(told, "      ")]
     if row.at_once < row.layout.runs:
         lines.append(f"    {row.at_once} of its {row.layout.runs} runs fit at once, the others wait for places")
     return lines
@@ -177,7 +172,7 @@ def _micro(seconds: float) -> str:
 def _machine(peaks: Peaks | None) -> list[str]:
     if peaks is None:
         return []
-    return _wrapped(
+    return wrapped(
         f"this machine, measured: {said(peaks.flops, 'FLOP/s')} in large products ({peaks.by}), "
         f"{said(peaks.bandwidth, 'B/s')} read and written in large copies; weights that stay in caches move quicker",
         "  ",
@@ -201,14 +196,3 @@ def _probes(row: CohortPlan) -> list[str]:
             f"{one['seconds_per_record']:.2g} s{memory}"
         )
     return lines
-
-
-def _wrapped(line: str, indent: str) -> Sequence[str]:
-    """A line broken where it would leave the screen, what follows set in by two more."""
-    whole = _UNIT.sub("\u00a0", line)
-    made = textwrap.wrap(whole, COLUMNS, initial_indent=indent, subsequent_indent=f"{indent}  ")
-    return [part.replace("\u00a0", " ") for part in made]
-
-
-_UNIT = re.compile(r"(?<=\d) (?=[KMG]?i?B\b|s\b|min\b|h\b)")
-"""Between a number and its unit, where no line breaks."""
