@@ -8,6 +8,7 @@ runs can change how anything is compiled, and with it a bit of any run; and a sw
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -263,16 +264,18 @@ class Fleet:
 
     def _everywhere(self, function: Callable, arguments: Callable[[jax.Device], tuple], **options: Any) -> Programs:
         """Compiles for the first device; the others find the same machine code in the compilation cache."""
-        jitted = jax.jit(function, **options)
-
-        def compiled(device: jax.Device) -> Callable:
-            return compiling.noted(
-                function.__name__, lambda: self.compiled(jitted.lower(*arguments(device))), self.compilations
-            )
-
         if not self._devices:
             return {}
         home, *others = self._devices
+        jitted = jax.jit(function, **options)
+        asked = functools.cache(lambda: compiling.options_of(jitted.lower(*arguments(home)), home.platform))
+
+        def compiled(device: jax.Device) -> Callable:
+            def make() -> jax.stages.Compiled:
+                return jitted.lower(*arguments(device)).compile(compiler_options=asked())
+
+            return compiling.noted(function.__name__, make, self.compilations)
+
         with _one_key_for_all_devices(), undisturbed():
             return {home: compiled(home)} | dict(zip(others, self._workers.map(compiled, others), strict=True))
 
