@@ -11,7 +11,6 @@ at most half of an object hidden, at most 50 tries.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import sys
 from pathlib import Path
@@ -200,7 +199,6 @@ def _turned(bits: UInt32[Array, "count 3"]) -> _Turned:
     return _Turned(shape, before, after)
 
 
-@functools.partial(jax.jit, static_argnames="size")
 def _place(turned: _Turned, bits: UInt32[Array, "count 4"], size: int) -> Objects:
     """Scales, turns and moves shapes: two sorted scales, the base made horizontal again, a turn, a position inside."""
     scales = jnp.float32(0.2 * size) + times(_unit(bits[:, :2]), jnp.float32(0.6 * size))
@@ -276,7 +274,6 @@ def _extent(objects: Objects, direction: Float[Array, "count 2"]) -> Float[Array
     return jnp.max(along, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames="size")
 def _covered(corners: Float[Array, "count 20 2"], size: int) -> Bool[Array, "count size size"]:
     """Pixels whose centre lies inside: a convex shape covers one interval of each row."""
     count = corners.shape[0]
