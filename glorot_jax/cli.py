@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None, signals: Signals | None = None) -> i
         return 130
     except BrokenPipeError:
         return _closed_pipe()
+    except OSError as error:
+        return _say(error, 1)
     except SystemExit:
         if sys.stdout is streams[0]:
             raise
@@ -59,7 +61,10 @@ def _say(error: Exception, code: int) -> int:
     if os.environ.get("GLOROT_FULL_ERROR") == "1":
         traceback.print_exc()
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    click.echo(text if isinstance(error, Stopped) else f"error: {text}", err=True)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    bare = isinstance(error, Stopped | click.exceptions.NoArgsIsHelpError)
+    click.echo(text if bare else f"error: {text}", err=True)
     return code
 
 
@@ -97,6 +102,12 @@ class _Group(click.Group):
             known = ", ".join(self.list_commands(ctx))
             raise click.UsageError(f"{args[0]!r} is not a command\n  hint: {guess}known: {known}") from None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names all commands, each with its first sentence, uncut."""
+        told = [(name, command.get_short_help_str(1000)) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(told)
+
 
 class _OneOf(click.Choice):
     """A choice whose wrong values name the nearest."""
@@ -105,6 +116,9 @@ class _OneOf(click.Choice):
         if value in self.choices:
             return value
         raise unknown(param.opts[0].lstrip("-") if param else "value", value, self.choices)
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return f"Known: {', '.join(sorted(self.choices))}"
 
 
 class _Named(click.ParamType):
@@ -133,6 +147,34 @@ class _Part(click.ParamType):
         if found is None or int(found[1]) >= int(found[2]):
             raise InputError(f"shard: {value!r} is not I/N with 0 ≤ I < N", "0/4 is the first of four parts")
         return int(found[1]), int(found[2])
+
+
+class _Folder(click.ParamType):
+    """A folder to write into, or a URL."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        _refuse_file(value, "out: ")
+        return value
+
+
+class _Results(click.ParamType):
+    """A results folder, or the name of one in ``results``, or a URL."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        _refuse_file(value)
+        named = Path("results", value)
+        return str(named) if not Path(value).exists() and (named / "sweep.json").exists() else value
+
+
+def _refuse_file(value: str, field: str = "") -> None:
+    """Refuses a folder that is a file, or would lie in one."""
+    for path in (Path(value), *Path(value).parents):
+        if path.is_file():
+            raise InputError(f"{field}{path} is a file")
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -172,7 +214,7 @@ _bound = click.option(
 
 @cli.command()
 @click.argument("sweep")
-@click.option("--out", type=click.Path(), help="Results folder.  [default: results/NAME]")
+@click.option("--out", type=_Folder(), help="Results folder.  [default: results/NAME]")
 @_sets
 @_shard
 @_width
@@ -223,7 +265,7 @@ def run(
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=_Results())
 @_shard
 @_width
 @_kernel
@@ -291,7 +333,7 @@ def _finish(results: Path, part: tuple[int, int] | None = None) -> None:
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", type=_Results())
 @click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
 def status(folder: str, form: str) -> None:
     """Say where the sweep of results folder DIR stands."""
@@ -338,7 +380,7 @@ def plan(
 def _tabulating(command: Any) -> Any:
     """The arguments that say which table is meant, and in what form it is written."""
     options = (
-        click.argument("folders", metavar="DIR…", nargs=-1, required=True),
+        click.argument("folders", metavar="DIR…", type=_Results(), nargs=-1, required=True),
         click.option("--rows", callback=_split, help="Settings whose combinations are the rows, between commas."),
         click.option("--columns", callback=_split, help="Settings whose combinations are the columns."),
         click.option("--value", default="test_error", show_default=True, help="What the cells hold."),
@@ -405,7 +447,7 @@ def _file(output: str) -> Path:
 
 
 @cli.command()
-@click.argument("folders", metavar="[DIR]...", nargs=-1)
+@click.argument("folders", metavar="[DIR…]", type=_Results(), nargs=-1)
 @click.option("--format", "form", type=_OneOf(["table", "json", "csv", "markdown"]), default="table")
 def claims(folders: tuple[str, ...], form: str) -> int:
     """Hold the claims that sweep files end with against what was measured.
@@ -422,7 +464,7 @@ def claims(folders: tuple[str, ...], form: str) -> int:
 
 
 @cli.command()
-@click.option("--out", type=click.Path(), default="paper", show_default=True, help="Folder of all that is made.")
+@click.option("--out", type=_Folder(), default="paper", show_default=True, help="Folder of all that is made.")
 @click.option("--scale", type=_OneOf(["small", "full"]), default="small", show_default=True)
 @click.option("--only", callback=_split, help="Sweeps to train, separated by commas.  [default: all]")
 @_quiet
@@ -458,7 +500,7 @@ def paper(
 @click.option("--quick", is_flag=True, help="About a minute: fewer rounds, numbers of runs and presets.")
 @click.option("--json", "to_json", type=click.Path(), help="File for every round's number.")
 @click.option("--figure", "to_figure", type=click.Path(), help="File for the figure of scaling: .png, .pdf or .svg.")
-@click.option("--out", type=click.Path(), help="Folder for bench.json, bench.md and scaling.png.")
+@click.option("--out", type=_Folder(), help="Folder for bench.json, bench.md and scaling.png.")
 @click.option(
     "--clock", type=_OneOf(["wall", "process"]), default="wall", help="process: on a machine that others use, too."
 )
@@ -479,8 +521,11 @@ def bench(
     files = {"to_json": _file(to_json) if to_json else None, "to_figure": _file(to_figure) if to_figure else None}
     if to_figure:
         from glorot_jax.analysis.figures.style import require_matplotlib
+        from glorot_jax.analysis.figures.write import FORMATS
 
         require_matplotlib()
+        if (suffix := files["to_figure"].suffix.lower().lstrip(".")) not in FORMATS:
+            raise unknown("figure", suffix, FORMATS)
     say = (lambda line: None) if no_progress else (lambda line: click.echo(line, err=True))
     result = measure(only or (), quick=quick, clock=clock, say=say)
     from glorot_jax.bench.report import markdown
@@ -503,7 +548,7 @@ def launch(engine: str, arguments: tuple[str, ...]) -> int:
 
 @cli.command()
 @click.option("--on", type=_OneOf(["local", "slurm", "ray", "multihost"]), default="local", show_default=True)
-@click.option("--out", type=click.Path(), help="Folder for all that is trained.  [default: one that is removed]")
+@click.option("--out", type=_Folder(), help="Folder for all that is trained.  [default: one that is removed]")
 @click.option("--kills", type=int, help="A campaign of so many kills at random moments; local only.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the campaign.")
 @click.option("--jobs", type=click.IntRange(1), help="Accidents at once; local only.  [default: cores, at most 4]")
@@ -525,7 +570,7 @@ def drill(
 
 
 @cli.command()
-@click.option("--out", type=click.Path(), help="Results folder that a sweep would have.  [default: results]")
+@click.option("--out", type=_Folder(), help="Results folder that a sweep would have.  [default: results]")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
 def doctor(out: str | None, form: str) -> int:
     """Say what a sweep would find on this machine, what would be wrong with that, and how to mend it.
@@ -545,8 +590,10 @@ def baseline() -> None:
 
 
 @baseline.command()
-@click.argument("folder", metavar="DIR")
-@click.option("--examples", "sizes", type=int, multiple=True, default=(5000,), show_default=True, help="Trained on.")
+@click.argument("folder", metavar="DIR", type=_Results())
+@click.option(
+    "--examples", "sizes", type=click.IntRange(1), multiple=True, default=(5000,), show_default=True, help="Trained on."
+)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Subsamples of each size.")
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
 def svm(folder: str, sizes: tuple[int, ...], seeds: int, form: str) -> None:
@@ -563,8 +610,8 @@ def svm(folder: str, sizes: tuple[int, ...], seeds: int, form: str) -> None:
 
 
 @cli.command()
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True)
-@click.option("--out", type=click.Path(), help="Folder for the files.  [default: figures in the first DIR]")
+@click.argument("folders", metavar="DIR…", type=_Results(), nargs=-1, required=True)
+@click.option("--out", type=_Folder(), help="Folder for the files.  [default: figures in the first DIR]")
 @click.option("--only", callback=_split, help="Figures of the paper, such as 3,6, or kinds, such as learning_curves.")
 @click.option("--formats", default="png,pdf", callback=_split, show_default=True, help="Of png, pdf and svg.")
 @click.option("--data", is_flag=True, help="Write the data behind each figure, too, as CSV.")
@@ -585,11 +632,11 @@ _LISTS = ("activations", "initializers", "losses", "optimizers", "datasets", "pr
 
 
 @cli.command("list")
-@click.argument("what", type=_OneOf(_LISTS))
+@click.argument("kind", metavar="KIND", type=_OneOf(_LISTS))
 @click.option("--format", "form", type=_OneOf(["table", "json"]), default="table")
-def list_(what: str, form: str) -> None:
+def list_(kind: str, form: str) -> None:
     """List what may be named: activations, initializers, losses, optimizers, datasets, probes, sweeps, engines."""
-    entries = _entries(what)
+    entries = _entries(kind)
     if form == "json":
         import json
 
@@ -597,26 +644,26 @@ def list_(what: str, form: str) -> None:
         return
     widest = max(map(len, entries), default=0)
     for name, text in entries.items():
-        click.echo(f"{name:<{widest}}  {text}")
+        click.echo(f"{name:<{widest}}  {text.replace('``', '`')}")
 
 
-def _entries(what: str) -> dict[str, str]:
+def _entries(kind: str) -> dict[str, str]:
     from glorot_jax import config, specs
     from glorot_jax.engine.sweep import known_sweeps
 
     here = Path(__file__).parent
-    if what in ("activations", "initializers", "losses"):
-        lines = _first_lines(here / f"{what}.py")
-        return {name: lines[name] for name in config.names_in(what)}
-    if what == "engines":
+    if kind in ("activations", "initializers", "losses"):
+        lines = _first_lines(here / f"{kind}.py")
+        return {name: lines[name] for name in config.names_in(kind)}
+    if kind == "engines":
         from glorot_jax.launching.engines import engines
 
         return {name: _module_line(path) for name, path in engines().items()}
-    if what == "sweeps":
+    if kind == "sweeps":
         return {name: _module_line(path) for name, path in known_sweeps().items()}
-    if what == "probes":
+    if kind == "probes":
         return {n: _module_line(here / "probes" / f"{n}.py") for n in config.names_in("probes/__init__")}
-    family = specs.Optimizer if what == "optimizers" else specs.Data
+    family = specs.Optimizer if kind == "optimizers" else specs.Data
     made = {n: s for n, s in vars(specs).items() if isinstance(s, type) and issubclass(s, family) and s is not family}
     return {name: (spec.__doc__ or "").splitlines()[0] for name, spec in made.items()}
 
@@ -671,7 +718,7 @@ def list_data(data_dir: str | None, form: str) -> None:
         return
     name, state = (max(len(row[key]) for row in rows) for key in ("name", "state"))
     for row in rows:
-        click.echo(f"{row['name']:<{name}}  {row['state']:<{state}}  {row['what']}")
+        click.echo(f"{row['name']:<{name}}  {row['state']:<{state}}  {row['what'].replace('``', '`')}")
 
 
 @data.command()
@@ -730,7 +777,7 @@ def show(name: str, count: int, size: int, seed: int, data_dir: str | None, outp
 
 
 @cli.command()
-@click.argument("folder", metavar="[DIR]", required=False)
+@click.argument("folder", metavar="[DIR]", type=_Results(), required=False)
 @click.option("--value", help="One output to compare in DIR, such as activation_std; all if not said.")
 @click.option("--activation", type=_Named("activations"), default="tanh", show_default=True)
 @click.option("--init", type=_Named("initializers"), default="standard", show_default=True)

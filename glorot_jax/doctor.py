@@ -262,12 +262,13 @@ def _compile_cache() -> Check:
     for _ in range(2):
         compiling.noted("trial", lambda: jax.jit(_trial()).lower(1.0).compile(), notes)
     files = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
-    said = f"{folder}, {len(files)} files, {size(sum(files))}, {surroundings.file_system(folder)}"
+    kind, count = surroundings.file_system(folder), len(files)
+    said = f"{folder}, {count} file{'s' * (count != 1)}, {size(sum(files))}, {kind}"
     if not notes[-1].cached and jax.config.jax_persistent_cache_min_compile_time_secs <= 0:
         return Check(name, "warning", f"{said}: what is kept is not found again", "empty it, or choose another folder")
     if folder.stat().st_mode & stat.S_IWOTH:
         return Check(name, "warning", f"{said}: all can write there, and so run code as you", f"chmod 700 {folder}")
-    if (kind := surroundings.file_system(folder)) in surroundings.NETWORK:
+    if kind in surroundings.NETWORK:
         mend = "set JAX_COMPILATION_CACHE_DIR to a local disk if starts are slow"
         return Check(name, "warning", f"{said}: {kind} is slow for it", mend)
     return Check(name, "good", f"{said}, entries are found again" if notes[-1].cached else said)
@@ -311,7 +312,7 @@ def _processes(environment: Mapping[str, str]) -> Check:
         again = given("SLURM_RESTART_COUNT")
         where.append(f"Slurm job {given('SLURM_JOB_ID')}{task}" + (f", restarted {again} ×" if again else ""))
         if int(given("SLURM_STEP_NUM_TASKS") or 1) > 1:
-            state, mend = "warning", "give each task its part with --shard, or start all by launch/multihost.py"
+            state, mend = "warning", "give each task its part with --shard, or start all by glorot launch multihost"
             where.append(f"one of {given('SLURM_STEP_NUM_TASKS')} tasks of its step")
     elif shutil.which("sbatch"):
         state, mend = "warning", "glorot launch slurm SWEEP --out DIR"
@@ -322,14 +323,15 @@ def _processes(environment: Mapping[str, str]) -> Check:
     hosts = [host for host in given("TPU_WORKER_HOSTNAMES", "").split(",") if host]
     if len(hosts) > 1:
         where.append(f"TPU slice of {len(hosts)} hosts, this is {given('TPU_WORKER_ID', '?')}")
-        state, mend = "warning", "start the same launch/multihost.py on every host"
+        state, mend = "warning", "the same glorot launch multihost on every host"
     if "JAX_COORDINATOR_ADDRESS" in environment:
         where.append(f"JAX_COORDINATOR_ADDRESS={given('JAX_COORDINATOR_ADDRESS')}")
-        state, mend = "warning", "it counts for launch/multihost.py alone; glorot run trains by itself"
+        state, mend = "warning", "it counts for glorot launch multihost alone; glorot run trains by itself"
     for variable in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         if variable in environment:
             where.append(f"{variable}={given(variable)}")
-    return Check("processes", state, f"{'; '.join(where) or 'one, of no scheduler'}; {socket.gethostname()}", mend)
+    where = where or ["one, of no scheduler"]
+    return Check("processes", state, f"{'; '.join(where)}; on host {socket.gethostname()}", mend)
 
 
 def _results(out: str | Path | None) -> Check:

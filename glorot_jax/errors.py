@@ -37,7 +37,7 @@ class Stopped(Exception):
 
 def unknown(path: str, value: object, known: Iterable[str]) -> InputError:
     """Returns the error for a name that is not among ``known``, with the nearest one that is."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     guess = f"{near[0]!r}? " if near else ""
     return InputError(f"{path}: {value!r} is not known", f"{guess}known: {', '.join(names)}")

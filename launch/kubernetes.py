@@ -31,13 +31,14 @@ import math
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
+from glorot_jax.errors import InputError
 from glorot_jax.launching import manifests
+from glorot_jax.launching.parser import Parser, need_sweep
 
 MARGIN = 60
 """Seconds beyond the segment's bound that a pod has to end: it may be compiling, and its store be far."""
@@ -46,9 +47,8 @@ SWEEPS = "/sweeps"
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0 if the job was accepted, 2 if something is wrong or missing, else kubectl's exit code."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch kubernetes")
-    parser.add_argument("-h", "--help", action="store_true")
+    """Returns 0 if the job was accepted, else kubectl's exit code."""
+    parser = Parser("kubernetes")
     for name in ("out", "image", "claim", "memory", "tpu", "topology", "name", "namespace", "service-account"):
         parser.add_argument(f"--{name}")
     for name in ("shards", "parallelism", "gpus", "chips"):
@@ -63,8 +63,9 @@ def main(argv: list[str]) -> int:
     if own.help:
         print(__doc__)
         return 0
+    need_sweep(rest)
     if wrong := problem(own, rest):
-        parser.exit(2, f"error: {wrong}\n")
+        raise InputError(wrong)
     text = yaml.dump_all(documents(own, *rest), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if own.dry_run:
         print(text, end="")
@@ -72,13 +73,12 @@ def main(argv: list[str]) -> int:
     try:
         return subprocess.run(["kubectl", "apply", "-f", "-"], input=text, text=True).returncode
     except FileNotFoundError:
-        parser.exit(2, "error: kubectl is not installed; --dry-run prints what a machine that has it can apply\n")
+        said = "kubectl is not installed; --dry-run prints what a machine that has it can apply"
+        raise InputError(said) from None
 
 
 def problem(own: argparse.Namespace, rest: list[str]) -> str | None:
     """Returns what is wrong with the arguments, None if nothing is."""
-    if not rest or rest[0].startswith("-"):
-        return "SWEEP first, a file or a name"
     if not own.out or not own.image or own.shards < 1:
         return "--out DIR, --image IMAGE and --shards N (≥ 1) are needed"
     if "://" not in own.out and not (own.claim and re.match("/[^/]+/[^/]", own.out)):
@@ -146,7 +146,3 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

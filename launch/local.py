@@ -16,14 +16,16 @@ launcher itself be killed, its workers save and stop, too.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
 import subprocess
 import sys
 
+from glorot_jax.engine import devices
+from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.launching import workers
+from glorot_jax.launching.parser import Parser, need_at_least, need_sweep
 from glorot_jax.launching.standing import View
 from glorot_jax.launching.workers import Place
 
@@ -36,14 +38,21 @@ print(json.dumps([found[0].platform, found[0].client.platform_version, len(chips
 
 
 def places(cores_per_worker: int | None) -> list[Place]:
-    """Returns one place a worker: by cores if so many are asked for, else by what JAX finds."""
+    """Returns one place a worker: by cores if so many are asked for, else by what JAX finds.
+
+    Raises:
+        InputError: there are fewer cores.
+        ResumableError: JAX finds nothing.
+    """
     if cores_per_worker:
-        cores = sorted(os.sched_getaffinity(0))
-        count = max(1, len(cores) // cores_per_worker)
+        cores = sorted(devices.usable())
+        if cores_per_worker > len(cores):
+            raise InputError(f"--cores-per-worker: {cores_per_worker} are more than the {len(cores)} usable here")
+        count = len(cores) // cores_per_worker
         return [Place(cores=tuple(cores[i * cores_per_worker : (i + 1) * cores_per_worker])) for i in range(count)]
     asked = subprocess.run([sys.executable, "-c", DEVICES], stdout=subprocess.PIPE, text=True)
     if asked.returncode:
-        raise SystemExit("error: JAX finds no devices; `glorot doctor` says more")
+        raise ResumableError("JAX finds no devices; `glorot doctor` says more")
     return by_devices(*json.loads(asked.stdout.splitlines()[-1]))
 
 
@@ -66,8 +75,7 @@ def by_devices(platform: str, version: str, count: int) -> list[Place]:
 
 def main(argv: list[str]) -> int:
     """Returns 0 if all parts are done, 2 if one was refused, 1 if one died once too often, 130 or 143 after a stop."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch local")
-    parser.add_argument("-h", "--help", action="store_true")
+    parser = Parser("local")
     parser.add_argument("--out")
     parser.add_argument("--shards", type=int)
     parser.add_argument("--cores-per-worker", type=int)
@@ -78,13 +86,12 @@ def main(argv: list[str]) -> int:
     if own.help:
         print(__doc__)
         return 0
+    need_sweep(arguments)
     if own.out is None:
-        parser.exit(2, "error: --out: name the results folder\n")
-    for name, least in (("shards", 1), ("cores_per_worker", 1), ("restarts", 0)):
-        if (given := getattr(own, name)) is not None and given < least:
-            parser.exit(2, f"error: --{name.replace('_', '-')}: {given} is not an integer ≥ {least}\n")
+        raise InputError("--out: name the results folder")
+    need_at_least(own, shards=1, cores_per_worker=1, restarts=0)
     if "--fresh" in arguments:
-        parser.exit(2, "error: --fresh: a worker that died would start over each time; choose another folder\n")
+        raise InputError("--fresh: a worker that died would start over each time; choose another folder")
     there = places(own.cores_per_worker)
     shards = own.shards or len(there)
     arguments = [*arguments, "--out", own.out, "--no-progress"]
@@ -92,17 +99,15 @@ def main(argv: list[str]) -> int:
     if own.dry_run:
         for i, place in enumerate(there[:shards]):
             cores = [f"cores {','.join(map(str, place.cores))}"] if place.cores else []
-            print(f"worker {i}:", *cores, *[f"{k}={v}" for k, v in place.environment.items()])
+            devices_of = cores or [f"{k}={v}" for k, v in place.environment.items()] or ["all that JAX finds here"]
+            print(f"worker {i}:", *devices_of)
         print(*map(shlex.join, commands), sep="\n")
         return 0
     view = View(own.out, own.no_progress)
     if not own.no_progress:
-        view.say(f"{own.out}: {min(len(there), shards)} workers, {shards} parts")
+        at_once = min(len(there), shards)
+        view.say(f"{own.out}: {at_once} worker{'s' * (at_once > 1)}, {shards} part{'s' * (shards > 1)}")
     code = workers.supervise(commands, there, own.restarts, view)
     if code == 0 and not own.no_progress:
         view.say(f"results: {own.out}")
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

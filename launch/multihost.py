@@ -9,13 +9,13 @@ their runs have become. So each of them needs the sweep file and the data, and o
 to each other: where nothing demands one program, `glorot launch local`, `slurm`, `ray` and `kubernetes` lose less when
 a machine dies, for here all processes stop when one does.
 
-    --coordinator HOST:PORT   where process 0 listens; else found by JAX itself (TPU, Slurm, Kubernetes, MPI)
-    --processes N             how many there are
-    --process-id I            which this is, from 0
-    --local N                 starts all N here, on loopback, each with its share of the cores
-    --heartbeat SECONDS       after which a process that no longer answers is given up [30]
-    --restarts N              times that a program that died is started again [0]; on every host alike
-    --dry-run                 prints what would be started
+  --coordinator HOST:PORT   where process 0 listens; else found by JAX itself (TPU, Slurm, Kubernetes, MPI)
+  --processes N             how many there are
+  --process-id I            which this is, from 0
+  --local N                 start all N here, on loopback, each with its share of the cores
+  --heartbeat SECONDS       after which a process that no longer answers is given up.  [default: 30]
+  --restarts N              times that a program that died is started again; on every host alike.  [default: 0]
+  --dry-run                 print what would be started, and start nothing
 
 All other arguments go to `glorot run`. SIGTERM or SIGINT to any process stops all at the same step, saved (exit codes
 143, 130). If a process dies the others stop within the heartbeat with exit code 1: what was committed is whole, and the
@@ -33,28 +33,31 @@ import subprocess
 import sys
 import time
 
+from glorot_jax.engine import devices
+from glorot_jax.errors import InputError
 from glorot_jax.launching import hosts
-from glorot_jax.launching.workers import FINAL
+from glorot_jax.launching.codes import FINAL, shell, together
+from glorot_jax.launching.parser import Parser, need_at_least, need_sweep
 
 PAUSE = 5.0
 """Seconds before a new start."""
+DIED = "a process of the program died; what was committed is whole, the same command goes on"
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code: 0 done, 1 a process died and the same command goes on, 2 refused, 130/143 stopped."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[hosts.options()])
+    parser = Parser("multihost", [hosts.options()])
     parser.add_argument("--local", type=int)
     parser.add_argument("--restarts", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("-h", "--help", action="store_true")
     own, arguments = parser.parse_known_args(argv)
-    if own.help or not arguments:
+    if own.help:
         print(__doc__)
-        return 0 if own.help else 2
-    wrong = _wrong(own)
-    if wrong is not None:
-        print(f"error: {wrong}", file=sys.stderr)
-        return 2
+        return 0
+    need_sweep(arguments)
+    need_at_least(own, local=1, heartbeat=1, restarts=0)
+    if (wrong := _wrong(own)) is not None:
+        raise InputError(wrong)
     stopped: list[int] = []
     workers: list[subprocess.Popen] = []
 
@@ -71,7 +74,9 @@ def main(argv: list[str]) -> int:
             print("\n".join(shlex.join(command) for command in commands))
             return 0
         workers[:] = [subprocess.Popen(command, env=_environment(own.local)) for command in commands]
-        code = _code([worker.wait() for worker in workers])
+        code = together([shell(worker.wait()) for worker in workers])
+        if code == 1:
+            print(DIED, file=sys.stderr)
         if code in FINAL or stopped or start == own.restarts:
             break
         print(f"starting again ({start + 1} of {own.restarts})", file=sys.stderr, flush=True)
@@ -82,13 +87,12 @@ def main(argv: list[str]) -> int:
 def _wrong(own: argparse.Namespace) -> str | None:
     told = [own.coordinator, own.processes, own.process_id]
     if own.local is not None:
-        if any(value is not None for value in told):
-            return "local: it can't stand beside --coordinator, --processes and --process-id"
-        return None if own.local >= 1 else f"local: {own.local} is not an integer ≥ 1"
+        beside = any(value is not None for value in told)
+        return "--local: it can't stand beside --coordinator, --processes and --process-id" if beside else None
     if any(value is None for value in told) and any(value is not None for value in told):
-        return "coordinator, processes and process-id: give all three, or none where JAX finds the others by itself"
+        return "--coordinator, --processes, --process-id: give all three, or none where JAX finds the others by itself"
     if own.processes is not None and not 0 <= own.process_id < own.processes:
-        return f"process-id: {own.process_id} is not from 0 to {own.processes - 1}"
+        return f"--process-id: {own.process_id} is not from 0 to {own.processes - 1}"
     return None
 
 
@@ -115,21 +119,4 @@ def _environment(local: int | None) -> dict[str, str]:
     asked = "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform" in os.environ.get("XLA_FLAGS", "")
     if local is None or asked:
         return dict(os.environ)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(max(1, cores // local))}
-
-
-def _code(codes: list[int]) -> int:
-    """One for all: who refused or was stopped says so; any other end means that one of them died."""
-    shell = [code if code >= 0 else 128 - code for code in codes]
-    for code in (2, 143, 130):
-        if code in shell and set(shell) <= {0, code}:
-            return code
-    if not any(shell):
-        return 0
-    print("a process of the program died; what was committed is whole, the same command goes on", file=sys.stderr)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(max(1, devices.cores() // local))}

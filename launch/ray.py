@@ -20,21 +20,23 @@ SIGTERM and Ctrl-C are passed on: all save and stop; a second Ctrl-C leaves at o
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from glorot_jax.engine import devices
+from glorot_jax.errors import InputError
 from glorot_jax.launching import task, workers
+from glorot_jax.launching.codes import FINAL, together
+from glorot_jax.launching.parser import Parser, need_sweep
 from glorot_jax.launching.standing import View
 
 
@@ -47,8 +49,7 @@ class Part:
 
 def main(argv: list[str]) -> int:
     """Returns 0 if all parts are done, 2 if one was refused, 1 if one died for good, 130 or 143 after a stop."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="glorot launch ray")
-    parser.add_argument("-h", "--help", action="store_true")
+    parser = Parser("ray")
     parser.add_argument("--out")
     parser.add_argument("--shards", type=int, default=0)
     parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS"))
@@ -59,21 +60,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-progress", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     own, rest = parser.parse_known_args(argv)
-
-    def refuse(why: str) -> NoReturn:
-        parser.exit(2, f"error: {why}\n")
-
     if own.help:
         print(__doc__)
         return 0
-    if not rest or rest[0].startswith("-") or own.out is None or own.shards < 1:
-        refuse("SWEEP first, --out DIR and --shards N (≥ 1) are needed")
+    need_sweep(rest)
+    if own.out is None or own.shards < 1:
+        raise InputError("--out DIR and --shards N (≥ 1) are needed")
     if min(own.cpus, own.gpus, own.retries) < 0:
-        refuse("--cpus, --gpus and --retries are numbers ≥ 0")
+        raise InputError("--cpus, --gpus and --retries are numbers ≥ 0")
     try:
         others = {name: float(count) for name, _, count in (text.partition("=") for text in own.resource)}
     except ValueError:
-        refuse(f"--resource: {' '.join(own.resource)!r} is not NAME=N")
+        raise InputError(f"--resource: {' '.join(own.resource)!r} is not NAME=N") from None
     sweep = os.path.abspath(rest[0]) if os.path.isfile(rest[0]) else rest[0]
     out = own.out if "://" in own.out else os.path.abspath(own.out)
     arguments = [sweep, "--out", out, *rest[1:], "--no-progress"]
@@ -92,15 +90,14 @@ def main(argv: list[str]) -> int:
     try:
         import ray
     except ImportError:
-        refuse("Ray is not installed: pip install 'glorot-jax[ray]'")
+        raise InputError("Ray is not installed: pip install 'glorot-jax[ray]'") from None
     view = View(out, own.no_progress)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), cluster(ray, own.address) as refused:
-        if refused:
-            refuse(refused)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), cluster(ray, own.address):
         there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU", *others)}
         asked = {"CPU": own.cpus, "GPU": own.gpus, **others}
         if not own.address and any(count > there[name] for name, count in asked.items()):  # else more nodes may come
-            refuse(f"a part needs {asked}, this machine has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs")
+            has = f"this machine has {there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs"
+            raise InputError(f"a part needs {asked}, {has}")
         train = ray.remote(**needs, max_retries=0)(task.train)
         with view.open():
             code = supervise(ray, lambda part: train.remote(arguments, part.shard, settings), parts, own.retries, view)
@@ -110,20 +107,19 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def cluster(ray: Any, address: str | None) -> Iterator[str | None]:
-    """Connects Ray within it; yields why that can't be, if it can't. What is started here hears this machine alone."""
+def cluster(ray: Any, address: str | None) -> Iterator[None]:
+    """Connects Ray within it. What is started here hears this machine alone."""
     with tempfile.TemporaryDirectory(prefix="glorot-", ignore_cleanup_errors=True) as folder:
-        room = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False, "_temp_dir": folder}
+        room = {"num_cpus": devices.cores(), "include_dashboard": False, "_temp_dir": folder}
         room["object_store_memory"] = 100 * 2**20  # nothing but exit codes passes through it
         try:
             if address and (place := re.fullmatch(r"(.+):(\d+)", address)):
                 socket.create_connection((place[1], int(place[2])), timeout=10).close()  # Ray itself tries for ever
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else room))
         except (OSError, ValueError, RuntimeError) as error:
-            yield f"--address: no Ray cluster at {address!r}: {str(error).splitlines()[0]}"
-            return
+            raise InputError(f"--address: no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
         try:
-            yield None
+            yield
         finally:
             ray.shutdown()
 
@@ -148,22 +144,18 @@ def supervise(ray: Any, submit: Callable[[Part], Any], parts: list[Part], retrie
                 if code and text and text not in told:  # what all of them say is said once
                     told.add(text)
                     view.say(text)
-                part.deaths += code not in workers.FINAL
+                part.deaths += code not in FINAL
                 if code in (0, 2) or stops or part.deaths > retries:
                     codes.append(code)
                     queue = [] if code == 2 else queue
                 else:
                     part.not_before = time.monotonic() + workers.pause(part.deaths)
                     queue.append(part)
-                    how = "was stopped and saved" if code in workers.FINAL else f"died ({part.deaths} of {retries})"
+                    how = "was stopped and saved" if code in FINAL else f"died ({part.deaths} of {retries})"
                     view.say(f"part {part.shard[0]} of {part.shard[1]} {how}; it begins again")
             view.show(len(running), len(queue))
         view.show(0, len(queue), now=True)
-    if 2 in codes:
-        return 2
-    if any(code not in workers.FINAL for code in codes):
-        return 1
-    return 128 + (stops[0] if stops[0] == signal.SIGINT else signal.SIGTERM) if queue or any(codes) else 0
+    return together(codes, bool(queue), stops)
 
 
 def ended(ray: Any, reference: Any) -> tuple[int, str]:
@@ -176,9 +168,3 @@ def ended(ray: Any, reference: Any) -> tuple[int, str]:
         return (2 if isinstance(error.cause, ImportError) else 1), f"error on a node: {error.cause}"
     except ray.exceptions.RayError as error:
         return 1, str(error).strip().splitlines()[0]
-
-
-if __name__ == "__main__":
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]  # where `import ray` is this file
-    sys.exit(main(sys.argv[1:]))

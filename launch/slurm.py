@@ -26,11 +26,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from glorot_jax import Sweep, load, load_sweep
 from glorot_jax.errors import InputError
+from glorot_jax.launching.parser import Parser, need_at_least, need_sweep
 from glorot_jax.launching.workers import command
 
 SAVING = 30
@@ -77,7 +77,8 @@ def ask(*command: str, text: str | None = None) -> str:
     except FileNotFoundError:
         raise InputError(f"{command[0]}: not found", "submit where Slurm is, or look with --dry-run") from None
     if done.returncode:
-        raise InputError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"{command[0]}: {said[-1].removeprefix(f'{command[0]}: ').removeprefix('error: ')}")
     return done.stdout
 
 
@@ -108,22 +109,13 @@ def finished(sweep: Sweep, out: str) -> bool:
     return there and all(shard["state"] == "done" for shard in results.shards)
 
 
-def submit(own: argparse.Namespace, arguments: list[str]) -> None:
+def submit(own: argparse.Namespace, name: str, *arguments: str) -> None:
     """Submits the array, unless it is at work, or there is nothing to do."""
-    if own.shards is None:
-        raise InputError("--shards: say in how many parts the sweep is divided", "a handful serves a thousand runs")
-    for name, least in (("shards", 1), ("throttle", 1), ("cpus", 1), ("restarts", 0)):
-        if (given := getattr(own, name)) is not None and given < least:
-            raise InputError(f"{name}: {given} is not an integer ≥ {least}")
-    if not 0 < own.segment_seconds < math.inf:
-        raise InputError(f"segment-seconds: {own.segment_seconds:g} is not a finite number > 0")
-    if "--fresh" in arguments:
-        raise InputError("fresh: each task would start over what the others made", "name another folder with --out")
-    sweep = load_sweep(own.sweep, own.settings)
+    sweep = load_sweep(name, own.settings)
     out = own.out or f"results/{sweep.name}"
     logs = Path("logs" if "://" in out else f"{out}/logs").absolute()
     settings = [word for setting in own.settings for word in ("--set", setting)]
-    text = script(own, [own.sweep, "--out", out, *settings, *arguments], sweep.name, logs)
+    text = script(own, [name, "--out", out, *settings, *arguments], sweep.name, logs)
     if own.dry_run:
         print(text, end="")
         return
@@ -142,12 +134,8 @@ def submit(own: argparse.Namespace, arguments: list[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0 once the array is submitted or nothing is to be done, 2 if it is refused."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(__doc__)
-        return 0 if argv else 2
-    parser = argparse.ArgumentParser("glorot launch slurm", "glorot launch slurm --help", allow_abbrev=False)
-    parser.add_argument("sweep")
+    """Returns 0 once the array is submitted or nothing is to be done."""
+    parser = Parser("slurm")
     parser.add_argument("--shards", type=int)
     for option in ("out", "time", "partition", "account", "constraint", "gpus", "memory"):
         parser.add_argument(f"--{option}")
@@ -159,13 +147,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--restarts", type=int, default=3)
     parser.add_argument("--segment-seconds", type=float, default=30.0)
     parser.add_argument("--dry-run", action="store_true")
-    try:
-        submit(*parser.parse_known_args(argv))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    own, arguments = parser.parse_known_args(argv)
+    if own.help:
+        print(__doc__)
+        return 0
+    need_sweep(arguments)
+    if own.shards is None:
+        raise InputError("--shards: say in how many parts the sweep is divided", "a handful serves a thousand runs")
+    need_at_least(own, shards=1, throttle=1, cpus=1, restarts=0)
+    if not 0 < own.segment_seconds < math.inf:
+        raise InputError(f"--segment-seconds: {own.segment_seconds:g} is not a finite number > 0")
+    if "--fresh" in arguments:
+        raise InputError("--fresh: each task would start over what the others made", "name another folder with --out")
+    submit(own, *arguments)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -370,7 +370,8 @@ def _summary(found: Sequence[Verdicts]) -> str:
 def _title(one: Verdicts) -> str:
     """A sweep's own summary, with what makes it another than its file's."""
     told = one.missing and f"{one.sweep}: no claims, its sweep file: {one.missing}"
-    return (told or _summary([one])) + "".join(f" · with --set {s}" for s in one.settings)
+    changed = " ".join(f"--set {setting}" for setting in one.settings)
+    return (told or _summary([one])) + (f" · with {changed}" if changed else "")
 
 
 _CAPTION = (

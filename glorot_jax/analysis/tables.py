@@ -266,8 +266,9 @@ def fill(
     for (row, column), part in groups.items():
         mean, half, n = interval(part[value].to_numpy(float))
         lost = part["status"] == "diverged"
-        picked = tuple(number(part[c].iloc[0]) for c in chosen)
         dropped = int((part["status"] == "dropped").sum())
+        nobody = dropped == len(part)  # there was nothing to choose by
+        picked = tuple("–" if nobody else number(part[c].iloc[0]) for c in chosen)
         cells[row, column] = Cell(row, column, mean, half, n, int(lost.sum()), picked, dropped=dropped)
         counted = part[value].astype(float).where(part[value].notna() | ~lost, worst.get(column, math.nan))
         by_seed = counted.groupby(part["seed"]).mean().dropna().to_dict()
@@ -395,8 +396,9 @@ def said_of_dropped(made: Table) -> str:
     dropped = sum(cell.dropped for cell in made.cells.values())
     if not dropped:
         return ""
-    what, have = ("1 run", "it has") if dropped == 1 else (f"{dropped} runs", "they have")
-    return f"The search dropped {what} before the end: {have} no final value, and the test leaves such out."
+    have = "it has" if dropped == 1 else "they have"
+    said = f"The search dropped {dropped} of these runs before the end"
+    return f"{said}: {have} no final value, and the test leaves such out."
 
 
 def said_of_progress(results: Results) -> str:

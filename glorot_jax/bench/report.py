@@ -128,7 +128,7 @@ def _memory(rows: Sequence[Result]) -> str:
         return [*(f"{found[name] / 2**20:,.1f}" for name in ("predicted", "measured")), f"{share:+.0%}"]
 
     return _table(
-        "Memory of training, MiB on all devices",
+        "Memory of a short sweep, MiB: planned, and taken, as `glorot status` tells it",
         ["network, runs", "planned", "measured", ""],
         [[_label(row), *cells(row["memory"])] for row in rows],
     )

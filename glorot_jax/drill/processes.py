@@ -13,6 +13,7 @@ from pathlib import Path
 
 from glorot_jax.drill.case import ARGUMENTS, Lost
 from glorot_jax.launching import workers
+from glorot_jax.launching.codes import shell
 from glorot_jax.launching.standing import Standing, standing
 
 PATIENCE = 600.0
@@ -83,8 +84,7 @@ class Process:
     def code(self) -> int:
         """Waits for its end and returns its exit code, as a shell counts."""
         self.until(lambda: False)
-        code = self._process.wait()
-        return code if code >= 0 else 128 - code
+        return shell(self._process.wait())
 
     def said(self) -> str:
         """Returns what it has said so far."""

@@ -5,17 +5,18 @@ kernel. So which runs a part has follows from the sweep, the number of parts, an
 or chose; never from the machine that a part runs on. Each part trains its shards under their own locks and touches
 nobody else's. At a given width a run's bits are those that it has in an undivided sweep.
 
-A cohort is cut between blocks. Three things stay whole, each with one part: a shard that was begun before; the runs
-that a search compares with each other, so that a division changes nobody's fate; and cohorts of several depths in one
-program, which is made for the deepest of them.
+A cohort is cut between blocks. Three things stay whole, each with one part: a shard that was begun before; all runs of
+a cohort that a search compares with each other, so that a division changes nobody's fate; and cohorts of several depths
+in one program, which is made for the deepest of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -219,31 +220,49 @@ def divide(
     parts: int,
     asked: Asked,
     begun: Sequence[tuple[Shard, Cohort]],
-    new: Sequence[Cohort],
+    new: Sequence[tuple[Cohort, Asked]],
     programs: Programs,
 ) -> Division:
     """Returns a new division.
 
     Args:
         begun: shards that are not done, with their runs.
-        new: cohorts of the runs that are in no shard.
+        new: cohorts of the runs that are in no shard, each with what is asked for of its own shards.
 
     Raises:
         InputError: a cohort can't be built, or does not fit into memory.
     """
     wares = [_begun(shard, cohort, programs) for shard, cohort in begun]
-    weights = [_weight(cohort, programs.of(cohort, asked.width, asked.kernel)[0]) for cohort in new]
+    weights = [_weight(cohort, programs.of(cohort, own.width, own.kernel)[0]) for cohort, own in new]
     total = sum(weights) + sum(ware.unit.weight for ware in wares)
-    for cohort, weight in zip(new, weights, strict=True):
-        wares += _new(sweep, -(-parts * weight // total), asked, cohort, programs)
+    for (cohort, own), weight in zip(new, weights, strict=True):
+        wares += _new(sweep, -(-parts * weight // total), own, cohort, programs)
+    bundles = _compared(wares) if sweep.search is not None else [[ware] for ware in wares]
     pieces = []
-    for part, places in dealt([ware.unit for ware in wares], parts):
-        first = wares[places.start]
-        merged = replace(first.cohort, runs=tuple(r for place in places for r in wares[place].cohort.runs))
-        for wave in waves(merged, first.at_once):
-            runs = tuple(run.id for run in wave.runs)
-            pieces.append(Piece(shard=first.facts["shard"] or wave.shard_id, part=part, runs=runs, **_rest(first)))
+    for part, places in dealt([_whole(bundle) for bundle in bundles], parts):
+        mine = [ware for place in places for ware in bundles[place]]
+        for _, alike in itertools.groupby(mine, key=lambda ware: ware.unit.belongs):
+            first, *more = alike
+            merged = replace(first.cohort, runs=tuple(r for ware in (first, *more) for r in ware.cohort.runs))
+            for wave in waves(merged, first.at_once):
+                runs = tuple(run.id for run in wave.runs)
+                pieces.append(Piece(shard=first.facts["shard"] or wave.shard_id, part=part, runs=runs, **_rest(first)))
     return Division(parts, digest(sweep), asked, tuple(pieces))
+
+
+def _compared(wares: Sequence[_Ware]) -> list[list[_Ware]]:
+    """Those together whose runs a search compares: they share a program, see ``team.teams``."""
+    found: dict[object, list[_Ware]] = {}
+    for ware in wares:
+        found.setdefault((ware.cohort.id, ware.facts["width"], ware.facts["kernel"]), []).append(ware)
+    return list(found.values())
+
+
+def _whole(bundle: Sequence[_Ware]) -> Unit:
+    """Wares that go to one part as a unit."""
+    if len(bundle) == 1:
+        return bundle[0].unit
+    return Unit(sum(ware.unit.weight for ware in bundle), tuple(ware.unit.belongs for ware in bundle))
 
 
 def _rest(ware: _Ware) -> dict[str, Any]:
@@ -275,9 +294,15 @@ def _new(sweep: Sweep, parts: int, asked: Asked, cohort: Cohort, programs: Progr
         "why_shared": programs.why_shared(cohort),
     }
     at_once = asked.at_once or programs.at_once(cohort, program.width, program.kernel)
-    for number, one in enumerate(waves(cohort, at_once) if whole else blocks(cohort, program.width)):
+    if not whole:
+        found: Iterable[Cohort] = blocks(cohort, program.width)
+    elif sweep.search is None or at_once >= len(cohort.runs):
+        found = waves(cohort, at_once)
+    else:
+        found = cohort.members or [cohort]
+    for number, one in enumerate(found):
         belongs = cohort.id, number if whole else None
-        yield _Ware(Unit(_weight(one, program), belongs), one, facts, None if whole else at_once)
+        yield _Ware(Unit(_weight(one, program), belongs), one, facts, at_once)
 
 
 def _steps(cohort: Cohort, program: Program) -> int:

@@ -22,6 +22,7 @@ from glorot_jax.engine.planning.plan import Cohort, cohorts
 from glorot_jax.engine.programs import Programs
 from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
+from glorot_jax.engine.team import Member, Team, joined, teams
 from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.engine.trainer import SEGMENT_SECONDS, Trainer, ids_of, leave_if
 from glorot_jax.engine.watching import Silent
@@ -69,9 +70,8 @@ def run(
         width: runs vmapped together; chosen by rule if not said. Unfinished runs keep the width that they began
             with unless it is said, and are then marked.
         kernel: what makes an update, as ``planning.form`` names it; as of ``width``.
-        at_once: runs of a cohort that train together, at most; the others wait until these are done. A search
-            compares those that train together. As many as fit into memory if not said; what has begun stays as it was
-            divided.
+        at_once: runs of a cohort that train together, at most; the others wait for places. As many as fit into memory
+            if not said; what has begun stays as it was divided.
         fresh: start over; what was there is moved beside it, never deleted.
         progress: who is told.
         segment_seconds: bound on the time between a signal and the end of the segment under way.
@@ -131,7 +131,7 @@ def run(
             watcher.note(f"{name}: nothing to do")
         else:
             facts = {"by": locks.me(), "environment": environment}
-            _train(name, work, sweep, log, facts, programs, watcher, signals, segment_seconds, started)
+            _train(name, work, sweep, at_once, log, facts, programs, watcher, signals, segment_seconds, started)
     return results
 
 
@@ -174,6 +174,7 @@ def _train(
     name: str,
     work: Sequence[tuple[Shard, Cohort]],
     sweep: Sweep,
+    at_once: int | None,
     log: Path | None,
     facts: Mapping[str, Any],
     programs: Programs,
@@ -182,9 +183,10 @@ def _train(
     segment_seconds: float,
     started: Callable[[], None],
 ) -> None:
-    """Trains shards one after the other, which this process, or the one that leads, holds.
+    """Trains shards, cohort by cohort, which this process, or the one that leads, holds.
 
     Args:
+        at_once: runs that train together, at most.
         started: called at the first update, at the latest when a shard is done.
     """
     total = sum((c.runs[0].steps - s.first_step) * len(c.runs) for s, c in work)
@@ -199,17 +201,26 @@ def _train(
         **batch.described(),
     )
     try:
-        for shard, cohort in work:
-            if not shard.done:
-                leave_if(signals, programs.peers)
-                Trainer(log, shard, cohort, sweep.search, programs, watcher, signals, segment_seconds, started).train()
-                started()  # one that makes no update has begun all the same
+        for members in teams(work):
+            leave_if(signals, programs.peers)
+            team = _team(members, sweep, at_once, programs)
+            Trainer(log, team, programs, watcher, signals, segment_seconds, started).train()
+            started()  # one that makes no update has begun all the same
     except Stopped as stop:
         event(log, "stop", code=stop.code)
         raise
     finally:
         watcher.close()
     event(log, "done")
+
+
+def _team(members: Sequence[Member], sweep: Sweep, at_once: int | None, programs: Programs) -> Team:
+    order = {run.id: place for place, run in enumerate(sweep.runs())}
+    room = sum(len(member.cohort.runs) for member in members)
+    if len(members) > 1:
+        shard, cohort = members[0].shard, joined(members, order)
+        room = at_once or programs.at_once(cohort, shard.width, shard.kernel)
+    return Team(members, sweep.search, order, room, programs.peers)
 
 
 def resume(
@@ -259,27 +270,41 @@ def described(folder: str | Path) -> Sweep:
 
 def _prepare(there: Here, sweep: Sweep, asked: division.Asked, programs: Programs) -> list[tuple[Shard, Cohort]]:
     """The shards to train, each with its runs: those begun before, then new ones for runs that nobody has."""
-    width, kernel, at_once = asked
     work, new = _begun(there, sweep)
-    for cohort in (
-        wave for one in programs.shared(new, kernel) for wave in programs.waves(one, at_once, width, kernel)
-    ):
-        program, layout = programs.of(cohort, width, kernel)
-        made = shards.create(
-            there.folder / "shards" / cohort.shard_id,
-            cohort,
-            layout.width,
-            program.first_step,
-            program.kernel,
-            why_width=programs.width(cohort),
-            why_shared=programs.why_shared(cohort),
-            search=plain(sweep.search),
-            there=there,
-        )
-        work.append((made, cohort))
+    joining = [_joining(cohort, work, asked) for cohort in programs.shared(new, asked.kernel)]
+    for whole, (width, kernel, at_once) in joining:
+        for cohort in programs.waves(whole, at_once, width, kernel):
+            program, layout = programs.of(cohort, width, kernel)
+            made = shards.create(
+                there.folder / "shards" / cohort.shard_id,
+                cohort,
+                layout.width,
+                program.first_step,
+                program.kernel,
+                why_width=programs.width(cohort),
+                why_shared=programs.why_shared(cohort),
+                search=plain(sweep.search),
+                there=there,
+            )
+            work.append((made, cohort))
     for shard, cohort in work:
-        _as_asked(shard, cohort, width, kernel, programs)
+        _as_asked(shard, cohort, asked.width, asked.kernel, programs)
     return sorted(work, key=lambda pair: pair[0].done)
+
+
+def _joining(
+    cohort: Cohort, work: Sequence[tuple[Shard, Cohort]], asked: division.Asked
+) -> tuple[Cohort, division.Asked]:
+    """A new cohort, and how it is trained: as unfinished shards of the same one are if their program serves it, too.
+
+    So what is new trains beside them; and a process that died between making two shards changed nothing.
+    """
+    for shard, begun in work:
+        same = begun.id == cohort.id and not (shard.done or begun.members or cohort.members)
+        if same and all(set(names) <= set(begun.choices[path]) for path, names in cohort.choices.items()):
+            as_begun = asked._replace(width=asked.width or shard.width, kernel=asked.kernel or shard.kernel)
+            return replace(cohort, choices=begun.choices, functions=begun.functions), as_begun
+    return cohort, asked
 
 
 def _begun(there: Here, sweep: Sweep) -> tuple[list[tuple[Shard, Cohort]], list[Run]]:
@@ -394,9 +419,9 @@ def _division(
             "it ends first, or is stopped, before the sweep is divided in another way",
         )
     work, missing = _begun(there, sweep)
-    new = programs.shared(missing, asked.kernel)
-    for cohort in new:
-        program, _ = programs.of(cohort, asked.width, asked.kernel)
+    new = [_joining(cohort, work, asked) for cohort in programs.shared(missing, asked.kernel)]
+    for cohort, (width, kernel, _) in new:
+        program, _ = programs.of(cohort, width, kernel)
         _check_search(sweep.search, cohort.runs[0], program)
     unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
     made = division.divide(sweep, parts, asked, unfinished, new, programs)
@@ -444,7 +469,10 @@ def _check_search(search: Search | None, run: Run, program: Program) -> None:
         bit = 1 << cadences.index(cadence) if cadence in cadences else -1
         for step in search.rungs(run.steps):
             if not due[step] & bit:
-                raise InputError(f"search: {name} is not recorded at step {step}", f"it is recorded {cadence}")
+                raise InputError(
+                    f"search: {name} is not recorded at step {step}",
+                    f"it is recorded {cadence}, at step 0 and at the last",
+                )
 
 
 def _as_begun(results: Path, shard: Shard, cohort: Cohort, known: Sequence[Cohort]) -> Cohort:

@@ -83,18 +83,18 @@ class Places:
         """Loses runs: as they are now they stay."""
         self.dropped |= set(runs)
 
-    def tighten(self) -> float | None:
+    def tighten(self) -> bool:
         """Moves the runs that are left together, if that frees a block on the busiest device or nobody is left.
 
         Returns:
-            How many times the blocks of the busiest device are now those of before; None if nobody was moved.
+            Whether anybody was moved.
         """
-        alive, before = self.alive(), self.layout.blocks_per_device
+        alive = self.alive()
         after = dataclasses.replace(self._all, runs=len(alive)).blocks_per_device
-        if after == before:
-            return None
+        if after == self.layout.blocks_per_device:
+            return False
         self._settle(alive)
-        return after / before
+        return True
 
     def _settle(self, alive: np.ndarray) -> None:
         """The lost end as runs that stay in a block do: the last record empties their sum of losses."""

@@ -12,9 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from glorot_jax.engine.watching import Advance
+from glorot_jax.units import span
 
 LINE_EVERY = 10.0
 """Seconds between plain lines at first; a minute once the work has lasted ten."""
+SETTLED = 0.01
+"""Share of the work, beyond what was there, from which on speed and end are told: the first steps may mislead."""
 ROWS = 15
 """Variants that the screen lists, best first."""
 
@@ -31,7 +34,8 @@ class Plain:
     def __init__(self) -> None:
         self._begin = time.monotonic()
         self._last_line = -1e9
-        self._made = self._work = self._runs = 0
+        self._made = self._already = self._work = self._runs = 0
+        self._trains_since: float | None = None
         self._sweep = ""
         self._phase = ""
         self._shards: dict[int, Advance] = {}
@@ -39,7 +43,7 @@ class Plain:
         self._best: dict[str, float] = {}
 
     def plan(self, sweep: str, work: int, already: int, runs: int) -> None:
-        self._sweep, self._work, self._made, self._runs = sweep, work, already, runs
+        self._sweep, self._work, self._made, self._already, self._runs = sweep, work, already, already, runs
         if work and already >= work:
             self._say(f"{sweep}: nothing to do, {runs} runs are done")
         elif already:
@@ -59,6 +63,7 @@ class Plain:
         for name, error in news.valid_error.items():
             self._best[name] = min(error, self._best.get(name, 1.0))
         self._news = news
+        self._trains_since = self._trains_since or time.monotonic()
         self._show()
 
     def tick(self) -> None:
@@ -76,11 +81,11 @@ class Plain:
             made, of = (news.step - news.first_step, -news.first_step) if before else (news.step, news.steps)
             parts.append(f"{'pre-training ' * before}step {made:,}/{of:,}")
         parts.append(f"{share:.0%}")
-        if news is not None and news.rate:
+        if news is not None and news.rate and self._settled():
             elsewhere = self._work - self._made - (news.steps - news.step) * (news.alive + news.diverged + news.dropped)
             left = news.seconds_left + elsewhere / news.rate
             ready = datetime.now() + timedelta(seconds=left)
-            parts += [f"{news.rate:,.0f} run-steps/s", f"ready {ready:%H:%M}, {_span(left)} left"]
+            parts += [f"{news.rate:,.0f} run-steps/s", f"ready {ready:%H:%M}, {span(left)} left"]
         if news is not None and news.diverged:
             parts.append(f"{news.diverged} diverged")
         if news is not None and news.dropped:
@@ -89,6 +94,10 @@ class Plain:
         if best is not None:
             parts.append(f"best validation error {best[1][0]:.1%} ({best[0]})")
         return " · ".join(parts)
+
+    def _settled(self) -> bool:
+        long = self._trains_since is not None and time.monotonic() - self._trains_since >= LINE_EVERY
+        return long or self._made - self._already >= SETTLED * self._work
 
     def variants(self) -> Mapping[str, tuple[float, int]]:
         """Returns the best validation error so far of each variant: mean over seeds, number of seeds."""
@@ -142,7 +151,7 @@ class Screen(Plain):
         from rich.text import Text
 
         passed = time.monotonic() - self._begin
-        head = Text(f"{self._sweep}  {self._phase}  {_span(passed)}", style="bold", no_wrap=True)
+        head = Text(f"{self._sweep}  {self._phase}  {span(passed)}", style="bold", no_wrap=True)
         parts: list[Any] = [head, Text(self.line())]
         if self._work:
             bar = Table.grid()  # a bar alone does not end its line
@@ -163,8 +172,3 @@ class Screen(Plain):
 
     def _say(self, text: str) -> None:
         self._live.console.print(text, highlight=False, markup=False)
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -105,13 +105,21 @@ def _level(entry: Entry) -> int:
     return int(entry.get("level", 0))
 
 
-def scalars(folder: Path, entries: Sequence[Entry], new: xr.Dataset) -> xr.Dataset:
+def scalars(folder: Path, entries: Sequence[Entry], new: xr.Dataset | None) -> xr.Dataset:
     """Returns what has one number a run and step, of the files that entries name and of ``new`` behind them."""
     import xarray as xr
 
-    parts = [*(read(folder / str(e["file"])) for e in entries), new]
+    parts = [*(read(folder / str(e["file"])) for e in entries), *([] if new is None else [new])]
     flat = [part[[name for name, v in part.data_vars.items() if v.dims == ("run", "step")]] for part in parts]
     return xr.concat(flat, "step", data_vars="minimal", coords="minimal", compat="override", join="override")
+
+
+def beside(parts: Sequence[xr.Dataset], run_ids: Sequence[str], last: int) -> xr.Dataset:
+    """Returns records of several shards up to a step as those of one, its runs in the order of their ids."""
+    import xarray as xr
+
+    some = [part.sel(step=part["step"] <= last) for part in parts]
+    return xr.concat(some, "run", data_vars="minimal", coords="minimal", compat="override").sel(run=list(run_ids))
 
 
 def read(path: Path) -> xr.Dataset:

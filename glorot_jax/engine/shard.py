@@ -26,7 +26,7 @@ FORMAT = 1
 
 _HERE = Here(Path())
 """Kept nowhere else."""
-_OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped")
+_OF_A_STEP = ("step", "records", "checkpoint", "diverged", "dropped", "decided")
 """What the manifest holds of its step, and goes back to with it."""
 
 
@@ -80,6 +80,11 @@ class Shard:
     @property
     def done(self) -> bool:
         return self.manifest["state"] == "done"
+
+    @property
+    def decided(self) -> int:
+        """The rung up to which a search has said who of its runs is dropped, or a step between that and the next."""
+        return int(self.manifest.get("decided", self.step))
 
     @property
     def last_recorded(self) -> int:
@@ -150,13 +155,25 @@ class Shard:
                 before = self.manifest.get("previous")
                 back = f"going on from step {before['step']}" if before else f"starting from step {self.first_step}"
                 notes.append(f"{damage}; {kept}; {back}")
-                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": [], "dropped": []}
-                self._replace(self.manifest | {**(before or start), "previous": None, "state": "training"})
+                start = {"step": self.first_step, "records": [], "checkpoint": None, "diverged": []}
+                start |= {"dropped": [], "decided": 0}
+                back_to = {"decided": before["step"], **before} if before else start
+                self._replace(self.manifest | {**back_to, "previous": None, "state": "training"})
         return None, notes
 
     def plan_probes(self, picked: Mapping[str, Any]) -> None:
         """Makes durable, before the first step, which records are made; see ``cost.picked``."""
         self._replace(self.manifest | {"probes": dict(picked)})
+
+    def scalars(self, new: xr.Dataset | None = None) -> xr.Dataset:
+        """Returns what has one number a run and step of its records, and of ``new`` behind them."""
+        self.there.fetch(self.folder, self.manifest | {"checkpoint": None})
+        return records.scalars(self.folder, self.manifest["records"], new)
+
+    def decide(self, rung: int, dropped: Sequence[Mapping[str, Any]]) -> None:
+        """Makes durable whom a search drops at the rung where it stands, besides those that were dropped before."""
+        self.manifest = self.there.claim(self.folder, self.manifest)
+        self._replace(self.manifest | {"dropped": [*self.manifest["dropped"], *dropped], "decided": rung})
 
     def _drop_unnamed(self) -> None:
         """Removes record files and checkpoints that neither the manifest nor the one before names.
@@ -225,6 +242,7 @@ def create(
         "previous": None,
         "diverged": [],
         "dropped": [],
+        "decided": 0,
         "search": search,
         "choices": {path: list(names) for path, names in cohort.choices.items()},
         "run_steps": 0,

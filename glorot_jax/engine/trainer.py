@@ -1,4 +1,4 @@
-"""One shard from where it stands to its last step: train segment after segment, commit, show, stop when asked.
+"""The shards of a cohort to their last step: train segment after segment, commit, show, stop when asked.
 
 A finished segment's records and state are made durable while the next one trains, and before the one after it
 starts: a kill at any moment costs at most two segments, and what the next process computes from there is what this one
@@ -20,34 +20,29 @@ import numpy as np
 
 from glorot_jax.engine import allocator, compiling
 from glorot_jax.engine.events import event
-from glorot_jax.engine.least_squares import nonnegative
+from glorot_jax.engine.pace import FIRST_STEPS, GROWTH, Budget, Pace
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.planning import cost as costs
-from glorot_jax.engine.planning.plan import Cohort, per_run, variants
-from glorot_jax.engine.shard import Shard
+from glorot_jax.engine.planning.plan import Cohort, per_run
+from glorot_jax.engine.team import Group, Team
 from glorot_jax.engine.watching import Advance
-from glorot_jax.errors import InputError, Stopped
+from glorot_jax.errors import Stopped
 from glorot_jax.signals import Signals
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from glorot_jax.engine.planning.reckoning import Reckoning
+    from glorot_jax.engine.predictions import Predictions
     from glorot_jax.engine.pretraining import Phase
     from glorot_jax.engine.programs import Programs
     from glorot_jax.engine.segment import Pieces
+    from glorot_jax.engine.shard import Shard
     from glorot_jax.engine.watching import Watcher
-    from glorot_jax.search import Search
 
 SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
-FIRST_STEPS = 8
-"""Steps of a segment as long as nobody knows what a step takes."""
 BLANK_BYTES = 64 * 2**20
 """Of records that are written in one go where all runs are lost."""
-GROWTH = 16
-"""Times that a segment may be as long as the longest before it."""
 
 
 def ids_of(cohort: Cohort) -> list[str]:
@@ -63,17 +58,18 @@ def leave_if(signals: Signals, peers: Peers = ALONE) -> None:
 
 @dataclass(frozen=True)
 class _Segment:
-    """What one segment left, on the host.
+    """What one segment of a group left, on the host.
 
     Attributes:
         step: at its end.
         state: path -> (runs, …).
         records: name -> (runs, records, …), those of ``recorded`` steps.
         made: steps of each run.
-        run_steps: steps of those that lay in a block, all together.
+        present: of each shard, how many of its runs lay in a block.
         seconds: it took.
-        probes: what the manifest holds of them from its commit on.
-        dropped: runs that the search has dropped by then, each with the step.
+        spent: of these, those of its updates, and of each record by the schedules due.
+        dropped: of each shard, the runs that the search has dropped by then, each with the step.
+        decided: the rung at which that was decided, if it was in this segment.
         rate, seconds_left: as in ``Advance``.
     """
 
@@ -82,89 +78,93 @@ class _Segment:
     records: Mapping[str, np.ndarray]
     recorded: Sequence[int]
     made: int
-    run_steps: int
+    present: Sequence[int]
     seconds: float
-    probes: Mapping[str, Any]
-    dropped: Sequence[Mapping[str, Any]]
+    spent: Sequence[tuple[int, float]]
+    dropped: Sequence[Sequence[Mapping[str, Any]]]
+    decided: int | None
     rate: float
     seconds_left: float
 
+    @property
+    def shares(self) -> list[float]:
+        """The part of the work that was each shard's."""
+        return [count / max(1, sum(self.present)) for count in self.present]
+
 
 class _Committed(NamedTuple):
-    """A segment that is durable: its labelled records, all runs that have diverged, and those that did in it."""
+    """A segment that is durable: all runs of the group that have diverged, and those that did in it."""
 
     segment: _Segment
-    records: xr.Dataset | None
     diverged: list[dict[str, Any]]
     lost: list[dict[str, Any]]
 
 
 class Trainer:
-    """One shard from where it stands to its last step.
+    """The shards of a cohort to their last step, group by group; see ``team``.
 
     Of several processes that are one program all go through it, segment by segment; the one that leads decides, reads
     and writes.
 
     Attributes:
-        step, recorded: where the segments stand; the shard's own are of the last commit.
+        step, recorded: where the segments stand; the shards' own are of the last commit.
     """
 
     def __init__(
         self,
         log: Path | None,
-        shard: Shard,
-        cohort: Cohort,
-        search: Search | None,
+        team: Team,
         programs: Programs,
         watcher: Watcher,
         signals: Signals,
         segment_seconds: float,
         started: Callable[[], None],
     ):
-        self.log, self.shard, self.cohort, self.watcher, self.started = log, shard, cohort, watcher, started
-        self.search, self.signals, self.peers = search, signals, programs.peers
-        watcher.phase("drawing the evaluation sets")
-        from glorot_jax.engine.predictions import Predictions
-
-        self.program, self.layout = programs.of(cohort, shard.width, shard.kernel)
-        self.devices, self.arrays, self.ids = programs.devices, per_run(cohort), ids_of(cohort)
-        self.fleet = programs.fleet(self.program, self.layout, self.arrays)
-        self.held = programs.held
+        self.log, self.team, self.programs, self.watcher, self.started = log, team, programs, watcher, started
+        self.signals, self.peers, self.devices = signals, programs.peers, programs.devices
         self.target = segment_seconds / 3
-        self.pace = _Pace(self.target)
+        self.pace = Pace(self.target)
+        self.phase: tuple[Phase | None, ...] = ()
+        self.blocks = 0
         self.updated = False
-        self.predictions = Predictions(shard.folder, cohort, self.program)
+        self.predictions: dict[str, Predictions] = {}
         self._committer = ThreadPoolExecutor(1)
         self._commit: Future[_Committed] | None = None
         self.reckoning: Reckoning | None = None
 
     def train(self) -> None:
+        self.watcher.phase("drawing the evaluation sets")
         try:
-            self._train()
+            while (group := self.team.next()) is not None:
+                self._train(group)
         finally:
             self._committer.shutdown()  # whatever happened, nothing is written once this returns
-            self.predictions.stop()
+            for predictions in self.predictions.values():
+                predictions.stop()
 
-    def _train(self) -> None:
+    def _train(self, group: Group) -> None:
+        """Trains a group until it ends, or returns at once where damage was found and others are to train first."""
+        self._take(group)
         state = self._restored()
-        run, manifest = self.cohort.runs[0], self.shard.manifest
-        self.rungs = self.search.rungs(run.steps) if self.search else ()
-        every = run.due()
-        self.due = dict(sorted((run.due(manifest["probes"]["keep_every"]) | {r: every[r] for r in self.rungs}).items()))
-        self.dropped = list(manifest.get("dropped", ()))
-        self.places = Places(self.layout, [self.ids.index(lost["run"]) for lost in self.dropped], state)
-        self.step, self.recorded, self.probes = self.shard.step, self.shard.last_recorded, manifest["probes"]
+        if any(member.standing != group.standing for member in group.members):
+            return
+        self.places = Places(self.layout, self._places_of(self.dropped), state)
         del state
-        self.watcher.phase("compiling")
+        self.until = self.team.until(self.step, group)
+        self._resize()
+        compiles = not self.fleet.ready
+        if compiles:
+            self.watcher.phase("compiling")
         live = self._placed()
-        self.reckoning = self._reckon(live) if live is not None and self.peers.leads else None
-        phase: tuple[Phase | None, ...] = ()
+        self.reckoning = self._reckon(live, compiles) if live is not None and self.peers.leads else None
+        said: tuple[Phase | None, ...] = ()
         while True:
-            if phase != (now := self._phase(),):
-                self._begin(now, resumed=not phase)
-                phase = (now,)
+            if said != (now := self._phase(),):
+                self._begin(now)
+                said = (now,)
+            recorded: Sequence[int]
             if live is None:
-                segment, records = self._without_runs()
+                segment, records, recorded = self._without_runs()
             else:
                 pieces, recorded = self._schedule(now)
                 begin, updated = time.perf_counter(), self.updated
@@ -173,49 +173,100 @@ class Trainer:
                 segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent)
                 if self.updated and not updated:
                     self.started()
-            last = self.step == self.steps
             if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
-                self.predictions.begin()
+                for predictions in self._predictions():
+                    predictions.begin()
             self._durable()  # at most one commit is under way: a slow disk slows the loop and fills no memory
-            moved, dropped = None, len(self.dropped)
             if live is not None:
                 self.places.make_room()
                 self.places.take(self._waiting(lambda s=live: self.fleet.gather(s)))
                 records = self.places.whole(records)
-                if self.step in self.rungs:
-                    self._waiting(lambda r=records, steps=recorded: self._drop(r, steps))
-                moved = self.places.tighten()
-            made = segment(state=self.places.state, records=records, dropped=tuple(self.dropped))
+            lost, decides = len(self.places.dropped), self.team.decides(self.step, group)
+            if decides:
+                self._waiting(lambda r=records, steps=recorded: self._decide(r, steps))
+            moved = live is not None and self.places.tighten()
+            made = segment(
+                state=self.places.state,
+                records=records,
+                dropped=[tuple(gone) for gone in self.dropped],
+                decided=self.step if decides else None,
+            )
             if self.peers.leads:
                 self._commit = self._committer.submit(self._committed, made)
             del made, records
             caught = self._waiting(lambda: max(self.peers.agreed(self.signals.caught)))
-            if last or caught:
+            if moved:
+                self._resize()
+            if caught or self._ends(group, moved):
                 self._durable()
                 break
-            if moved is not None:
-                self.pace.scale(moved)
-            if moved is not None or len(self.dropped) > dropped:
+            if moved or len(self.places.dropped) > lost:
                 live = None  # its memory is free before the others come
                 live = self._placed()
-        if not last:
+        del self.places  # memory never holds two groups
+        if caught and (self.step < self.steps or self.team.others(group)):
             self.signals.saved()
             raise Stopped(f"saved at {self._where()}; the same command goes on", 128 + caught)
 
-    def _restored(self) -> Any:
-        """The newest whole state as the process that leads finds it, None if there is none; the manifest as of there.
+    def _take(self, group: Group) -> None:
+        """Has everything that its runs need but their state."""
+        from glorot_jax.engine.predictions import Predictions
 
-        The manifest then holds what is planned of the probes, too.
+        self.group = group
+        self.program, self.layout = self.programs.of(group.cohort, group.lead.width, group.lead.kernel)
+        self.arrays = per_run(group.cohort)
+        self.fleet = self.programs.fleet(self.program, self.layout, self.arrays)
+        for shard, cohort in group.members:
+            if shard.folder.name not in self.predictions:
+                self.predictions[shard.folder.name] = Predictions(shard.folder, cohort, self.program)
+
+    def _restored(self) -> dict[str, np.ndarray] | None:
+        """The newest whole state as the process that leads finds it, None if there is none; the manifests as of there.
+
+        The manifests then hold what is planned of the probes, too.
         """
-        state = None
+        shards = [member.shard for member in self.group.members]
+        states = [self._found(shard) for shard in shards] if self.peers.leads else []
         if self.peers.leads:
-            state, notes = self.shard.restore()
-            for note in notes:
-                self.watcher.note(note)
-                event(self.log, "damaged", shard=self.shard.folder.name, what=note)
             self._plan_probes()
-        self.shard.manifest = self.peers.told(self.shard.manifest)
-        return next(iter(self.peers.joined([] if state is None else [state])), None)
+        for shard, manifest in zip(shards, self.peers.told([shard.manifest for shard in shards]), strict=True):
+            shard.manifest = manifest
+        run, manifest = self.group.cohort.runs[0], self.group.lead.manifest
+        every, rungs = run.due(), self.team.rungs
+        self.due = dict(sorted((run.due(manifest["probes"]["keep_every"]) | {r: every[r] for r in rungs}).items()))
+        self.dropped = [list(shard.manifest.get("dropped", ())) for shard in shards]
+        self.step, self.recorded = self.group.lead.step, self.group.lead.last_recorded
+        found = [state for state in states if state is not None]
+        whole = [self.group.whole(found)] if found and len(found) == len(states) else []
+        return next(iter(self.peers.joined(whole)), None)
+
+    def _found(self, shard: Shard) -> dict[str, np.ndarray] | None:
+        """A shard's newest whole state; what was damaged is told of."""
+        state, notes = shard.restore()
+        for note in notes:
+            self.watcher.note(note)
+            event(self.log, "damaged", shard=shard.folder.name, what=note)
+        return state
+
+    def _places_of(self, dropped: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
+        """The indices of runs that were dropped in the group."""
+        at = {name: place for place, name in enumerate(self.group.ids)}
+        return [at[one["run"]] for gone in dropped for one in gone]
+
+    def _ends(self, group: Group, moved: bool) -> bool:
+        """Whether the group trains no further as it is; if it does, it is clear until when."""
+        if self.step < self.until:
+            return moved and self.team.makes_room(group, len(self.places.runs), self.step)
+        if self.step == self.steps or self.team.others(group):
+            return True
+        self.until = self.team.until(self.step, group)
+        return False
+
+    def _resize(self) -> None:
+        """Takes it that a step takes as much longer or shorter as the busiest device has more or fewer blocks."""
+        before, self.blocks = self.blocks, self.places.layout.blocks_per_device
+        if before and self.blocks:
+            self.pace.scale(self.blocks / before)
 
     def _slowest(self, seconds: float) -> float:
         """What a segment took the slowest process; the others wait for it."""
@@ -237,115 +288,120 @@ class Trainer:
             allocator.trim()
         return live
 
-    def _without_runs(self) -> tuple[Callable[..., _Segment], dict[str, np.ndarray]]:
+    def _without_runs(self) -> tuple[Callable[..., _Segment], dict[str, np.ndarray], list[int]]:
         """What is left to be written where all runs are lost: NaN at every step, as many as fit into memory."""
-        due, runs = [r for r in self.due if r > self.recorded], len(self.ids)
+        due, runs = [r for r in self.due if self.recorded < r <= self.until], len(self.group.ids)
         recorded = due[: max(1, BLANK_BYTES // (4 * self.program.record_size * runs))]
         shapes = self._waiting(self.fleet.record_shapes) if recorded else {}
         none = {name: np.full((runs, len(recorded), *shape), np.nan, np.float32) for name, shape in shapes.items()}
-        return self._ended((recorded[-1] if recorded else self.steps) - self.step, recorded, 0.0, []), none
+        reached = recorded[-1] if len(recorded) < len(due) else self.until
+        return self._ended(reached - self.step, recorded, 0.0, []), none, recorded
 
-    def _drop(self, records: Mapping[str, np.ndarray], recorded: Sequence[int]) -> None:
+    def _decide(self, records: Mapping[str, np.ndarray], recorded: Sequence[int]) -> None:
         """Asks the search who goes on; what it says is committed with the segment that it looked at."""
-        there = [places for places in variants(self.cohort.runs) if places[0] not in self.places.dropped]
-        named = set(self.peers.told(self._named(records, recorded, there) if self.peers.leads else None))
-        gone = [place for places in there if named & {self.ids[p] for p in places} for place in places]
-        self.places.drop(gone)
-        rung = self.rungs.index(self.step) + 1
-        self.dropped += [{"run": self.ids[place], "step": self.step, "rung": rung} for place in gone]
-
-    def _named(
-        self, records: Mapping[str, np.ndarray], recorded: Sequence[int], there: Sequence[Sequence[int]]
-    ) -> list[str]:
-        """The runs that the search drops of those that are there, by their ids."""
         from glorot_jax.engine import records as files
 
-        assert self.search is not None
-        flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
-        new = files.dataset(flat, self.program.outputs, self.ids, recorded)
-        seen = files.scalars(self.shard.folder, self.shard.manifest["records"], new)
-        try:
-            named = set(self.search.drop(seen, [[self.ids[place] for place in places] for places in there]))
-        except Exception as error:
-            what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            raise InputError(f"search: {self.search.kind()} failed at step {self.step}: {what}") from error
-        if strangers := sorted(map(str, named - set(self.ids))):
-            raise InputError(
-                f"search: {self.search.kind()} names {strangers[0]!r}, which is no run of those it was shown"
-            )
-        return sorted(named)
+        new, diverged = [], ()
+        if self.peers.leads:
+            flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
+            for member, part in zip(self.group.members, self.group.parts(flat), strict=True):
+                ids = [run.id for run in member.cohort.runs]
+                new.append(files.dataset(part, self.program.outputs, ids, recorded))
+            diverged = {one["run"] for one in self._diverged(self.places.state)}
+        gone = self.team.decided(self.step, self.team.named(self.step, self.group, new, diverged), self.group)
+        self.places.drop(self._places_of(gone))
+        for so_far, more in zip(self.dropped, gone, strict=True):
+            so_far += more
 
     @property
     def steps(self) -> int:
-        return int(self.shard.manifest["steps"])
+        return int(self.group.lead.manifest["steps"])
+
+    def _predictions(self) -> list[Predictions]:
+        return [self.predictions[member.shard.folder.name] for member in self.group.members]
 
     def _ended(
         self, made: int, recorded: Sequence[int], seconds: float, spent: Sequence[tuple[int, float]]
     ) -> Callable[..., _Segment]:
-        """Takes in a segment of so many steps, and returns it but for state, records and who was dropped."""
+        """Takes in a segment of so many steps, and returns it but for state, records and what was decided."""
         runs = len(self.places.runs)
         self.step += made
         self.recorded = recorded[-1] if recorded else self.recorded
         if runs:
             self.pace.learn(made, len(recorded), max(seconds, sum(taken for _, taken in spent)))
-        self.probes = self.probes | {"measured": costs.added(self.probes["measured"], spent)}
+        lie = np.isin(np.arange(len(self.group.ids)), self.places.runs)
         return functools.partial(
             _Segment,
             step=self.step,
             recorded=recorded,
             made=made,
-            run_steps=made * runs,
+            present=[int(lie[places].sum()) for places in self.group.places],
             seconds=seconds,
-            probes=self.probes,
+            spent=spent,
             rate=runs / self.pace.step if self.pace.step else 0.0,
             seconds_left=self.pace.left(self.steps - self.step, sum(r > self.step for r in self.due)),
         )
 
-    def _reckon(self, live: Any) -> Reckoning:
-        """Notes what compiling took, and what is expected: in the manifest from the next commit on."""
+    def _reckon(self, live: Any, compiled: bool) -> Reckoning:
+        """Notes what compiling took, and what is expected: in the manifests from the next commit on."""
         from glorot_jax.engine.planning.reckoning import Reckoning
 
-        reckoning = Reckoning(self.cohort, self.fleet, live, self.held)
-        made, manifest = reckoning.compilation, self.shard.manifest
-        manifest["compilation"] = made
-        manifest.setdefault("planned", reckoning.planned(manifest["probes"]))
-        event(self.log, "compiled", shard=self.shard.folder.name, **made)
-        self.watcher.phase(compiling.said(made))
+        reckoning = Reckoning(self.group.cohort, self.fleet, live, self.programs.held)
+        made = reckoning.compilation
+        for shard, _ in self.group.members:
+            shard.manifest["compilation"] = made
+            shard.manifest.setdefault("planned", reckoning.planned(shard.manifest["probes"]))
+            if compiled:
+                event(self.log, "compiled", shard=shard.folder.name, **made)
+        if compiled:
+            self.watcher.phase(compiling.said(made))
         return reckoning
 
     def _phase(self) -> Phase | None:
         """The pre-training of which the next step is a part; None in training proper."""
         return next((phase for phase in self.program.phases if self.step < phase.last), None)
 
-    def _begin(self, phase: Phase | None, resumed: bool) -> None:
+    def _begin(self, phase: Phase | None) -> None:
         """Says what begins; its steps cost what nobody has seen yet, but not many times those before."""
-        self.watcher.phase("training" if phase is None else f"pre-training layer {phase.layer}")
-        if not resumed:
-            self.pace = _Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
+        what = "training" if phase is None else f"pre-training layer {phase.layer}"
+        waiting = sum(member.left for member in self.team.others(self.group))
+        self.watcher.phase(f"{what}, {waiting} runs wait" if waiting else what)
+        if self.phase not in ((), (phase,)):
+            self.pace = Pace(self.target, max(FIRST_STEPS, self.pace.budget().steps // GROWTH))
+        self.phase = (phase,)
 
     def _where(self) -> str:
         """Where the segments stand, in words."""
-        step, first = self.step, self.shard.first_step
+        step, first = self.step, self.group.lead.first_step
         if step < 0:
             return f"step {step - first:,} of {-first:,} of the pre-training"
         return f"step {step:,} of {self.steps:,}"
 
     def _plan_probes(self) -> None:
-        """Once, before the first step: what probes will take if that is known, and which records the budget keeps."""
-        if "probes" in self.shard.manifest:
+        """Once, before the first step: what probes will take if that is known, and which records the budget keeps.
+
+        The same for all that train here, so that they are recorded at the same steps.
+        """
+        new = [member.shard for member in self.group.members if "probes" not in member.shard.manifest]
+        if not new:
             return
-        run, arrays = self.cohort.runs[0], per_run(self.cohort)
+        picked, run = self.team.picked(), self.group.cohort.runs[0]
+        if picked is None:
+            picked = self._picked()
+        for shard in new:
+            shard.plan_probes(picked)
+            if run.probe_budget is not None:
+                said = costs.budget_said(picked["planned"]["share"], run.probe_budget, picked["keep_every"])
+                self.watcher.note(said)
+                event(self.log, "budget", shard=shard.folder.name, what=said, keep_every=picked["keep_every"])
+
+    def _picked(self) -> dict[str, Any]:
+        cohort, run = self.group.cohort, self.group.cohort.runs[0]
         if run.probe_budget is None:
-            cost = costs.known(self.cohort, self.program, self.devices)
-        else:
-            self.watcher.phase("measuring what the probes take")
-            cost = self._waiting(lambda: costs.measured(self.cohort, self.program, arrays, self.devices))
-        picked = costs.picked(cost, run)
-        self.shard.plan_probes(picked)
-        if run.probe_budget is not None:
-            said = costs.budget_said(picked["planned"]["share"], run.probe_budget, picked["keep_every"])
-            self.watcher.note(said)
-            event(self.log, "budget", shard=self.shard.folder.name, what=said, keep_every=picked["keep_every"])
+            return costs.picked(costs.known(cohort, self.program, self.devices), run)
+        self.watcher.phase("measuring what the probes take")
+        measured = self._waiting(lambda: costs.measured(cohort, self.program, self.arrays, self.devices))
+        return costs.picked(measured, run)
 
     def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
         """State and records after a segment; the seconds of its updates, and of each record by the schedules due."""
@@ -363,23 +419,22 @@ class Trainer:
             if part.steps.any() and not self.updated:
                 self.updated = True
                 taken = {"process_seconds": round(time.process_time(), 3)}
-                event(self.log, "first update", shard=self.shard.folder.name, **taken)
+                event(self.log, "first update", shard=self.group.lead.folder.name, **taken)
         return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take.
 
-        It ends with the phase, and where the search decides; the record of step 0 belongs to the last of the
+        It ends with the phase, and where the group may end; the record of step 0 belongs to the last of the
         pre-training.
         """
         from glorot_jax.engine.segment import PIECES, RECORDS_PER_SEGMENT, Pieces
 
         step = self.step
-        last = min(rung for rung in (*self.rungs, self.steps) if rung > step) if step < self.steps else step
-        last = last if phase is None else phase.last
+        last = self.until if phase is None else min(self.until, phase.last)
         due = [r for r in self.due if r > self.recorded and step <= r <= last]
         pieces, recorded = [], []
-        budget = _Budget(**self.peers.told(vars(self.pace.budget())))
+        budget = Budget(**self.peers.told(vars(self.pace.budget())))
         while len(pieces) < PIECES - 1 and (due or step < last):
             goal = due[0] if due else last
             count = min(goal - step, self.program.piece_steps, budget.steps)
@@ -425,53 +480,76 @@ class Trainer:
             self._tell(commit.result())
 
     def _committed(self, segment: _Segment) -> _Committed:
-        """Makes a segment durable; done in a thread of its own, which alone writes into the shard's folder."""
+        """Makes a segment durable; done in a thread of its own, which alone writes into the shards' folders."""
+        diverged = self._diverged(segment.state)
+        known = {one["run"] for member in self.group.members for one in member.shard.manifest["diverged"]}
+        states, values = self.group.parts(segment.state), self.group.parts(segment.records)
+        for number, (state, records) in enumerate(zip(states, values, strict=True)):
+            self._commit_one(number, segment, state, records, diverged)
+        return _Committed(segment, diverged, [one for one in diverged if one["run"] not in known])
+
+    def _commit_one(
+        self,
+        number: int,
+        segment: _Segment,
+        state: Mapping[str, np.ndarray],
+        records: Mapping[str, np.ndarray],
+        diverged: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Makes one shard's part of a segment durable."""
         from glorot_jax.engine import records as files
 
+        shard, cohort = self.group.members[number]
         if segment.step == self.steps:
-            self.predictions.finish()  # they are on the disk before the last commit
-        new = None
-        if segment.recorded:
-            new = files.dataset(segment.records, self.program.outputs, self.ids, segment.recorded)
-        diverged = self._diverged(segment.state)
-        known = {d["run"] for d in self.shard.manifest["diverged"]}
-        facts: dict[str, Any] = {"probes": dict(segment.probes), "dropped": list(segment.dropped)}
+            self.predictions[shard.folder.name].finish()  # they are on the disk before the last commit
+        ids, share = ids_of(cohort), segment.shares[number]
+        new = files.dataset(records, self.program.outputs, ids, segment.recorded) if segment.recorded else None
+        probes = shard.manifest["probes"]
+        spent = [(due, seconds * share) for due, seconds in segment.spent]
+        facts: dict[str, Any] = {
+            "probes": probes | {"measured": costs.added(probes["measured"], spent)},
+            "dropped": segment.dropped[number],
+            "decided": shard.decided if segment.decided is None else segment.decided,
+        }
         if self.reckoning is not None:
             facts["measured_bytes"] = self.reckoning.measured_bytes()
-        self.shard.commit(segment.step, segment.state, new, diverged, segment.seconds, segment.run_steps, **facts)
-        return _Committed(segment, new, diverged, [d for d in diverged if d["run"] not in known])
+        lost = [one for one in diverged if one["run"] in set(ids)]
+        made = segment.made * segment.present[number]
+        shard.commit(segment.step, state, new, lost, segment.seconds * share, made, **facts)
 
     def _tell(self, done: _Committed) -> None:
-        segment, diverged = done.segment, len(done.diverged)
-        dropped = len({d["run"] for d in segment.dropped} - {d["run"] for d in done.diverged})
+        segment, diverged, runs = done.segment, len(done.diverged), len(self.group.ids)
+        gone = [one for dropped in segment.dropped for one in dropped]
+        dropped = len({one["run"] for one in gone} - {one["run"] for one in done.diverged})
         if segment.step == self.steps:
-            for note in self.predictions.notes:
+            for note in dict.fromkeys(note for predictions in self._predictions() for note in predictions.notes):
                 self.watcher.note(note)
         for lost in done.lost:
             event(self.log, "diverged", **lost)
-        for lost in segment.dropped:
+        for lost in gone:
             if lost["step"] == segment.step:
                 event(self.log, "dropped", **lost)
-        event(
-            self.log,
-            "commit",
-            shard=self.shard.folder.name,
-            step=segment.step,
-            records=len(segment.recorded),
-            seconds=round(segment.seconds, 3),
-        )
+        for (shard, _), share in zip(self.group.members, segment.shares, strict=True):
+            event(
+                self.log,
+                "commit",
+                shard=shard.folder.name,
+                step=segment.step,
+                records=len(segment.recorded),
+                seconds=round(segment.seconds * share, 3),
+            )
         self.watcher.advance(
             Advance(
-                run_steps=segment.made * len(self.cohort.runs),
+                run_steps=segment.made * runs,
                 seconds=segment.seconds,
                 step=segment.step,
                 steps=self.steps,
-                alive=len(self.cohort.runs) - diverged - dropped,
+                alive=runs - diverged - dropped,
                 diverged=diverged,
                 rate=segment.rate,
                 seconds_left=segment.seconds_left,
-                valid_error=self._newest("valid_error", done.records),
-                first_step=self.shard.first_step,
+                valid_error=self._newest("valid_error", segment.records),
+                first_step=self.group.lead.first_step,
                 dropped=dropped,
             )
         )
@@ -479,76 +557,17 @@ class Trainer:
     def _diverged(self, state: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         from glorot_jax.engine.segment import ALIVE, step_of
 
-        found = []
+        cohort, found = self.group.cohort, []
         for index in np.flatnonzero(state["diverged_step"] != ALIVE):
             kind, layer = self.program.blame[int(state["first_nonfinite"][index])]
-            if layer is not None and (depths := self.cohort.depths) is not None:
+            if layer is not None and (depths := cohort.depths) is not None:
                 layer = min(layer, depths[index] + 1)  # of a shared program the output layer is above the deepest
             step = step_of(int(state["diverged_step"][index]))
-            found.append({"run": self.cohort.runs[index].id, "step": step, "tensor": kind, "layer": layer})
+            found.append({"run": cohort.runs[index].id, "step": step, "tensor": kind, "layer": layer})
         return found
 
-    def _newest(self, name: str, new: Any) -> dict[str, float]:
-        if new is None or name not in new:
+    def _newest(self, name: str, records: Mapping[str, np.ndarray]) -> dict[str, float]:
+        if name not in records:
             return {}
-        last = new[name].to_numpy()[:, -1]
-        return {r.name: float(v) for r, v in zip(self.cohort.runs, last, strict=True) if np.isfinite(v)}
-
-
-class _Pace:
-    """What a step and a record take, learned from the segments so far, and how many fit into the next."""
-
-    def __init__(self, target: float, first_steps: int = FIRST_STEPS):
-        self.target, self.first_steps = target, first_steps
-        self._seen: list[tuple[int, int, float]] = []
-        self.step = self.record = 0.0
-
-    def budget(self) -> _Budget:
-        if not self._seen:  # the record of step 0 alone, to show soon
-            return _Budget(steps=self.first_steps, seconds=-1.0, step=0.0, record=0.0)
-        # What little has been seen may mislead: no segment is many times as long as the longest so far.
-        most = GROWTH * max(max(steps for steps, _, _ in self._seen), FIRST_STEPS / GROWTH)
-        return _Budget(
-            steps=max(1, int(min(most, self.target / max(self.step, 1e-9)))),
-            seconds=self.target,
-            step=self.step,
-            record=self.record,
-        )
-
-    def learn(self, steps: int, records: int, seconds: float) -> None:
-        """Takes in one segment: least squares on relative errors over the last eight, neither cost below 0."""
-        self._seen.append((steps, records, max(seconds, 1e-6)))
-        rows = np.array([[s / t, r / t] for s, r, t in self._seen[-8:]])
-        self.step, self.record = nonnegative(rows, np.ones(len(rows)))
-
-    def scale(self, factor: float) -> None:
-        """Takes it that all will take so many times what it took."""
-        self._seen = [(steps, records, seconds * factor) for steps, records, seconds in self._seen]
-        self.step, self.record = self.step * factor, self.record * factor
-
-    def left(self, steps: int, records: int) -> float:
-        """Returns the seconds that so much work will take."""
-        return steps * self.step + records * self.record
-
-
-@dataclass
-class _Budget:
-    steps: int
-    seconds: float
-    step: float
-    record: float
-    spent: float = 0.0
-    begun: bool = False
-
-    def allows(self, count: int) -> bool:
-        """Whether a record after ``count`` more steps still fits; the first always does."""
-        return not self.begun or self.spent + count * self.step + self.record <= self.seconds
-
-    def spend(self, count: int, record: bool) -> None:
-        self.begun = True
-        self.steps -= count
-        self.spent += count * self.step + self.record * record
-
-    @property
-    def empty(self) -> bool:
-        return self.steps <= 0 or self.spent > self.seconds
+        last = records[name][:, -1]
+        return {r.name: float(v) for r, v in zip(self.group.cohort.runs, last, strict=True) if np.isfinite(v)}

@@ -25,7 +25,7 @@ def launch(engine: str, arguments: Sequence[str]) -> int:
     """Hands the arguments to an engine and returns its exit code.
 
     Raises:
-        InputError: the engine is unknown.
+        InputError: the engine is unknown, or refuses them.
     """
     known = engines()
     if engine not in known:

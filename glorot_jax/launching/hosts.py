@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 
-from glorot_jax.errors import ResumableError
+from glorot_jax.errors import InputError, ResumableError
 from glorot_jax.signals import Signals
 
 HEARTBEAT = 30
@@ -37,7 +37,8 @@ def join(own: argparse.Namespace) -> None:
     """Initializes ``jax.distributed``; returns when all processes have come.
 
     Raises:
-        ResumableError: they have not, or it is not known who they are.
+        InputError: it is not known who they are.
+        ResumableError: they have not come.
     """
     import jax
 
@@ -53,9 +54,11 @@ def join(own: argparse.Namespace) -> None:
             shutdown_timeout_seconds=LEAVING,
         )
     except (ValueError, RuntimeError) as error:
+        if own.coordinator is None and isinstance(error, ValueError):
+            alone = "give --coordinator HOST:PORT --processes N --process-id I, or --local N for this machine alone"
+            raise InputError("--coordinator: JAX does not find the other processes by itself", alone) from error
         reason = str(error).partition("\n")[0][:200]
-        hint = "" if own.coordinator else "; give --coordinator HOST:PORT --processes N --process-id I"
-        raise ResumableError(f"the other processes can't be joined: {reason}{hint}") from error
+        raise ResumableError(f"the other processes can't be joined: {reason}") from error
 
 
 def main(argv: list[str]) -> int:
@@ -63,9 +66,9 @@ def main(argv: list[str]) -> int:
     own, arguments = options().parse_known_args(argv)
     try:
         join(own)
-    except ResumableError as error:
+    except (InputError, ResumableError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     import jax
 
     from glorot_jax import cli

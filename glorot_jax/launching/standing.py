@@ -12,10 +12,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from glorot_jax.engine.progress import SETTLED
 from glorot_jax.errors import InputError, ResumableError
+from glorot_jax.units import span
 
 WINDOW = 300.0
 """Seconds over which the speed is taken."""
+PATIENCE = 60.0
+"""Seconds of training from which on the speed is told, however little was done."""
 LAST_PATIENCE = 10.0
 """Seconds that an object store is waited for at the end."""
 
@@ -147,8 +151,9 @@ class View:
             seen.pop(0)
         since, before = seen[0]
         made, passed = stands.share - before.share, clock - since
-        if made <= 0:
+        if made <= 0 or (made < SETTLED and passed < PATIENCE):
             return []
-        left = timedelta(seconds=round((1 - stands.share) * passed / made))
+        left = (1 - stands.share) * passed / made
         speed = (stands.run_steps - before.run_steps) / passed
-        return [f"{speed:,.0f} run-steps/s", f"ready {datetime.now() + left:%H:%M}, {left} left"]
+        ready = datetime.now() + timedelta(seconds=left)
+        return [f"{speed:,.0f} run-steps/s", f"ready {ready:%H:%M}, {span(left)} left"]

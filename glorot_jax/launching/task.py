@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from glorot_jax.launching import workers
+from glorot_jax.launching.codes import shell
 
 _BOUND = """
 import ctypes, os, signal, sys
@@ -50,4 +51,4 @@ def train(
             if process is not None and process.poll() is None:
                 process.kill()
         said.seek(max(0, said.seek(0, os.SEEK_END) - 4096))
-        return (128 - code if code < 0 else code), said.read().decode(errors="replace").strip()
+        return shell(code), said.read().decode(errors="replace").strip()

@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from glorot_jax.launching.codes import FINAL, shell, together
 from glorot_jax.launching.standing import View
 
-FINAL = (0, 2, 130, 143)
-"""Exit codes after which a worker is not started again: done, refused, stopped by SIGINT or SIGTERM."""
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a new start, the first and the longest: a full disk or a busy device may want a moment."""
 LIVED = 600.0
@@ -96,7 +95,7 @@ def supervise(commands: Sequence[Sequence[str]], places: Sequence[Place], restar
             view.show(len(at_work), len(waiting))
             time.sleep(0.1)
         view.show(0, len(waiting), now=True)
-    return _together(codes, bool(waiting), stops)
+    return together(codes, bool(waiting), stops)
 
 
 @contextlib.contextmanager
@@ -118,14 +117,6 @@ def heard() -> Iterator[list[int]]:
 def pause(deaths: int) -> float:
     """Returns the seconds before a part starts again whose worker has died so often: twice as many each time."""
     return min(LONGEST_PAUSE, PAUSE * 2 ** max(0, deaths - 1))
-
-
-def _together(codes: Sequence[int], left: bool, stops: Sequence[int]) -> int:
-    """The exit code of all parts; ``left``: whether some were never begun, or not begun again."""
-    for worst in (lambda code: code == 2, lambda code: code not in FINAL, bool):
-        if found := [code for code in codes if worst(code)]:
-            return 2 if found[0] == 2 else 1 if found[0] not in FINAL else found[0]
-    return 128 + (signal.SIGINT if stops[0] == signal.SIGINT else signal.SIGTERM) if left else 0
 
 
 @dataclass
@@ -179,9 +170,9 @@ class _Worker:
         self._passed = len(stops)
 
     def code(self) -> int | None:
-        """Returns its exit code, as a shell counts: 128 and the signal's number; None as long as it is at work."""
+        """Returns its exit code, as a shell counts; None as long as it is at work."""
         code = self._process.poll()
-        return code if code is None or code >= 0 else 128 - code
+        return None if code is None else shell(code)
 
     def seconds(self) -> float:
         return time.monotonic() - self._begin

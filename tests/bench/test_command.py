@@ -148,10 +148,10 @@ def test_wrong_names_are_refused_with_the_nearest(capsys):
     assert "can't be written" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak")
-def test_measured_memory_is_near_what_arrays_and_batches_take(monkeypatch):
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process holds")
+def test_measured_memory_is_near_what_is_planned(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     found = memory.of(Size(784, 128, 4))
     assert found is not None
-    assert 0.7 < found["measured"] / found["predicted"] < 1.3
+    assert 0.8 < found["measured"] / found["predicted"] < 1.2

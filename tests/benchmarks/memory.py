@@ -9,7 +9,6 @@ sets for evaluation) and 60,000 of them that lie on each device (47 MB).
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from glorot_jax import Sweep, digits, grid, log_spaced, mlp, run, sgd, shapeset
+from glorot_jax.bench.memory import told
 
 DATA = {"digits": digits(), "drawn": shapeset(size=28), "held": shapeset(size=28, examples=60_000)}
 SIZES = (
@@ -54,9 +54,9 @@ def taken(devices: int, *size: str | int) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
         subprocess.run([sys.executable, __file__, *map(str, size), folder], env=environment, check=True)
-        (path,) = Path(folder).glob("memory/shards/*/manifest.json")
-        manifest = json.loads(path.read_text())
-    return manifest["planned"]["bytes_taken"], manifest["measured_bytes"]
+        found = told(Path(folder, "memory"))
+    assert found is not None, "the system does not tell"
+    return found["predicted"], found["measured"]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from glorot_jax import activations, config, doctor, initializers, load, load_sweep, losses, specs
+from glorot_jax.analysis import status
 from glorot_jax.cli import main
 from glorot_jax.engine import drive, watching
 from tests.cli.disk import small_disk
@@ -102,7 +103,8 @@ def refused(capsys) -> Callable[..., str]:
             "format: 'latx' is not known\n  hint: 'latex'? known: csv, html, json",
         ),
         (["status", ".", "--format", "jsn"], "format: 'jsn' is not known\n  hint: 'json'?"),
-        (["list", "activation"], "what: 'activation' is not known\n  hint: 'activations'? known:"),
+        (["list"], "Missing argument 'KIND'. Known: activations, datasets, engines"),
+        (["list", "activation"], "kind: 'activation' is not known\n  hint: 'activations'? known:"),
         (["completion", "bsh"], "shell: 'bsh' is not known\n  hint: 'bash'?"),
         (["data", "show", "shapset"], "name: 'shapset' is not known\n  hint: 'shapeset'?"),
         (["run", "quickstrat"], "sweep: 'quickstrat' is not known\n  hint: 'quickstart'?"),
@@ -122,6 +124,8 @@ def refused(capsys) -> Callable[..., str]:
         (["run", "quickstart", "--set", "search=successive_halving(at=7)"], "search: nothing is recorded at step 7"),
         (["run", "quickstart", "--width", "two"], "Invalid value for '--width': 'two' is not a valid integer."),
         (["run", "quickstart", "--segment-seconds", "0"], "segment_seconds: 0.0 is not a finite number > 0"),
+        (["plan", "quickstart", "--quick", "--calibrate"], "quick: it compiles nothing, and so calibrates nothing"),
+        (["bench", "--figure", "scaling.bmp"], "figure: 'bmp' is not known"),
         (["data", "show", "shapeset", "--count", "0"], "Invalid value for '--count'"),
         (["data", "show", "shapeset", "--output", "x.jpg"], "output: 'x.jpg' does not end in .png"),
         (["data", "show", "shapeset", "--output", "no/x.png"], "output: 'no/x.png' can't be written"),
@@ -131,6 +135,44 @@ def test_wrong_words_are_named_with_the_nearest_and_nothing_is_touched(refused, 
     monkeypatch.chdir(tmp_path)
     assert refused(*arguments).startswith(line)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "quickstart", "--out", "{}"],
+        ["paper", "--out", "{}/paper"],
+        ["bench", "--out", "{}"],
+        ["drill", "--out", "{}"],
+        ["figures", ".", "--out", "{}"],
+        *([verb, "{}"] for verb in ("resume", "status", "table", "compare", "figures", "claims", "theory")),
+        ["status", "{}/results"],
+    ],
+)
+def test_a_file_is_no_folder(refused, tmp_path, arguments):
+    (tmp_path / "notes").write_text("kept")
+    assert refused(*(a.format(tmp_path / "notes") for a in arguments)).endswith(f"{tmp_path}/notes is a file")
+    assert (tmp_path / "notes").read_text() == "kept"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"]])
+def test_a_group_alone_is_its_help_with_every_sentence_whole(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Usage: glorot")
+    assert "..." not in said.replace("[ARGS]...", "")
+    assert main([*arguments, "--help"]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_the_machine_s_own_words_are_one_line_and_exit_code_1(monkeypatch, capsys):
+    def fails(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/there")
+
+    monkeypatch.setattr(status, "render_status", fails)
+    assert main(["status", "."]) == 1
+    assert capsys.readouterr().err == "error: /there: Permission denied\n"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +321,18 @@ def test_status_and_table_print_every_format(trained, capsys, tmp_path):
         assert main(["table", str(trained), "--format", form, "--output", str(file)]) == 0
         assert capsys.readouterr().out == ""
         assert file.read_text(encoding="utf-8") == printed
+
+
+def test_results_are_found_by_their_name_alone(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "results" / "mine")
+    for verb in ("status", "table", "compare"):
+        codes, said = [], []
+        for folder in ("mine", "results/mine"):
+            codes.append(main([verb, folder]))
+            said.append(capsys.readouterr().out)
+        assert codes == [0, 0]
+        assert said[0] == said[1] != ""
 
 
 def test_table_takes_rows_columns_value_and_by(trained, capsys):

@@ -81,6 +81,10 @@ def pieces(out: Path, part: int | None = None) -> list[division.Piece]:
     return list(made.pieces) if part is None else made.of(part)
 
 
+def pieces_begun(out: Path) -> list[str]:
+    return sorted(manifests(out), key=lambda name: -json.loads(manifests(out)[name])["step"])
+
+
 def manifests(out: Path) -> dict[str, str]:
     return {path.parent.name: path.read_text() for path in out.glob("shards/*/manifest.json")}
 
@@ -165,12 +169,16 @@ def test_bits_are_those_of_the_undivided_sweep_whatever_was_begun_and_changed(tm
 
 
 def test_a_search_decides_as_in_the_undivided_sweep(tmp_path):
-    """It compares a whole cohort, which stays with one part."""
+    """It compares a whole cohort, which stays with one part: where not all fit at once, what had begun, too."""
     halving = changed(search=successive_halving(at=(2,), factor=2))
     out, whole = tmp_path / "out", tmp_path / "whole"
-    parts(halving, out, 3, width=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(halving, out, width=2, at_once=4, segment_seconds=1e-6, progress=DiesAtThirdCommit())
+    (out / "shards" / pieces_begun(out)[-1] / "manifest.json").unlink()
+    parts(halving, out, 3, width=2, at_once=4)
     run(halving, whole, width=2)
-    assert [len(piece.runs) for piece in pieces(out)] == [12]
+    assert [len(piece.runs) for piece in pieces(out)] == [3] * 4
+    assert len({piece.part for piece in pieces(out)}) == 1
     assert (load(out).runs["status"] == "dropped").sum() == 6
     assert_same(out, whole)
 

@@ -75,7 +75,7 @@ def one_device():
 def undisturbed(tmp_path_factory) -> Path:
     """The sweep trained with everybody in the place where he began."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Places, "tighten", lambda _: None)
+        patch.setattr(Places, "tighten", lambda _: False)
         return trained(tmp_path_factory.mktemp("undisturbed") / "small")
 
 
@@ -104,13 +104,15 @@ def test_diverged_runs_free_their_places_and_nobodys_bits_change(undisturbed, tm
     tighten = Places.tighten
 
     def noted(places):
-        moves.append(tighten(places))
-        return moves[-1]
+        before = places.layout.blocks_per_device
+        moved = tighten(places)
+        moves.append(places.layout.blocks_per_device / before)
+        return moved
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Places, "tighten", noted)
         out = trained(tmp_path / "small")
-    assert [move for move in moves if move is not None] == [pytest.approx(6 / 8)]
+    assert [move for move in moves if move != 1] == [pytest.approx(6 / 8)]
     assert len(manifest(out)["diverged"]) == 4
     assert manifest(out)["diverged"] == manifest(undisturbed)["diverged"]
     assert manifest(out)["run_steps"] < manifest(undisturbed)["run_steps"] == 16 * STEPS
@@ -203,7 +205,7 @@ def test_a_lost_run_costs_less_than_half_of_the_others_in_its_block():
 
     everybody = seconds()
     places.drop(range(1, 8))
-    assert places.tighten() is None
+    assert not places.tighten()
     assert seconds() < (1 / 8 + 1 / 2) * everybody
 
 
@@ -331,6 +333,37 @@ def test_waiting_runs_have_the_same_bits_and_no_program_of_their_own(undisturbed
     assert_same(out, undisturbed)
 
 
+def test_what_halving_leaves_of_all_that_wait_goes_on_together(halved, tmp_path, monkeypatch):
+    """Seven runs train at once; the process dies when one of the waiting shards knows a decision and others don't."""
+    whole, _, _ = halved
+    out, decide, there = tmp_path / "small", shard.Shard.decide, []
+
+    def dies(self, rung, dropped):
+        decide(self, rung, dropped)
+        if not there:
+            there.append(sum(json.loads(path.read_text())["decided"] for path in out.glob("shards/*/manifest.json")))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard.Shard, "decide", dies)
+    with small.training_programs() as programs:
+        with pytest.raises(KeyboardInterrupt):
+            run(sweep(search=HALVING), out, width=2, at_once=7, segment_seconds=1e-6)
+        assert there == [2]
+        noted, groups = trainer.Trainer._train, []
+
+        def trains(self, group):
+            noted(self, group)
+            groups.append((len(group.members), self.step, len(self.places.runs)))
+
+        monkeypatch.setattr(trainer.Trainer, "_train", trains)
+        run(sweep(search=HALVING), out, width=2, at_once=7, segment_seconds=1e-6)
+    assert len(programs) == 2, "one of each process"
+    assert groups[-1] == (3, STEPS, 4)
+    found = (one for path in out.glob("shards/*/manifest.json") for one in json.loads(path.read_text())["dropped"])
+    assert {one["run"]: one["step"] for one in found} == lost(whole)
+    assert_same(out, whole)
+
+
 def test_waiting_runs_go_on_with_the_program_that_they_shared(undisturbed, tmp_path):
     """Interrupted in the second of three parts: what is left knows all functions of the sweep, not its own alone."""
     out = tmp_path / "small"
@@ -427,5 +460,5 @@ def test_status_and_table_mark_the_dropped_and_compare_them_with_nobody(halved, 
         per_seed(load(out), "test_error", where)
     assert np.isfinite(per_seed(load(out), "test_error", where, step=0)).all()
     text = render_table(out, rows=["activation", "learning_rate"])
-    assert f"The search dropped {gone.sum()} runs before the end" in text
+    assert f"The search dropped {gone.sum()} of these runs before the end" in " ".join(text.split())
     assert "dropped" not in render_table(undisturbed)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
+from glorot_jax import cli
 from glorot_jax.analysis.results import load
 from glorot_jax.drill.case import SWEEP
 from glorot_jax.launching.engines import launch
@@ -228,6 +229,7 @@ def test_kubectl_gets_what_a_dry_run_prints(code, tmp_path, monkeypatch, capsys)
         (["quickstart", *BASE, *TPU, "2by4"], "'2by4'"),
         (["quickstart", *BASE, *TPU, "2x4", "--chips", "3"], "--chips: 3"),
         (["quickstart", *BASE, "--name", "No"], "'No'"),
+        (["quickstart", *BASE, "--gpus", "two"], "--gpus: invalid int value: 'two'"),
         (["quickstart", *BASE, "--env", "A"], "'A' is not of the form K=V"),
         (["quickstart", *BASE, "--segment-seconds", "0"], "> 0"),
         (["quickstart", *BASE], "kubectl is not installed"),
@@ -235,9 +237,7 @@ def test_kubectl_gets_what_a_dry_run_prints(code, tmp_path, monkeypatch, capsys)
 )
 def test_what_is_wrong_or_missing_is_said_in_one_line(line, said, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit) as left:
-        launch("kubernetes", line)
-    assert left.value.code == 2
+    assert cli.main(["launch", "kubernetes", *line]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert said in told

@@ -16,6 +16,7 @@ import pytest
 
 from glorot_jax import load
 from glorot_jax.drill.case import SWEEP
+from glorot_jax.errors import InputError
 from glorot_jax.launching import standing as watched
 from glorot_jax.launching.standing import Standing, View, standing
 
@@ -120,7 +121,8 @@ def test_one_worker_an_accelerator_each_seeing_its_own_alone(local, monkeypatch)
 def test_cores_are_shared_out_without_overlap(local, monkeypatch):
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 7}, raising=False)
     assert [place.cores for place in local.places(2)] == [(0, 1), (2, 5)]
-    assert [place.cores for place in local.places(9)] == [(0, 1, 2, 5, 7)]
+    with pytest.raises(InputError, match="--cores-per-worker: 6 are more than the 5"):
+        local.places(6)
 
 
 def test_before_the_first_commit_there_is_nothing_to_show(tmp_path, capsys):
@@ -130,7 +132,18 @@ def test_before_the_first_commit_there_is_nothing_to_show(tmp_path, capsys):
 
 
 def test_the_speed_is_that_of_the_last_minutes_and_the_start_does_not_count(tmp_path, monkeypatch, capsys):
-    points = [(0, 0.0), (100, 0.0), (110, 0.01), (120, 0.02), (1000, 0.5), (1100, 0.51), (1310, 0.6), (1320, 1.0)]
+    points = [
+        (0, 0.0),
+        (99, 0.0),
+        (100, 0.0),
+        (105, 0.001),
+        (110, 0.01),
+        (120, 0.02),
+        (1000, 0.5),
+        (1100, 0.51),
+        (1310, 0.6),
+        (1320, 1.0),
+    ]
     said = []
     view = View(tmp_path)
     for clock, share in points:
@@ -138,8 +151,9 @@ def test_the_speed_is_that_of_the_last_minutes_and_the_start_does_not_count(tmp_
         monkeypatch.setattr(watched, "standing", lambda _, share=share: Standing(8, share, 1, round(share * 80_000)))
         view.show(at_work=2, waiting=3, now=True)
         said.append(capsys.readouterr().err.strip())
-    assert said[:2] == ["8 runs · 0% · 2 at work · 3 waiting · 1 diverged"] * 2
-    assert "· 80 run-steps/s · ready " in said[2], "0.01 of it in the ten seconds after the start"
-    assert "0:16:20 left" in said[3], "98 times ten seconds"
-    assert "0:20:40 left" in said[6], "0.1 of it in the last 310 s, 0.4 left"
-    assert said[7] == "8 runs · 100% · 2 at work · 3 waiting · 1 diverged"
+    assert said[:3] == ["8 runs · 0% · 2 at work · 3 waiting · 1 diverged"] * 3
+    assert "run-steps/s" not in said[3], "too little to tell"
+    assert "· 80 run-steps/s · ready " in said[4], "0.01 of it in the ten seconds after the start"
+    assert " 16:20 left" in said[5], "98 times ten seconds"
+    assert " 20:40 left" in said[8], "0.1 of it in the last 310 s, 0.4 left"
+    assert said[9] == "8 runs · 100% · 2 at work · 3 waiting · 1 diverged"

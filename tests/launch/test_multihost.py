@@ -1,4 +1,7 @@
-"""Two processes as one program have the bits of one process with two devices, whatever befalls one of them."""
+"""Two processes as one program have the bits of one process with two devices, whatever befalls one of them.
+
+There all runs train at once, here some wait; a search drops the same.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from glorot_jax import load_sweep, run
 from glorot_jax.drill import multihost, processes
 from glorot_jax.drill.twin import differences, look
 from glorot_jax.engine import devices
+from glorot_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SWEEP = """
-from glorot_jax import Sweep, at, digits, grid, mlp, sgd
+from glorot_jax import Sweep, at, digits, grid, mlp, sgd, successive_halving
 
 sweep = Sweep(
     name="two",
@@ -28,6 +32,7 @@ sweep = Sweep(
     steps=20_000,
     record=at(100, 5_000, 15_000),
     probes="light",
+    search=successive_halving(at=5_000, factor=2, by="train_loss"),
 )
 """
 
@@ -45,7 +50,7 @@ def sweep(tmp_path_factory) -> tuple[str, ...]:
     """What the accidents befall, in the arguments of ``glorot run``; quicker to compile than the drill's own."""
     path = tmp_path_factory.mktemp("sweep") / "two.py"
     path.write_text(SWEEP)
-    return (str(path), "--width", "2", "--segment-seconds", "0.3")
+    return (str(path), "--width", "2", "--at-once", "6", "--segment-seconds", "0.3")
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +91,17 @@ def test_what_is_not_said_jax_finds_by_itself(launcher, capsys):
     ("arguments", "said"),
     [
         (["--coordinator", "a:1"], "give all three, or none"),
-        (["--coordinator", "a:1", "--processes", "2", "--process-id", "2"], "process-id: 2 is not from 0 to 1"),
-        (["--local", "2", "--processes", "2"], "local: it can't stand beside"),
-        (["--local", "0"], "local: 0 is not an integer ≥ 1"),
+        (["--coordinator", "a:1", "--processes", "2", "--process-id", "2"], "--process-id: 2 is not from 0 to 1"),
+        (["--local", "2", "--processes", "2"], "--local: it can't stand beside"),
+        (["--local", "0"], "--local: 0 is not an integer ≥ 1"),
+        (["--local", "two"], "--local: invalid int value: 'two'"),
+        (["--local", "1", "--heartbeat", "0"], "--heartbeat: 0 is not an integer ≥ 1"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(launcher, capsys, arguments, said):
-    assert launcher.main(["quickstart", "--out", "x", *arguments]) == 2
-    assert said in capsys.readouterr().err
+def test_what_does_not_fit_together_is_refused(launcher, arguments, said):
+    with pytest.raises(InputError) as refused:
+        launcher.main(["quickstart", "--out", "x", *arguments])
+    assert said in str(refused.value)
 
 
 def test_a_program_that_died_is_started_again_as_often_as_asked_and_no_oftener(launcher, monkeypatch, capfd):
@@ -108,11 +116,3 @@ def test_a_program_that_died_is_started_again_as_often_as_asked_and_no_oftener(l
     said = capfd.readouterr().err
     assert [line for line in said.splitlines() if "again" in line] == [f"starting again ({i} of 2)" for i in (1, 2)]
     assert said.endswith("a process of the program died; what was committed is whole, the same command goes on\n")
-
-
-@pytest.mark.parametrize(
-    ("codes", "one"),
-    [([0, 0], 0), ([143, 143], 143), ([2, 2], 2), ([130, 130], 130), ([-9, 134], 1), ([0, -6], 1), ([2, 1], 1)],
-)
-def test_the_exit_code_is_one_for_all(launcher, codes, one):
-    assert launcher._code(codes) == one

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from glorot_jax import cli
 from glorot_jax.drill.case import ARGUMENTS
 from glorot_jax.drill.processes import children
 from glorot_jax.drill.ray import descendants
@@ -86,6 +87,7 @@ def test_what_trains_ends_with_the_process_that_asked_for_it(tmp_path):
     until(lambda: not alive(child), "it outlives its parent", 10)
 
 
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_becomes_a_sigterm_whose_exit_code_and_words_come_back(tmp_path):
     holder, _ = held(tmp_path)
     holder.send_signal(signal.SIGINT)
@@ -131,6 +133,7 @@ def test_a_dry_run_prints_the_tasks_and_starts_nothing(tmp_path, capsys, monkeyp
     ("line", "said"),
     [
         (["quickstart", "--out", "o"], "--shards N"),
+        (["quickstart", "--out", "o", "--shards", "two"], "--shards: invalid int value: 'two'"),
         (["--out", "o", "--shards", "2"], "SWEEP"),
         (["quickstart", "--out", "o", "--shards", "2", "--resource", "TPU"], "--resource: 'TPU' is not NAME=N"),
         (["quickstart", "--out", "o", "--shards", "2", "--cpus", "-1"], "≥ 0"),
@@ -139,9 +142,7 @@ def test_a_dry_run_prints_the_tasks_and_starts_nothing(tmp_path, capsys, monkeyp
 )
 def test_what_is_wrong_or_missing_is_said_in_one_line(line, said, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SystemExit) as left:
-        launch("ray", line)
-    assert left.value.code == 2
+    assert cli.main(["launch", "ray", *line]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.startswith("error: ")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from glorot_jax import cli
+
 ROOT = Path(__file__).parents[2]
 SWEEP = """
 from glorot_jax import Sweep, mlp, sgd, shapeset
@@ -131,7 +133,7 @@ def test_an_array_that_is_at_work_is_not_submitted_again(slurm, site, capsys):
     assert slurm.main(command) == 0
     (site / "state").write_text("4711_1\n")
     (site / "script").unlink()
-    assert slurm.main(command) == 2
+    assert cli.main(["launch", "slurm", *command]) == 2
     assert capsys.readouterr().err == (
         "error: job 4711: this sweep is at work there\n  hint: wait for it, or stop it with scancel 4711\n"
     )
@@ -155,7 +157,7 @@ def test_where_the_queue_can_not_be_read_nothing_is_submitted(slurm, site, capsy
     assert slurm.main(command) == 0
     (site / "script").unlink()
     (site / "gone").write_text("slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
-    assert slurm.main(command) == 2
+    assert cli.main(["launch", "slurm", *command]) == 2
     assert "error: squeue: slurm_load_jobs error: Unable to contact" in capsys.readouterr().err
     assert not (site / "script").exists()
 
@@ -164,22 +166,23 @@ def test_where_the_queue_can_not_be_read_nothing_is_submitted(slurm, site, capsy
     ("arguments", "said"),
     [
         (["--shards", "9"], "shards: 9 tasks are more than the 8 that this site allows in an array"),
-        (["--shards", "0"], "shards: 0 is not an integer ≥ 1"),
-        (["--shards", "2", "--fresh"], "fresh: each task would start over what the others made"),
+        (["--shards", "0"], "--shards: 0 is not an integer ≥ 1"),
+        (["--shards", "2", "--fresh"], "--fresh: each task would start over what the others made"),
         (["--shards", "2", "--set", "steps=-1"], "steps: -1 is not an integer ≥ 0"),
-        (["--shards", "2", "--segment-seconds", "0"], "segment-seconds: 0 is not a finite number > 0"),
+        (["--shards", "2", "--segment-seconds", "0"], "--segment-seconds: 0 is not a finite number > 0"),
+        (["--shards", "two"], "--shards: invalid int value: 'two'"),
         ([], "--shards: say in how many parts the sweep is divided"),
     ],
 )
-def test_what_is_wrong_is_refused_in_a_line(slurm, site, capsys, arguments, said):
-    assert slurm.main(["tiny.py", *arguments]) == 2
+def test_what_is_wrong_is_refused_in_a_line(site, capsys, arguments, said):
+    assert cli.main(["launch", "slurm", "tiny.py", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {said}")
     assert not (site / "script").exists()
 
 
-def test_without_slurm_it_says_so(slurm, site, capsys, monkeypatch):
+def test_without_slurm_it_says_so(site, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert slurm.main(["tiny.py", "--shards", "2"]) == 2
+    assert cli.main(["launch", "slurm", "tiny.py", "--shards", "2"]) == 2
     assert capsys.readouterr().err.startswith("error: sbatch: not found\n")
 
 

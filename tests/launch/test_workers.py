@@ -18,6 +18,7 @@ from glorot_jax.launching import workers
 from glorot_jax.launching.standing import View
 from glorot_jax.launching.workers import Place, supervise
 
+pytestmark = pytest.mark.usefixtures("heard")
 TELLS = """
 import json, os, sys, time
 begin = time.monotonic()
@@ -48,16 +49,6 @@ sys.exit(128 + came[0])
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     monkeypatch.setattr(workers, "PAUSE", 0.0)
-
-
-@pytest.fixture(autouse=True)
-def heard():
-    """Signals that a shell lets its background jobs ignore are heard, here and by what is started."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 def python(program: str, *arguments: object) -> list[str]:

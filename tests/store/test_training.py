@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from glorot_jax import load, resume, run
+from glorot_jax import load, resume, run, successive_halving
 from glorot_jax.analysis.status import status
 from glorot_jax.analysis.tables import render_table
 from glorot_jax.engine import checkpoint, shard, watching
@@ -101,9 +102,14 @@ def workers():
 
 def steps(url: str) -> int:
     """The lowest step that a shard on the store has, -1 before the first manifest."""
+    return min((manifest["step"] for manifest in manifests(url)), default=-1)
+
+
+def manifests(url: str) -> list[dict[str, Any]]:
+    """Those of the shards on the store."""
     store = Objects(url)
     found = [store.get(o.name) for o in store.list("shards") if o.name.endswith(names.MANIFEST)]
-    return min((json.loads(one[0])["step"] for one in found if one is not None), default=-1)
+    return [json.loads(one[0]) for one in found if one is not None]
 
 
 def assert_as_twin(url: str, twin: Path) -> None:
@@ -227,3 +233,33 @@ def test_a_store_that_stays_away_ends_the_process_resumably(server, file, twin, 
 def _fresh(folder: Path) -> str:
     folder.mkdir()
     return str(folder)
+
+
+def test_a_search_compares_shards_that_another_process_left_waiting_on_the_store(server, file, twin):
+    """The first shard waits at the rung when the process dies; the next has neither its records nor its state."""
+    url = server.url()
+    made = dataclasses.replace(load_sweep(str(file)), search=successive_halving(at=4, factor=2))
+
+    class Dies(watching.Silent):
+        ends = 0
+
+        def advance(self, news):
+            self.ends += news.step == 4
+            if self.ends and news.step < 4:
+                raise KeyboardInterrupt
+
+    options = {"width": 2, "at_once": 2, "segment_seconds": 1e-6}
+    with pytest.raises(KeyboardInterrupt):
+        run(made, url, progress=Dies(), **options)
+    assert sorted(manifest["step"] for manifest in manifests(url)) == [0, 4]
+    run(made, url, **options)
+    errors = load(twin).records()["valid_error"].sel(step=4).to_series()
+    means = errors.groupby(load(twin).runs["model.activation"].reindex(errors.index)).mean()
+    dropped = {one["run"] for manifest in manifests(url) for one in manifest["dropped"]}
+    runs = load(twin).runs
+    assert dropped == set(runs.index[runs["model.activation"] == means.idxmax()])
+    with remote.opened(url) as there:
+        for part, _ in shard.open_all(there.folder, there):
+            there.fetch(part.folder, part.manifest)
+        found = parameters(there.folder)
+    assert_same_bits({name: found[name] for name in found.keys() - dropped}, parameters(twin))

@@ -128,6 +128,10 @@ def keep_every(cost: Cost, run: Run) -> int:
     return next(fits, most)
 
 
+NOTHING: Mapping[str, Any] = {"step_seconds": 0.0, "records": []}
+"""What a manifest holds of measured seconds as long as there are none."""
+
+
 def picked(cost: Cost | None, run: Run) -> dict[str, Any]:
     """Returns what a shard's manifest holds of its probes, nothing being measured in training yet.
 
@@ -149,7 +153,7 @@ def picked(cost: Cost | None, run: Run) -> dict[str, Any]:
             "probe_seconds": list(cost.probes),
             "temporary_bytes": dict(cost.temporary_bytes),
         },
-        "measured": {"step_seconds": 0.0, "records": []},
+        "measured": NOTHING,
     }
 
 

@@ -411,7 +411,7 @@ def plan(
         run_steps_per_second: a throughput of your own, all runs together, that the plan turns into hours.
 
     Raises:
-        InputError: a cohort does not fit into memory; the line says what would.
+        InputError: a cohort does not fit into memory, and the line says what would; or ``quick`` beside ``calibrate``.
     """
     import jax
 
@@ -421,6 +421,8 @@ def plan(
 
     if run_steps_per_second is not None and not 0 < run_steps_per_second < float("inf"):
         raise InputError(f"run_steps_per_second: {run_steps_per_second!r} is not a finite number > 0")
+    if quick and calibrate:
+        raise InputError("quick: it compiles nothing, and so calibrates nothing", "leave out one of the two")
     devices.configure()
     used = devices.local()
     divided = shared(sweep.runs(), fuse, used, kernel, stopwatch=calibrate)
@@ -432,7 +434,7 @@ def plan(
         builder = _builder(cohort, build(cohort.runs[0].data), used, kernel)
         chosen = builder.width(width)
         row = _row(builder, chosen, quick)
-        if calibrate and not quick:
+        if calibrate:
             builder.calibrate_kernel(chosen.runs, row.seconds)
             row = _row(builder, chosen, quick)
         if width is None and not quick:
