@@ -404,7 +404,10 @@ class Trainer:
         return costs.picked(measured, run)
 
     def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
-        """State and records after a segment; the seconds of its updates, and of each record by the schedules due."""
+        """State and records after a segment; the seconds of its updates, and of each record by the schedules due.
+
+        Those of a first record that runs share are what one of all of them would have taken.
+        """
         found, spent = [], []
         for part in pieces.parts():
             begin, due, times = time.perf_counter(), int(part.due[0]), 1.0
