@@ -49,12 +49,17 @@ class Compilation(NamedTuple):
 
 def compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled:
     """Returns a traced function compiled as all training programs are, by the ``options`` of its platform."""
+    return lowered.compile(compiler_options=options_of(lowered, platform))
+
+
+def options_of(lowered: jax.stages.Lowered, platform: str) -> dict[str, bool | int | str] | None:
+    """Returns the ``options`` of a traced function, whose operations are counted for ``noted`` in passing."""
     import jax
 
     text = lowered.as_text()
     _here.operations = operations(text)
     version = jax.local_devices(backend=platform)[0].client.platform_version if platform == "gpu" else ""
-    return lowered.compile(compiler_options=options(platform, text, version))
+    return options(platform, text, version)
 
 
 def options(

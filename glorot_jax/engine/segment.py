@@ -147,6 +147,7 @@ class Program:
         room: blocks of that width which one call takes.
         outputs: how each record is labelled.
         record_size: numbers of a run's records at one step.
+        read_at_first: names of the settings on which a run's state and record before its first update depend.
         param_count: parameters of one run, those of layers that it may lack among them.
         layer_params: those of each hidden layer, where it is a dense one.
         piece_steps: the longest piece.
@@ -167,6 +168,7 @@ class Program:
     room: int
     outputs: dict[str, Output]
     record_size: int
+    read_at_first: frozenset[str]
     param_count: int
     layer_params: tuple[int, ...]
     piece_steps: int
@@ -251,7 +253,7 @@ class Draft:
         piece_steps = int(np.clip(PIECE_BYTES // (batch_bytes * width), DRAW_TOGETHER, 256))
         piece_steps -= piece_steps % DRAW_TOGETHER
         blocks = _Blocks(setup, network, self._per_run, self._pretraining, kernel, piece_steps, width)
-        outputs, size = blocks.outputs(self._per_run)
+        outputs, size, read = blocks.outputs(self._per_run)
         room = int(np.clip(CHUNK_BYTES // (4 * network.param_count * width), 1, MOST_BLOCKS))
         return Program(
             setup=setup,
@@ -260,6 +262,7 @@ class Draft:
             room=room,
             outputs=outputs,
             record_size=size,
+            read_at_first=read,
             param_count=network.param_count,
             layer_params=network.layer_params,
             piece_steps=piece_steps,
@@ -753,10 +756,15 @@ class _Run:
         )
         return again(constants, hyper)
 
+    @functools.cached_property
+    def _start(self) -> Callable[..., Tree]:
+        """``start``, traced once."""
+        return jax.jit(self.start, inline=True)
+
     def _abstract(self, hyper: Mapping[str, Array]) -> tuple[Any, ...]:
         """The data's constants; a run's state, inputs, labels and step by their shapes."""
         constants, batch = self.setup.dataset.constants(), (self.setup.batch_size,)
-        state = jax.eval_shape(self.start, constants, hyper, self._brought)
+        state = self._start.eval_shape(constants, hyper, self._brought)
         inputs = jax.ShapeDtypeStruct((*batch, *self.setup.input_shape), jnp.float32)
         return constants, state, inputs, *(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in (batch, ()))
 
@@ -812,8 +820,8 @@ class _Blocks(_Run):
         self.piece_steps, self.width = piece_steps, width
 
     @products_in("float32")
-    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int]:
-        """How each record is labelled, and how many numbers a run's records of one step are."""
+    def outputs(self, hyper: Mapping[str, Array]) -> tuple[dict[str, Output], int, frozenset[str]]:
+        """How each record is labelled, how many numbers a run's records of one step are, and what the first reads."""
         loss = "mean over the mini-batches since the last record; at step 0 the first mini-batch"
         always = {"method": loss, "cadence": " and ".join(self.setup.cadences)}
         found: dict[str, Output] = {"train_loss": Output((), "training loss", attrs=always)}
@@ -824,14 +832,15 @@ class _Blocks(_Run):
         constants, *run, step = self._abstract(hyper)
         state, *batch = jax.tree.map(lambda v: jax.ShapeDtypeStruct((self.width, *v.shape), v.dtype), run)
         settings = {name: jax.ShapeDtypeStruct((self.width, *np.shape(v)), v.dtype) for name, v in hyper.items()}
+        looked = [self._look(s).trace(constants, settings, state, (*batch, step)) for s in self._schedules]
+        read = {"seed", "stream"}.union(_read(self._start.trace(constants, hyper, self._brought)), *map(_read, looked))
         for schedule, (probes, cadence) in enumerate(zip(self.setup.probes, self.setup.cadences, strict=True)):
-            jax.eval_shape(self._look(schedule), constants, settings, state, (*batch, step))
             for probe, (labels, numbers) in zip(probes, self.labels[schedule], strict=True):
                 if twice := found.keys() & labels.keys():
                     raise InputError(f"probes.{probe.name}: {sorted(twice)[0]!r} is recorded by another probe, too")
                 found |= {k: v._replace(attrs={**v.attrs, "cadence": cadence}) for k, v in labels.items()}
                 size += numbers
-        return found, size
+        return found, size, frozenset(read)
 
     def initialize(self, constants: Mapping, hyper: Tree, blocks: Tree) -> Tree:
         """Returns the state before the first update."""
@@ -840,7 +849,7 @@ class _Blocks(_Run):
             started = jax.lax.map(lambda h: self.start(constants, h), _at(hyper, b))
             return _put(state, started, b)
 
-        run = jax.eval_shape(lambda x: self.start(constants, _at(_at(hyper, 0), 0), x), self._brought)
+        run = jax.eval_shape(lambda x: self._start(constants, _at(_at(hyper, 0), 0), x), self._brought)
         shape = hyper["seed"].shape
         nothing = jax.tree.map(lambda v: jnp.zeros((*shape, *v.shape), v.dtype), run)
         if self.setup.dataset.stream:
@@ -1037,6 +1046,17 @@ class _Blocks(_Run):
             lambda: jax.vmap(one)(state, hyper, plan["slot"], new),
             lambda: state["first_nonfinite"],
         )
+
+
+def _read(traced: jax.stages.Traced) -> set[str]:
+    """Names of the settings, the second argument of a function, on which anything that it returns may depend."""
+    program = traced.jaxpr.jaxpr
+    wanted = set(map(id, program.outvars))
+    for equation in reversed(program.eqns):
+        if not wanted.isdisjoint(map(id, equation.outvars)):
+            wanted.update(map(id, equation.invars))
+    (_, settings, *_), _ = jax.tree.unflatten(traced.in_tree, [id(v) in wanted for v in program.invars])
+    return {name for name, is_read in settings.items() if is_read}
 
 
 def step_of(diverged_step: int) -> int:

@@ -328,7 +328,7 @@ class Trainer:
         self.step += made
         self.recorded = recorded[-1] if recorded else self.recorded
         if runs:
-            self.pace.learn(made, len(recorded), seconds)
+            self.pace.learn(made, len(recorded), max(seconds, sum(taken for _, taken in spent)))
         lie = np.isin(np.arange(len(self.group.ids)), self.places.runs)
         return functools.partial(
             _Segment,
@@ -404,14 +404,21 @@ class Trainer:
         return costs.picked(measured, run)
 
     def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
-        """State and records after a segment; the seconds of its updates, and of each record by the schedules due."""
+        """State and records after a segment; the seconds of its updates, and of each record by the schedules due.
+
+        Those of a first record that runs share are what one of all of them would have taken.
+        """
         found, spent = [], []
         for part in pieces.parts():
-            begin, due = time.perf_counter(), int(part.due[0])
-            live, records = self.fleet.train(part, live)
-            if due:
-                found.append(self.fleet.records(records, 1))
-            spent.append((due, time.perf_counter() - begin))
+            begin, due, times = time.perf_counter(), int(part.due[0]), 1.0
+            if due and part.first[0] == self.program.first_step:
+                live, record, times = self.fleet.first_record(part, live)
+                found.append(record)
+            else:
+                live, records = self.fleet.train(part, live)
+                if due:
+                    found.append(self.fleet.records(records, 1))
+            spent.append((due, times * (time.perf_counter() - begin)))
             if part.steps.any() and not self.updated:
                 self.updated = True
                 taken = {"process_seconds": round(time.process_time(), 3)}

@@ -87,15 +87,16 @@ class LayerJacobians(NamedTuple):
     """∂z^i/∂z^(i−1) of one hidden layer on the first ``jacobian_examples`` fixed examples.
 
     Attributes:
-        examples: what ``at`` takes, along a leading axis.
+        examples: what ``matrix`` and ``products`` are of, along a leading axis.
         shape: of each Jacobian.
         matrix: of one of ``examples``.
+        products: gives what is known of one of ``examples`` without the matrix.
     """
 
     examples: Float[Array, "jacobian_examples ..."]
     shape: tuple[int, int]
-    at: Callable[[Array], Jacobian]
     matrix: Callable[[Array], Float[Array, "m n"]]
+    products: Callable[[], Callable[[Array], Jacobian]]
 
 
 def of_layer(scene: Scene, layer: LayerPoints) -> LayerJacobians:
@@ -105,18 +106,16 @@ def of_layer(scene: Scene, layer: LayerPoints) -> LayerJacobians:
     """
     if layer.weight is not None:
         weight = scene.params[layer.weight]
-        columns = jax.vmap(norm)(weight.T)
+        shape = (weight.shape[1], weight.shape[0])
 
-        def dense(slope: Float[Array, "fan_out"]) -> Jacobian:
-            return Jacobian(
-                lambda v: slope * (v @ weight),
-                lambda u: weight @ (slope * u),
-                (weight.shape[1], weight.shape[0]),
-                norm(times(slope, columns)),
+        def products() -> Callable[[Float[Array, "fan_out"]], Jacobian]:
+            columns = jax.vmap(norm)(weight.T)
+            return lambda slope: Jacobian(
+                lambda v: slope * (v @ weight), lambda u: weight @ (slope * u), shape, norm(times(slope, columns))
             )
 
-        shape = (weight.shape[1], weight.shape[0])
-        return LayerJacobians(scene.slopes[layer.activation], shape, dense, lambda slope: slope[:, None] * weight.T)
+        slopes = scene.slopes[layer.activation]
+        return LayerJacobians(slopes, shape, lambda slope: slope[:, None] * weight.T, products)
     place = scene.hidden.index(layer)
     source = scene.hidden[place - 1].activation if place else INPUT
     inputs = scene.inputs[: scene.jacobian_examples]
@@ -125,7 +124,7 @@ def of_layer(scene: Scene, layer: LayerPoints) -> LayerJacobians:
         return between(scene, source, layer.activation, x)
 
     sizes = [scene.values[name][0].size for name in (layer.activation, source)]
-    return LayerJacobians(inputs, (sizes[0], sizes[1]), at, lambda x: at(x).matrix())
+    return LayerJacobians(inputs, (sizes[0], sizes[1]), lambda x: at(x).matrix(), lambda: at)
 
 
 def by_example(scene: Scene, layer: LayerPoints, look: Callable[[Array], Any]) -> Any:

@@ -81,22 +81,22 @@ def _gram(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
 
 
 def _estimated(scene: Scene, layer: LayerPoints) -> dict[str, Array]:
-    jacobians = of_layer(scene, layer)
-    each = by_example(scene, layer, lambda example: jacobians.at(example).rms())
+    jacobian = of_layer(scene, layer).products()
+    each = by_example(scene, layer, lambda example: jacobian(example).rms())
     rms = _rms(each.value)
     edges = _scaled(rms)
 
     def one(example: Array) -> spectra.LanczosSummary:
-        jacobian = jacobians.at(example)
+        it = jacobian(example)
         return spectra.lanczos_summary(
-            jacobian.ahead,
-            jacobian.back,
-            jacobian.shape,
+            it.ahead,
+            it.back,
+            it.shape,
             jax.random.key(PROBE_SEED),
             edges,
             vectors=VECTORS,
             steps=STEPS,
-            frobenius=jacobian.frobenius,
+            frobenius=it.frobenius,
         )
 
     found = by_example(scene, layer, one)

@@ -33,7 +33,7 @@ def _measure(method: str, scene: Scene) -> dict[str, Array]:
 
 
 def _mean_and_error(method: str, scene: Scene, layer: LayerPoints) -> tuple[Array, Array]:
-    jacobian, name = of_layer(scene, layer), chosen(method, scene, layer)
+    name = chosen(method, scene, layer)
     if name == "exact":
         average = mean(mean(decomposed(scene, layer, name)))
         return average, jnp.zeros_like(average)
@@ -42,7 +42,8 @@ def _mean_and_error(method: str, scene: Scene, layer: LayerPoints) -> tuple[Arra
     if name == "gram":
         values, errors = decomposed(scene, layer, name)
         return mean(mean(values)), mean(mean(errors))
-    values, errors = by_example(scene, layer, lambda example: _estimate(jacobian.at(example)))
+    jacobian = of_layer(scene, layer).products()
+    values, errors = by_example(scene, layer, lambda example: _estimate(jacobian(example)))
     return mean(values), mean(errors)
 
 

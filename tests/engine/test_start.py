@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import optax
 import pytest
 
-from glorot_jax import Sweep, grid, mlp, sgd, shapeset
+from glorot_jax import Sweep, at, grid, mlp, optimizer, probe, sgd, shapeset
 from glorot_jax.data import cache
 from glorot_jax.data import shapeset as drawing
 from glorot_jax.data.dataset import build
@@ -22,8 +23,10 @@ from glorot_jax.engine import devices, trainer
 from glorot_jax.engine.drive import run
 from glorot_jax.engine.fleet import Fleet
 from glorot_jax.engine.planning import plan
+from glorot_jax.engine.segment import Pieces
 from glorot_jax.engine.tracing import undisturbed
 from glorot_jax.probes import BUILT_IN
+from tests.engine.small import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -85,6 +88,58 @@ def test_nothing_is_traced_twice_whatever_the_number_of_devices(monkeypatch):
         "jit(initialize)": 1,
         "jit(train)": 1,
     }
+
+
+RATES = dataclasses.replace(SMALL, optimizer=sgd(learning_rate=grid(0.1, 0.2, 0.4)), steps=2)
+
+
+def rate(scene):
+    return scene.learning_rate
+
+
+def test_runs_that_have_not_begun_to_differ_are_measured_once(monkeypatch, tmp_path):
+    seen = []
+    train = Fleet.train
+    monkeypatch.setattr(Fleet, "train", lambda fleet, *a: seen.append(fleet.layout.runs) or train(fleet, *a))
+    run(dataclasses.replace(RATES, probes=("weights",)), tmp_path / "results", width=1)
+    assert seen[0] == 2
+    assert set(seen[1:]) == {6}
+
+
+def test_a_first_record_that_runs_share_has_the_bits_of_their_own():
+    (cohort,) = plan.cohorts(RATES.runs())
+    used = devices.local()[:2]
+    program, layout, *_ = plan.program_for(cohort, build(cohort.runs[0].data), used, 1)
+    fleet, piece = Fleet(program, layout, plan.per_run(cohort), used), Pieces.of([(0, 0, 0, 1)])
+    own_state, records = fleet.train(piece, fleet.start())
+    own = fleet.records(records, 1)
+    state, shared, times = fleet.first_record(piece, fleet.start())
+    assert times == 3
+    assert_same_bits({"": own, "state": fleet.gather(own_state)}, {"": shared, "state": fleet.gather(state)})
+    assert fleet.layout == layout
+
+
+def remembering(learning_rate):
+    return optax.inject_hyperparams(optax.sgd)(learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differ"),
+    [
+        ({}, False),
+        ({"probes": ("gradient_norms",)}, True),
+        ({"probes": (probe("gradients", at(2)), probe(rate, at(2)))}, True),
+        ({"optimizer": optimizer(remembering, learning_rate=0.1)}, True),
+    ],
+    ids=["nothing", "updates", "a schedule of its own", "what the optimizer starts with"],
+)
+def test_it_is_known_what_the_first_record_depends_on(changes, differ):
+    (cohort,) = plan.cohorts(dataclasses.replace(SMALL, **changes).runs())
+    program, *_ = plan.program_for(cohort, build(cohort.runs[0].data), devices.local()[:1], 1)
+    assert program.read_at_first - {"optimizer.learning_rate"} == {
+        *("seed", "stream", "model.gain", "model.activation_index", "model.init_index")
+    }
+    assert ("optimizer.learning_rate" in program.read_at_first) == differ
 
 
 def test_evaluation_sets_are_drawn_once_for_all_starts(monkeypatch, tmp_path):
