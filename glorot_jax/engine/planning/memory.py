@@ -39,7 +39,7 @@ PREDICTED_LAYER = 14 * 10**6
 """Bytes of the machine's memory for a layer that is predicted: of the programs that do it; measured."""
 PREDICTIONS_COMPILED = 30 * 10**6
 """Bytes more, of all layers together, where those programs have to be compiled first; measured."""
-CODE_PER_OPERATION = 8500
+CODE_PER_OPERATION = 9400
 """Bytes that each device's copy of a program holds for an operation, where the compiler doesn't tell; measured."""
 UNCERTAIN = 0.1
 """Part of what is predicted by which less may be taken: nobody is refused for it."""
