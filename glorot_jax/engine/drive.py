@@ -425,7 +425,8 @@ def _division(
     unfinished = [(shard, cohort) for shard, cohort in work if not shard.done]
     made = division.divide(sweep, parts, asked, unfinished, new, programs)
     describe(there, sweep, environment)
-    division.write(there, made)
+    if made.pieces:  # else all is done, and who did it stays written
+        division.write(there, made)
     return made
 
 

@@ -163,6 +163,9 @@ def test_bits_are_those_of_the_undivided_sweep_whatever_was_begun_and_changed(tm
     parts(more, out, 2, width=2)
     assert done == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}, "nothing is trained again"
     finished = manifests(out)
+    divided = (out / division.DIVISION).read_text()
+    run(more, out, shard=(2, 7))
+    assert (out / division.DIVISION).read_text() == divided, "who trained what stays written"
     run(more, out)
     assert finished == manifests(out)
     assert division.read(out) is None, "one process has had it all"
