@@ -168,9 +168,9 @@ class Trainer:
             else:
                 pieces, recorded = self._schedule(now)
                 begin, updated = time.perf_counter(), self.updated
-                live, records, spent = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
+                live, records, spent, saved = self._waiting(lambda p=pieces, s=live: self._segment(p, s))
                 seconds = self._slowest(time.perf_counter() - begin)
-                segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent)
+                segment = self._ended(int(pieces.steps.sum()), recorded, seconds, spent, saved)
                 if self.updated and not updated:
                     self.started()
             if self.updated and self.peers.leads:  # not before: the first update has the machine to itself
@@ -321,14 +321,19 @@ class Trainer:
         return [self.predictions[member.shard.folder.name] for member in self.group.members]
 
     def _ended(
-        self, made: int, recorded: Sequence[int], seconds: float, spent: Sequence[tuple[int, float]]
+        self,
+        made: int,
+        recorded: Sequence[int],
+        seconds: float,
+        spent: Sequence[tuple[int, float]],
+        saved: float = 0.0,
     ) -> Callable[..., _Segment]:
         """Takes in a segment of so many steps, and returns it but for state, records and what was decided."""
         runs = len(self.places.runs)
         self.step += made
         self.recorded = recorded[-1] if recorded else self.recorded
         if runs:
-            self.pace.learn(made, len(recorded), max(seconds, sum(taken for _, taken in spent)))
+            self.pace.learn(made, len(recorded), seconds + saved)
         lie = np.isin(np.arange(len(self.group.ids)), self.places.runs)
         return functools.partial(
             _Segment,
@@ -403,12 +408,12 @@ class Trainer:
         measured = self._waiting(lambda: costs.measured(cohort, self.program, self.arrays, self.devices))
         return costs.picked(measured, run)
 
-    def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]]]:
+    def _segment(self, pieces: Pieces, live: Any) -> tuple[Any, dict[str, np.ndarray], list[tuple[int, float]], float]:
         """State and records after a segment; the seconds of its updates, and of each record by the schedules due.
 
-        Those of a first record that runs share are what one of all of them would have taken.
+        Last those that a first record would have taken longer, had runs not shared it: the next one will.
         """
-        found, spent = [], []
+        found, spent, saved = [], [], 0.0
         for part in pieces.parts():
             begin, due, times = time.perf_counter(), int(part.due[0]), 1.0
             if due and part.first[0] == self.program.first_step:
@@ -418,12 +423,15 @@ class Trainer:
                 live, records = self.fleet.train(part, live)
                 if due:
                     found.append(self.fleet.records(records, 1))
-            spent.append((due, times * (time.perf_counter() - begin)))
+            seconds = time.perf_counter() - begin
+            spent.append((due, seconds))
+            saved += (times - 1) * seconds
             if part.steps.any() and not self.updated:
                 self.updated = True
                 taken = {"process_seconds": round(time.process_time(), 3)}
                 event(self.log, "first update", shard=self.group.lead.folder.name, **taken)
-        return live, {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}, spent
+        records = {k: np.concatenate([one[k] for one in found], axis=1) for k in found[0]} if found else {}
+        return live, records, spent, saved
 
     def _schedule(self, phase: Phase | None) -> tuple[Pieces, list[int]]:
         """The next segment: pieces up to the next records, within the time and records that one segment may take.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,12 +30,15 @@ def train(
     """Trains one part in a process of its own, and returns its exit code and the last that it said.
 
     The process is killed when this one ends, however that happens (where the system has a means for it: Linux). A
-    KeyboardInterrupt is passed on as a SIGTERM: the part is saved, and its exit code returned.
+    KeyboardInterrupt is passed on as a SIGTERM: the part is saved, and its exit code returned. So from here on this
+    process hears SIGINT, even if it was begun by a background job, which a shell lets ignore it.
 
     Args:
         arguments, shard: as ``workers.command`` takes them.
         settings: of its environment, where that has not others already.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     line = [sys.executable, "-c", _BOUND, str(os.getpid()), *workers.command(arguments, shard)]
     process = None
     with tempfile.TemporaryFile() as said:

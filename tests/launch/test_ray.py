@@ -35,7 +35,8 @@ sys.stdin.read()
 cluster.shutdown()
 """
 HOLDER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 from glorot_jax.launching import task, workers
 workers.command = lambda arguments, shard: [sys.executable, *arguments]
 print(*task.train(sys.argv[1:]))
@@ -87,8 +88,8 @@ def test_what_trains_ends_with_the_process_that_asked_for_it(tmp_path):
     until(lambda: not alive(child), "it outlives its parent", 10)
 
 
-@pytest.mark.usefixtures("heard")
 def test_an_interrupt_becomes_a_sigterm_whose_exit_code_and_words_come_back(tmp_path):
+    """Even in a process that was begun with interrupts ignored, as a shell begins its background jobs."""
     holder, _ = held(tmp_path)
     holder.send_signal(signal.SIGINT)
     said, _ = holder.communicate(timeout=30)
