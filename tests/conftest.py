@@ -46,7 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextlib.contextmanager
-def _optimized(whole: bool) -> Iterator[None]:
+def optimized(whole: bool) -> Iterator[None]:
+    """Within it, LLVM makes all of its optimizations, or few."""
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")
@@ -61,14 +62,14 @@ def compiled_quickly() -> Iterator[None]:
 
     LLVM leaves out what takes longest. Not where bits are compared or training is tried: that is compiled as users' is.
     """
-    with _optimized(whole=False):
+    with optimized(whole=False):
         yield
 
 
 @pytest.fixture
 def compiled_fully() -> Iterator[None]:
     """In a module that is compiled quickly, for a test of bits."""
-    with _optimized(whole=True):
+    with optimized(whole=True):
         yield
 
 

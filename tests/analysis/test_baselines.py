@@ -15,6 +15,8 @@ from glorot_jax.data.dataset import build
 from glorot_jax.errors import InputError
 from tests.analysis import invented
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DATA = digits(scaling="symmetric")
 COUNT, SEED = 400, 3
 

@@ -16,6 +16,8 @@ from glorot_jax.cli import main
 from glorot_jax.errors import InputError
 from tests.analysis import invented
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SEEDS = 9
 LEVELS = {"tanh": 0.30, "relu": 0.20, "sigmoid": 0.80}
 

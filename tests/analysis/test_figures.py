@@ -26,6 +26,8 @@ from glorot_jax.errors import InputError
 from glorot_jax.figures import figures
 from tests.analysis import invented
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 STEPS = (0, 4, 10)
 BEST = {"tanh": 0.2, "relu": 0.1}
 SPREAD_ARRAYS: invented.Arrays = {

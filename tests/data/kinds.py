@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from glorot_jax import Sweep, arrays, digits, tfds
+from glorot_jax import Sweep, arrays, tfds
 from tests.engine import small
 
 
@@ -18,7 +18,6 @@ def invented(placement: str = "device") -> arrays:
 
 
 KINDS = {
-    "digits": lambda: digits(validation=97, test=100),
     "arrays": invented,
     "a tree": lambda: tfds("mnist", validation=13),
     "a tree on the host": lambda: tfds("mnist", validation=13, placement="host"),

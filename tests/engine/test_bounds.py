@@ -13,6 +13,8 @@ from glorot_jax.engine.planning import bounds
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DATA = shapeset(validation=1, test=30)
 PARAMETERS = 5_038_009
 

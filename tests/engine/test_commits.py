@@ -18,6 +18,8 @@ from glorot_jax.engine.fleet import Fleet
 from glorot_jax.errors import ResumableError, Stopped
 from tests.engine import small
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 PATIENCE = 60
 """Seconds after which a test that waits for another thread fails."""
 

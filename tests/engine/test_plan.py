@@ -20,6 +20,8 @@ from glorot_jax.engine.planning.plan import cohorts, per_run, program_for, setup
 from glorot_jax.errors import InputError
 from tests.engine.small import sweep
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def softsign_of_mine(s):
     return s / (1 + abs(s))

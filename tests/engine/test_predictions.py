@@ -14,6 +14,8 @@ from glorot_jax.data.dataset import build
 from glorot_jax.engine import watching
 from tests.engine import small
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WIDTHS, EXAMPLES, JACOBIANS, GAIN = (64, 48), 40, 3, 1.3
 DATA = shapeset(size=16, validation=20, test=50)
 PROBES = ("activations", "gradients", "jacobians", "weights", "jacobian_spectra")

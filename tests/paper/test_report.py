@@ -11,6 +11,8 @@ from glorot_jax.analysis.results import load
 from glorot_jax.cli import main
 from glorot_jax.paper import report, settings
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

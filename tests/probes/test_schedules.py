@@ -10,6 +10,8 @@ from glorot_jax import at, every, load, mlp, probe, run
 from glorot_jax.errors import InputError
 from tests.engine.small import assert_same_bits, parameters, records, sweep
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def largest_activation(scene):
     """largest absolute activation"""
