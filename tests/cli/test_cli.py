@@ -26,7 +26,6 @@ from glorot_jax.engine import drive, watching
 from tests.cli.disk import small_disk
 from tests.engine.small import assert_same_bits, parameters, records
 
-
 TINY = """
 from glorot_jax import Sweep, every, grid, mlp, sgd, shapeset
 
