@@ -188,7 +188,7 @@ def test_a_step_takes_less_time_with_fewer_blocks(tmp_path):
 
 @pytest.mark.skipif(native.why_not() is not None, reason="no C++ compiler")
 def test_a_lost_run_costs_less_than_half_of_the_others_in_its_block():
-    """Processor time of the same updates by the native kernel, with all of a block's runs and with one of them."""
+    """Processor time of the same updates by the native kernel, all of a block's runs there or one; least of three."""
     rates = grid(*(1e-3 * k for k in range(1, 9)))
     made = sweep(model=mlp(widths=(256,) * 4), optimizer=sgd(learning_rate=rates), seeds=(0,))
     (cohort,) = plan.cohorts(made.runs())
@@ -203,10 +203,10 @@ def test_a_lost_run_costs_less_than_half_of_the_others_in_its_block():
         fleet.train(Pieces.of([(256 * i, 256, -1, 0) for i in range(2)]), state)
         return time.process_time() - begin
 
-    everybody = seconds()
+    everybody = min(seconds() for _ in range(3))
     places.drop(range(1, 8))
     assert not places.tighten()
-    assert seconds() < (1 / 8 + 1 / 2) * everybody
+    assert min(seconds() for _ in range(3)) < (1 / 8 + 1 / 2) * everybody
 
 
 def everybody(records, variants):
