@@ -188,25 +188,27 @@ def test_a_step_takes_less_time_with_fewer_blocks(tmp_path):
 
 @pytest.mark.skipif(native.why_not() is not None, reason="no C++ compiler")
 def test_a_lost_run_costs_less_than_half_of_the_others_in_its_block():
-    """Processor time of the same updates by the native kernel, all of a block's runs there or one; least of three."""
+    """Processor time of the same updates by the native kernel, all of a block's runs there or one; least of eight."""
     rates = grid(*(1e-3 * k for k in range(1, 9)))
     made = sweep(model=mlp(widths=(256,) * 4), optimizer=sgd(learning_rate=rates), seeds=(0,))
     (cohort,) = plan.cohorts(made.runs())
     program, layout = programs.Programs(devices.local(), calibrate=False, fuse="never").of(cohort, 8, "native")
     fleet = Fleet(program, layout, plan.per_run(cohort), devices.local())
-    places = Places(layout)
-    places.take(fleet.gather(fleet.start()))
+    everybody, one = Places(layout), Places(layout)
+    for places in (everybody, one):
+        places.take(fleet.gather(fleet.start()))
+    one.drop(range(1, 8))
+    assert not one.tighten()
 
-    def seconds() -> float:
+    def seconds(places: Places) -> float:
         state, _ = fleet.train(Pieces.of([(0, 1, -1, 0)]), fleet.place(places.marked(), places.runs))
         begin = time.process_time()
         fleet.train(Pieces.of([(256 * i, 256, -1, 0) for i in range(2)]), state)
         return time.process_time() - begin
 
-    everybody = min(seconds() for _ in range(3))
-    places.drop(range(1, 8))
-    assert not places.tighten()
-    assert min(seconds() for _ in range(3)) < (1 / 8 + 1 / 2) * everybody
+    rounds = [(seconds(everybody), seconds(one)) for _ in range(8)]  # what else the machine does comes and goes
+    all_of_them, alone = map(min, zip(*rounds, strict=True))
+    assert alone < (1 / 8 + 1 / 2) * all_of_them
 
 
 def everybody(records, variants):
