@@ -254,7 +254,7 @@ def _compared(wares: Sequence[_Ware]) -> list[list[_Ware]]:
     """Those together whose runs a search compares: they share a program, see ``team.teams``."""
     found: dict[object, list[_Ware]] = {}
     for ware in wares:
-        found.setdefault((ware.cohort.id, ware.facts["width"], ware.facts["kernel"]), []).append(ware)
+        found.setdefault((ware.cohort.program, ware.facts["width"], ware.facts["kernel"]), []).append(ware)
     return list(found.values())
 
 

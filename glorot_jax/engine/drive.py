@@ -24,7 +24,7 @@ from glorot_jax.engine.shard import Shard
 from glorot_jax.engine.sweep import Sweep, from_resolved, load_sweep
 from glorot_jax.engine.team import Member, Room, Team, joined, teams
 from glorot_jax.engine.tracing import undisturbed
-from glorot_jax.engine.trainer import SEGMENT_SECONDS, Trainer, ids_of, leave_if
+from glorot_jax.engine.trainer import SEGMENT_SECONDS, Trainer, leave_if
 from glorot_jax.engine.watching import Silent
 from glorot_jax.errors import InputError, Stopped, unknown
 from glorot_jax.signals import Signals
@@ -150,7 +150,7 @@ def _make_room(
 
 def _followed(sweep: Sweep, work: list[tuple[Shard, Cohort]], peers: Peers) -> list[tuple[Shard, Cohort]]:
     """The shards that the first process found or made, each with its runs; others have not looked into the folder."""
-    told = peers.told([{"folder": s.folder.name, "manifest": s.manifest, "runs": ids_of(c)} for s, c in work])
+    told = peers.told([{"folder": s.folder.name, "manifest": s.manifest, "runs": c.ids} for s, c in work])
     if peers.leads:
         return work
     runs, known, work = {run.id: run for run in sweep.runs()}, cohorts(sweep.runs()), []
@@ -216,8 +216,8 @@ def _train(
 
 def _team(members: Sequence[Member], sweep: Sweep, at_once: int | None, programs: Programs) -> Team:
     order, shard = {run.id: place for place, run in enumerate(sweep.runs())}, members[0].shard
-    room = Room(0, 0, shared=False)  # for nobody else
-    if len(members) > 1:
+    room = Room(0, 0, shared=False)  # for nobody else; depths that share a program are laid by depth, each shard alone
+    if len(members) > 1 and not members[0].cohort.members:
         room = programs.room(joined(members, order), at_once, shard.width, shard.kernel)
     return Team(members, sweep.search, order, room, programs.peers)
 

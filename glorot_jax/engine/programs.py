@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glorot_jax.config import canonical_json
 from glorot_jax.engine import allocator
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.planning.plan import Cohort, per_run, program_for, shared, waves
@@ -42,7 +41,7 @@ class Programs:
 
     def of(self, cohort: Cohort, width: int | None, kernel: str | None) -> tuple[Program, Layout]:
         """A cohort's program and where its runs lie; at any width and with any kernel if none is said."""
-        found = self._built.get(self._name(cohort))
+        found = self._built.get(cohort.program)
         if found is None or width not in (None, found[0].width) or kernel not in (None, found[0].kernel):
             return self.anew(cohort, width, kernel)
         return found[0], replace(found[1], runs=len(cohort.runs))
@@ -53,7 +52,7 @@ class Programs:
 
         dataset = build(cohort.runs[0].data)
         found = program_for(cohort, dataset, self.devices, width, kernel, calibrate=self.calibrate)
-        self._built[self._name(cohort)] = found
+        self._built[cohort.program] = found
         return found[:2]
 
     def waves(self, cohort: Cohort, at_once: int | None, width: int | None, kernel: str | None) -> list[Cohort]:
@@ -65,7 +64,7 @@ class Programs:
         from glorot_jax.data.dataset import build
 
         program, _ = self.of(cohort, width, kernel)
-        _, layout, whys = self._built[self._name(cohort)]
+        _, layout, whys = self._built[cohort.program]
         if layout.runs <= whys.at_once < len(cohort.runs):  # it was asked for fewer, which all fit
             dataset = build(cohort.runs[0].data)
             _, _, whys = program_for(cohort, dataset, self.devices, program.width, program.kernel)
@@ -96,12 +95,8 @@ class Programs:
 
     def width(self, cohort: Cohort) -> dict[str, Any]:
         """What a manifest says of the width of a cohort whose program is there."""
-        _, _, whys = self._built[self._name(cohort)]
+        _, _, whys = self._built[cohort.program]
         return {"why": whys.width.why, **whys.width.to_dict()}
-
-    @staticmethod
-    def _name(cohort: Cohort) -> str:
-        return canonical_json([cohort.id, cohort.choices])
 
     def fleet(self, program: Program, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Fleet:
         """A fleet whose places these runs have: that of the runs before, where its program serves them, too."""

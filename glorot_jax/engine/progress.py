@@ -38,7 +38,6 @@ class Plain:
         self._trains_since: float | None = None
         self._sweep = ""
         self._phase = ""
-        self._shards: dict[int, Advance] = {}
         self._news: Advance | None = None
         self._best: dict[str, float] = {}
 

@@ -260,7 +260,7 @@ def _member(cohort: Cohort) -> dict[str, Any]:
     return {
         "shard": cohort.shard_id,
         "cohort": {"id": cohort.id, "label": cohort.label, **cohort.shared},
-        "runs": [run.id for run in cohort.runs],
+        "runs": cohort.ids,
         "layers": cohort.runs[0].model.stack().depth,
     }
 

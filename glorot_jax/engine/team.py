@@ -43,15 +43,11 @@ class Member(NamedTuple):
     cohort: Cohort
 
     @property
-    def lost(self) -> int:
-        """How many of its runs are."""
-        manifest = self.shard.manifest
-        return len({lost["run"] for lost in (*manifest["diverged"], *manifest.get("dropped", ()))})
-
-    @property
     def left(self) -> int:
-        """How many are not."""
-        return len(self.cohort.runs) - self.lost
+        """How many of its runs are not lost."""
+        manifest = self.shard.manifest
+        lost = {one["run"] for one in (*manifest["diverged"], *manifest.get("dropped", ()))}
+        return len(self.cohort.runs) - len(lost)
 
     @property
     def standing(self) -> tuple[int, int, bool]:
@@ -64,7 +60,7 @@ def teams(work: Sequence[tuple[Shard, Cohort]]) -> list[list[Member]]:
     found: dict[str, list[Member]] = {}
     for shard, cohort in work:
         if not shard.done:
-            shared = [cohort.id, cohort.choices, shard.width, shard.kernel, shard.manifest.get("search")]
+            shared = [cohort.program, shard.width, shard.kernel, shard.manifest.get("search")]
             found.setdefault(canonical_json(shared), []).append(Member(shard, cohort))
     return list(found.values())
 
@@ -90,10 +86,6 @@ class Group:
     cohort: Cohort
     standing: tuple[int, int, bool]
 
-    @cached_property
-    def ids(self) -> list[str]:
-        return [run.id for run in self.cohort.runs]
-
     @property
     def lead(self) -> Shard:
         """One of its shards, for what all have in common."""
@@ -104,7 +96,7 @@ class Group:
         """Where each member's runs lie along the group's run axis, as an index."""
         if len(self.members) == 1:
             return [slice(None)]
-        at = {name: place for place, name in enumerate(self.ids)}
+        at = {name: place for place, name in enumerate(self.cohort.ids)}
         return [np.array([at[run.id] for run in member.cohort.runs], int) for member in self.members]
 
     def parts(self, arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -176,13 +168,10 @@ class Team:
         first, *more = (member for member in behind if member.standing == furthest)
         members = [first]
         for member in more:
-            left, runs = (sum(counts) for counts in zip(*map(_counts, (*members, member)), strict=True))
-            if (
-                self._room.fits(left, runs)
-                and not any(one.cohort.members for one in (first, member))
-                and _recorded_alike(members, member)
-            ):
-                members.append(member)
+            together = [*members, member]
+            left, runs = sum(one.left for one in together), sum(len(one.cohort.runs) for one in together)
+            if self._room.fits(left, runs) and _recorded_alike(together):
+                members = together
         return Group(tuple(members), joined(members, self._order), furthest)
 
     def until(self, step: int, group: Group) -> int:
@@ -213,11 +202,11 @@ class Team:
 
         Who has not begun is expected to lose as many by then as the group has.
         """
-        share, runs = left / len(group.ids), len(group.ids)
+        share, runs = left / len(group.cohort.runs), len(group.cohort.runs)
         for member in self.others(group):
-            more, all_of_it = _counts(member)
-            more = more if member.standing[2] else round(share * all_of_it)
-            behind = member.shard.step <= step and member.left > 0 and not member.cohort.members
+            all_of_it = len(member.cohort.runs)
+            more = member.left if member.standing[2] else round(share * all_of_it)
+            behind = member.shard.step <= step and member.left > 0
             if behind and self._room.fits(left + more, runs + all_of_it):
                 return True
         return False
@@ -271,7 +260,7 @@ class Team:
         number = self.rungs.index(rung) + 1
 
         def told(member: Member) -> list[dict[str, Any]]:
-            gone = [run.id for run in member.cohort.runs if run.id in named]
+            gone = [name for name in member.cohort.ids if name in named]
             return [{"run": name, "step": rung, "rung": number} for name in gone]
 
         for member in self.others(group):
@@ -280,12 +269,7 @@ class Team:
         return [told(member) for member in (group.members if group else ())]
 
 
-def _counts(member: Member) -> tuple[int, int]:
-    """How many runs of a shard are left, and how many it has."""
-    return member.left, len(member.cohort.runs)
-
-
-def _recorded_alike(members: Sequence[Member], one: Member) -> bool:
+def _recorded_alike(members: Sequence[Member]) -> bool:
     """Whether shards are recorded at the same steps, as far as that is settled."""
-    settled = (member.shard.manifest.get("probes") for member in (*members, one))
+    settled = (member.shard.manifest.get("probes") for member in members)
     return len({probes["keep_every"] for probes in settled if probes}) <= 1

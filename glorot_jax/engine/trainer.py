@@ -24,7 +24,7 @@ from glorot_jax.engine.pace import FIRST_STEPS, GROWTH, Budget, Pace
 from glorot_jax.engine.peers import ALONE, Peers
 from glorot_jax.engine.places import Places
 from glorot_jax.engine.planning import cost as costs
-from glorot_jax.engine.planning.plan import Cohort, per_run
+from glorot_jax.engine.planning.plan import per_run
 from glorot_jax.engine.team import Group, Team
 from glorot_jax.engine.watching import Advance
 from glorot_jax.errors import Stopped
@@ -43,10 +43,6 @@ SEGMENT_SECONDS = 30.0
 """A segment is planned to take a third of this, so that even a slow one ends within it."""
 BLANK_BYTES = 64 * 2**20
 """Of records that are written in one go where all runs are lost."""
-
-
-def ids_of(cohort: Cohort) -> list[str]:
-    return [run.id for run in cohort.runs]
 
 
 def leave_if(signals: Signals, peers: Peers = ALONE) -> None:
@@ -250,7 +246,7 @@ class Trainer:
 
     def _places_of(self, dropped: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
         """The indices of runs that were dropped in the group."""
-        at = {name: place for place, name in enumerate(self.group.ids)}
+        at = {name: place for place, name in enumerate(self.group.cohort.ids)}
         return [at[one["run"]] for gone in dropped for one in gone]
 
     def _ends(self, group: Group, moved: bool) -> bool:
@@ -290,7 +286,7 @@ class Trainer:
 
     def _without_runs(self) -> tuple[Callable[..., _Segment], dict[str, np.ndarray], list[int]]:
         """What is left to be written where all runs are lost: NaN at every step, as many as fit into memory."""
-        due, runs = [r for r in self.due if self.recorded < r <= self.until], len(self.group.ids)
+        due, runs = [r for r in self.due if self.recorded < r <= self.until], len(self.group.cohort.ids)
         recorded = due[: max(1, BLANK_BYTES // (4 * self.program.record_size * runs))]
         shapes = self._waiting(self.fleet.record_shapes) if recorded else {}
         none = {name: np.full((runs, len(recorded), *shape), np.nan, np.float32) for name, shape in shapes.items()}
@@ -305,8 +301,7 @@ class Trainer:
         if self.peers.leads:
             flat = {name: array for name, array in records.items() if not self.program.outputs[name].dims}
             for member, part in zip(self.group.members, self.group.parts(flat), strict=True):
-                ids = [run.id for run in member.cohort.runs]
-                new.append(files.dataset(part, self.program.outputs, ids, recorded))
+                new.append(files.dataset(part, self.program.outputs, member.cohort.ids, recorded))
             diverged = {one["run"] for one in self._diverged(self.places.state)}
         gone = self.team.decided(self.step, self.team.named(self.step, self.group, new, diverged), self.group)
         self.places.drop(self._places_of(gone))
@@ -334,7 +329,7 @@ class Trainer:
         self.recorded = recorded[-1] if recorded else self.recorded
         if runs:
             self.pace.learn(made, len(recorded), seconds + saved)
-        lie = np.isin(np.arange(len(self.group.ids)), self.places.runs)
+        lie = np.isin(np.arange(len(self.group.cohort.ids)), self.places.runs)
         return functools.partial(
             _Segment,
             step=self.step,
@@ -513,7 +508,7 @@ class Trainer:
         shard, cohort = self.group.members[number]
         if segment.step == self.steps:
             self.predictions[shard.folder.name].finish()  # they are on the disk before the last commit
-        ids, share = ids_of(cohort), segment.shares[number]
+        ids, share = cohort.ids, segment.shares[number]
         new = files.dataset(records, self.program.outputs, ids, segment.recorded) if segment.recorded else None
         probes = shard.manifest["probes"]
         spent = [(due, seconds * share) for due, seconds in segment.spent]
@@ -529,7 +524,7 @@ class Trainer:
         shard.commit(segment.step, state, new, lost, segment.seconds * share, made, **facts)
 
     def _tell(self, done: _Committed) -> None:
-        segment, diverged, runs = done.segment, len(done.diverged), len(self.group.ids)
+        segment, diverged, runs = done.segment, len(done.diverged), len(self.group.cohort.ids)
         gone = [one for dropped in segment.dropped for one in dropped]
         dropped = len({one["run"] for one in gone} - {one["run"] for one in done.diverged})
         if segment.step == self.steps:

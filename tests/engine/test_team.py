@@ -114,7 +114,7 @@ def train(world: World, team: Team, room: int) -> Iterator[tuple[int, list[str]]
 
         def left(step: int, gone: set[str], group=group) -> list[str]:
             lost = gone | {str(one["run"]) for one in world.lost(group.cohort, step)}
-            return [name for name in group.ids if name not in lost]
+            return [name for name in group.cohort.ids if name not in lost]
 
         there = left(step, dropped)
         assert len(group.members) == 1 or len(there) <= room
@@ -277,11 +277,11 @@ def test_a_group_is_one_run_axis_and_parts_again():
     assert group is not None
     assert len(group.members) == 2
     assert [run.seed for run in group.cohort.runs] == [0] * 6 + [1] * 6
-    names = np.array(group.ids)
+    names = np.array(group.cohort.ids)
     parts = list(group.parts({"name": names}))
     for member, part in zip(group.members, parts, strict=True):
         assert part["name"].tolist() == [run.id for run in member.cohort.runs]
-    assert group.whole(parts)["name"].tolist() == group.ids
+    assert group.whole(parts)["name"].tolist() == group.cohort.ids
 
 
 def test_a_rule_that_names_strangers_is_one_line():

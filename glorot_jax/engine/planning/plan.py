@@ -60,6 +60,16 @@ class Cohort:
         return hashlib.sha256(canonical_json(telling).encode()).hexdigest()[:8]
 
     @property
+    def ids(self) -> list[str]:
+        """Of its runs, in their order."""
+        return [run.id for run in self.runs]
+
+    @property
+    def program(self) -> str:
+        """What its program is made for: the same for all cohorts, whatever their runs, that one program serves."""
+        return canonical_json([self.id, self.choices])
+
+    @property
     def shard_id(self) -> str:
         """The cohort and the runs that were put together: the name of its folder."""
         runs = hashlib.sha256("".join(run.id for run in self.runs).encode()).hexdigest()[:8]
